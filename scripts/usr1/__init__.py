@@ -1,0 +1,1 @@
+"""What the scripts share: patch files, target environments, applying."""

@@ -1,0 +1,126 @@
+"""
+Virtual environments for the tests: one release of uvicorn with one of gunicorn on one Python.
+
+Each is made once and kept in .cache/environments; uv links its files from its own cache, so
+another one costs a fraction of a second. Tests that change an environment make their own.
+"""
+
+import fcntl
+import functools
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Dict, Iterator, NamedTuple, Optional, Tuple
+
+from usr1 import patches
+
+CACHE = Path(__file__).resolve().parents[1] / ".cache" / "environments"
+UV = Path(sys.executable).with_name("uv")
+
+Version = Tuple[int, int]
+
+
+class NotInstallable(Exception):
+    """The packages do not install together on that Python; the message is the installer's own."""
+
+
+class Environment(NamedTuple):
+    path: Path
+    requirements: Tuple[str, ...]
+
+    @property
+    def python(self) -> Path:
+        return self.path / "bin" / "python"
+
+
+def _candidates() -> Iterator[str]:
+    for minor in range(6, 15):
+        found = shutil.which(f"python3.{minor}")
+        if found:
+            yield found
+    yield sys.executable
+    yield from map(str, Path.home().glob(".pyenv/versions/3.*/bin/python3"))
+    yield from map(str, Path.home().glob(".local/share/uv/python/cpython-3.*/bin/python3"))
+
+
+@functools.lru_cache(maxsize=None)
+def pythons() -> Dict[Version, Path]:
+    """The Pythons on this machine, oldest first: on the PATH, pyenv's, uv's."""
+    found: Dict[Version, Path] = {}
+    for candidate in _candidates():
+        probe = [candidate, "-c", "import ensurepip, sys; print(*sys.version_info[:2], sys.base_prefix)"]
+        answer = subprocess.run(probe, capture_output=True, text=True)
+        if answer.returncode == 0:
+            major, minor, prefix = answer.stdout.split(maxsplit=2)
+            found.setdefault((int(major), int(minor)), Path(prefix.strip()) / "bin" / f"python{major}.{minor}")
+    return dict(sorted(found.items()))
+
+
+def _install(path: Path, python: Version, requirements: Tuple[str, ...], exclude_newer: Optional[str]) -> None:
+    if python >= (3, 7):
+        cutoff = ["--exclude-newer", exclude_newer] if exclude_newer else []
+        commands = [
+            [str(UV), "venv", "--quiet", "--python", str(pythons()[python]), str(path)],
+            [str(UV), "pip", "install", "--quiet", "--python", str(path), *cutoff, *requirements],
+        ]
+    else:  # uv knows no Python before 3.7
+        commands = [
+            [str(pythons()[python]), "-m", "venv", str(path)],
+            [str(path / "bin" / "python"), "-m", "pip", "install", "--quiet", "--upgrade", "pip==21.3.1"],
+            [str(path / "bin" / "python"), "-m", "pip", "install", "--quiet", *requirements],
+        ]
+    for command in commands:
+        answer = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if answer.returncode != 0:
+            raise NotInstallable(answer.stdout.strip())
+
+
+def make(path: Path, python: Version, *requirements: str, exclude_newer: Optional[str] = None) -> Environment:
+    """A new environment at path, all or nothing; raises NotInstallable."""
+    try:
+        _install(path, python, requirements, exclude_newer)
+    except NotInstallable:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
+    return Environment(path, requirements)
+
+
+def cached(python: Version, *requirements: str, exclude_newer: Optional[str] = None) -> Environment:
+    """The same environment every time, pristine: not to be changed; raises NotInstallable."""
+    key = hashlib.sha256(repr((python, requirements, exclude_newer)).encode()).hexdigest()[:16]
+    path = CACHE / key
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with open(CACHE / f"{key}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (path / "whole").exists():
+            shutil.rmtree(path, ignore_errors=True)
+            make(path, python, *requirements, exclude_newer=exclude_newer)
+            (path / "whole").touch()
+    return Environment(path, requirements)
+
+
+def packages(release: str, gunicorn: str = "gunicorn", standard: bool = True) -> Tuple[str, ...]:
+    """
+    The requirements to serve with a uvicorn release.
+
+    standard adds the loop and the parser of uvicorn[standard] without the rest of it
+    (reloader, .env and YAML readers), which no worker uses.
+    """
+    return (f"uvicorn=={release}", gunicorn, *(("uvloop", "httptools", "websockets") if standard else ()))
+
+
+def patched(environment: Environment, distribution: str, release: str) -> None:
+    """Put the patched file into an environment, as bytes: what apply.sh does is tested elsewhere."""
+    patch = patches.find(distribution, release)
+    assert patch is not None, f"no patch for {distribution} {release}"
+    [target] = environment.path.glob(f"lib/python3.*/site-packages/{patch.target}")
+    new = target.with_suffix(f".{os.getpid()}")
+    new.write_bytes(patch.apply(target.read_bytes()))
+    new.replace(target)
+
+
+#: One release of each of the twelve combinations of file and hook: the newest that the patch names.
+COMBINATIONS = tuple(patch.releases[-1] for patch in patches.catalogue("uvicorn"))

@@ -1,0 +1,121 @@
+"""
+Wheels as their files: read back from an installation, packed into an archive.
+
+The names are those of https://packaging.python.org/en/latest/specifications/binary-distribution-format/
+and https://packaging.python.org/en/latest/specifications/recording-installed-packages/.
+This runs in users' build environments: standard library only, Python 3.6 and later.
+"""
+
+import base64
+import csv
+import hashlib
+import io
+import os
+import re
+import tempfile
+import time
+import zipfile
+from pathlib import Path
+from typing import Dict, Iterable, Tuple
+
+#: The files of a wheel by their names in the archive, without RECORD, which pack() makes.
+Files = Dict[str, bytes]
+
+#: What installers put beside a wheel's own files in .dist-info.
+INSTALLERS_OWN = {"INSTALLER", "RECORD", "REQUESTED", "direct_url.json", "uv_build.json", "uv_cache.json"}
+
+#: 1980-01-01, the earliest that a zip archive can hold, in seconds since the epoch.
+EARLIEST = 315532800
+
+
+class WheelError(Exception):
+    """What is installed is not what its RECORD says, or a wheel cannot be made."""
+
+
+def escape(distribution: str) -> str:
+    """A distribution's name as file names have it."""
+    return distribution.replace("-", "_")
+
+
+def dist_info(files: Files) -> str:
+    """The name of the .dist-info directory."""
+    return next(name.split("/")[0] for name in files if name.split("/")[0].endswith(".dist-info"))
+
+
+def installed(distribution: str, path: Iterable[str]) -> Files:
+    """
+    The wheel that a distribution on a module search path was installed from, as its files.
+
+    Without what its installer made: scripts, bytecode and notes of its own.
+    Raises WheelError if there is none, or if a file is not the one that RECORD names.
+    """
+    name = escape(distribution)
+    found = [info for entry in path for info in Path(entry).glob(name + "-*.dist-info")]
+    if not found:
+        raise WheelError(f"expected {distribution} among the build requirements, found none on {list(path)}")
+    info = found[0]
+    files = {}
+    for file, digest, _ in csv.reader((info / "RECORD").read_text(encoding="utf-8").splitlines()):
+        directory, *_, last = file.split("/")
+        if directory not in (name, info.name) or "__pycache__" in file:
+            continue
+        if directory == info.name and last in INSTALLERS_OWN:
+            continue
+        files[file] = _recorded(info.parent / file, digest)
+    return files
+
+
+def _recorded(path: Path, digest: str) -> bytes:
+    data = path.read_bytes() if path.is_file() else b""
+    if _digest(data) != digest:
+        raise WheelError(f"{path} was changed after it was installed: expected {digest}, found {_digest(data)}")
+    return data
+
+
+def _digest(data: bytes) -> str:
+    return "sha256=" + base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+
+
+def pack(files: Files, directory: Path) -> Path:
+    """
+    Write the wheel with these files into a directory, whole or not at all.
+
+    The same files give the same bytes on every machine, Python and day; SOURCE_DATE_EPOCH
+    (https://reproducible-builds.org/specs/source-date-epoch/) dates them. Raises WheelError
+    if that is not a number of seconds.
+    """
+    info = dist_info(files)
+    [tag] = re.findall(r"^Tag: (\S+)$", files[info + "/WHEEL"].decode(), re.MULTILINE)
+    wheel = directory / "{}-{}.whl".format(info[: -len(".dist-info")], tag)
+    with tempfile.TemporaryDirectory(dir=str(directory), prefix=".") as scratch:
+        new = Path(scratch, wheel.name)
+        new.write_bytes(_archive(files, info + "/RECORD"))
+        new.replace(wheel)
+    return wheel
+
+
+def _archive(files: Files, record: str) -> bytes:
+    date = _date()
+    # The .dist-info directory goes last, as the format recommends, and RECORD after all that it names
+    names = sorted(files, key=lambda name: (".dist-info/" in name, name))
+    rows = io.StringIO()
+    writer = csv.writer(rows, lineterminator="\n")
+    writer.writerows((name, _digest(files[name]), len(files[name])) for name in names)
+    writer.writerow((record, "", ""))
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as new:
+        for name, data in [*((name, files[name]) for name in names), (record, rows.getvalue().encode())]:
+            # Stored: what deflate makes of the same bytes differs between builds of zlib
+            entry = zipfile.ZipInfo(name, date)
+            entry.create_system = 3  # Unix, for the permissions
+            entry.external_attr = 0o100644 << 16
+            new.writestr(entry, data)
+    return archive.getvalue()
+
+
+def _date() -> Tuple[int, int, int, int, int, int]:
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "0")
+    if not re.fullmatch(r"[0-9]{1,10}", epoch):
+        raise WheelError(f"SOURCE_DATE_EPOCH: expected seconds since 1970, found {epoch!r}")
+    year, month, day, hour, minute, second = time.gmtime(max(int(epoch), EARLIEST))[:6]
+    return year, month, day, hour, minute, second

@@ -1,0 +1,109 @@
+import contextlib
+import re
+from pathlib import Path
+from typing import Dict, Generator, Iterator, Optional, Tuple
+
+import hypothesis
+import pytest
+
+from properties import target as targets
+from properties.server import Server
+from properties.target import Target
+
+EXAMPLES = {"quick": 3, "default": 15, "thorough": 150}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    effort = config.getoption("--effort")
+    hypothesis.settings.register_profile(
+        "signals",
+        max_examples=EXAMPLES[effort],
+        deadline=None,
+        database=None,
+        print_blob=False,
+        # A schedule is short, and what it shows is often a race: shrinking would take long and say little.
+        phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    hypothesis.settings.load_profile("signals")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> Optional[bool]:
+    # The properties are of an environment: without one there is nothing to run them against.
+    if config.getoption("--target") is None and collection_path.name.startswith("test_"):
+        return True
+    return None
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "worker_class" in metafunc.fixturenames:
+        metafunc.parametrize("worker_class", _target(metafunc.config).worker_classes, scope="session")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    report.sentence = item.function.__doc__.splitlines()[0]
+    return report
+
+
+def pytest_report_teststatus(report: pytest.TestReport, config: pytest.Config) -> Optional[Tuple[str, str, str]]:
+    """Instead of a dot, the sentence that the property is."""
+    if config.getoption("--target") is None or not (report.when == "call" or report.failed):
+        return None
+    served = re.search(r"\[(.*)\]", report.nodeid)
+    line = report.sentence + (f" [{served[1]}]" if served else "")
+    return report.outcome, f"{report.outcome.upper()} {line} ({report.duration:.1f} s)\n", report.outcome.upper()
+
+
+def _target(config: pytest.Config) -> Target:
+    return targets.inspect(config.getoption("--target"))
+
+
+def pytest_report_header(config: pytest.Config) -> Optional[str]:
+    if config.getoption("--target") is None:
+        return None
+    target = _target(config)
+    return f"{target.path}: " + ", ".join(f"{name} {version}" for name, version in target.versions.items())
+
+
+@pytest.fixture(scope="session")
+def target(request: pytest.FixtureRequest) -> Target:
+    return _target(request.config)
+
+
+class Servers:
+    """Keeps one server of each kind running from example to example."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+        self.running: Dict[Tuple[str, int], Server] = {}
+
+    @contextlib.contextmanager
+    def use(self, worker_class: str, workers: int = 2) -> Iterator[Server]:
+        """A server that serves and has no rotated files; what an example spoils is not used again."""
+        key = worker_class, workers
+        if key not in self.running:
+            self.running[key] = Server(self.target.python, worker_class, workers).__enter__()
+        server = self.running[key]
+        try:
+            yield server
+            server.wait_until_serving()
+            server.signal("arbiter")
+            server.wait_until_reopened(server.pids("all"))
+            server.logs.discard(server.logs.rotated())
+        except BaseException:
+            del self.running[key]
+            server.__exit__()
+            raise
+
+    def close(self) -> None:
+        for server in self.running.values():
+            server.__exit__()
+
+
+@pytest.fixture(scope="session")
+def servers(target: Target) -> Iterator[Servers]:
+    servers = Servers(target)
+    yield servers
+    servers.close()

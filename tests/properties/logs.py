@@ -1,0 +1,80 @@
+"""The log files of one server: rotating them, counting their lines, and who still writes to old ones."""
+
+import os
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Dict, Iterable, List, Set, Tuple
+
+NAMES = ("access.log", "error.log", "application.log")
+
+
+class Logs:
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.rotations = 0
+        directory.mkdir()
+
+    def path(self, name: str) -> Path:
+        return self.directory / name
+
+    def rotate(self, names: Iterable[str] = NAMES, create: bool = False) -> None:
+        """Rename files as logrotate does, and make an empty one in their place if create."""
+        self.rotations += 1
+        for name in names:
+            try:
+                self.path(name).rename(self.path(f"{name}.{self.rotations:06d}"))
+            except FileNotFoundError:
+                continue  # Rotated before, and nobody has been told since
+            if create:
+                self.path(name).touch()
+
+    def rotated(self) -> List[Path]:
+        return sorted(self.directory.glob("*.log.*"))
+
+    def discard(self, files: Iterable[Path]) -> None:
+        for file in files:
+            file.unlink()
+
+    def held(self, pids: Iterable[int], files: Iterable[Path]) -> List[str]:
+        """Which of these processes has which of these files open, in words."""
+        inodes = {_inode(os.stat(file)): file.name for file in files}
+        return [
+            f"process {pid} still writes to {inodes[inode]}" for pid in pids for inode in _open_files(pid) & set(inodes)
+        ]
+
+    def lines(self, name: str, current_only: bool = False) -> List[str]:
+        files = [self.path(name)] if current_only else self.directory.glob(f"{name}*")
+        return [line for file in files if file.exists() for line in file.read_text(errors="replace").splitlines()]
+
+    def requests(self, name: str, current_only: bool = False) -> Counter:
+        """How many lines each request has in a log: in all its files, or in the current one only."""
+        return Counter(number for line in self.lines(name, current_only) for number in re.findall(r"\bid-\d+\b", line))
+
+    def not_exactly_once(self, requests: Iterable[str], names: Iterable[str] = NAMES) -> List[str]:
+        """Which requests were lost and which doubled in which log, in words."""
+        requests = list(requests)
+        found: Dict[str, Counter] = {name: self.requests(name) for name in names}
+        return [
+            f"{name} has {found[name][request]} lines of {request}"
+            for name in names
+            for request in requests
+            if found[name][request] != 1
+        ]
+
+
+def _inode(stat: os.stat_result) -> Tuple[int, int]:
+    return stat.st_dev, stat.st_ino
+
+
+def _open_files(pid: int) -> Set[Tuple[int, int]]:
+    found = set()
+    try:
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            try:
+                found.add(_inode(descriptor.stat()))
+            except FileNotFoundError:
+                continue  # Closed while we looked
+    except (FileNotFoundError, ProcessLookupError):
+        return found  # The process has ended: it holds nothing any more
+    return found

@@ -1,0 +1,56 @@
+"""What Hypothesis draws: who is told, how often, how files are rotated, what is asked meanwhile."""
+
+import time
+from typing import List, NamedTuple, Tuple, Union
+
+from hypothesis import strategies as st
+
+from properties.clients import Load
+from properties.logs import NAMES
+from properties.server import Server
+
+
+class Rotate(NamedTuple):
+    names: Tuple[str, ...]
+    create: bool
+
+    def run(self, server: Server, load: Load) -> None:
+        server.logs.rotate(self.names, self.create)
+
+
+class Signal(NamedTuple):
+    target: str
+    times: int
+
+    def run(self, server: Server, load: Load) -> None:
+        server.signal(self.target, times=self.times)
+
+
+class Answers(NamedTuple):
+    number: int
+
+    def run(self, server: Server, load: Load) -> None:
+        load.wait_for_answers(self.number)
+
+
+Step = Union[Rotate, Signal, Answers]
+
+targets = st.sampled_from(["arbiter", "workers", "all"])
+bursts = st.one_of(st.just(1), st.integers(2, 30))
+names = st.sets(st.sampled_from(NAMES), min_size=1).map(lambda chosen: tuple(sorted(chosen)))
+kinds = st.lists(st.sampled_from(["async", "thread", "stream"]), min_size=1, max_size=3, unique=True)
+steps = st.one_of(
+    st.builds(Rotate, names, st.booleans()),
+    st.builds(Signal, st.one_of(targets, st.just("worker")), bursts),
+    st.builds(Answers, st.integers(1, 20)),
+)
+schedules: st.SearchStrategy[List[Step]] = st.lists(steps, min_size=4, max_size=16)
+
+
+def storm(server: Server, load: Load, rotations: int, gap: float = 0.002) -> None:
+    """Rotations in quick succession, so that signals come in the middle of whatever the workers do."""
+    for _ in range(rotations):
+        server.logs.rotate()
+        server.signal("arbiter")
+        time.sleep(gap)
+    load.wait_for_answers(1)

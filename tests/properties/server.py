@@ -1,0 +1,205 @@
+"""A real gunicorn of the target environment, and what a test does to it."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Dict, Iterable, Iterator, List, Mapping, Sequence
+
+import psutil
+
+from properties import wait
+from properties.clients import Client, new_request
+from properties.logs import Logs
+
+SERVED = Path(__file__).with_name("served")
+
+
+class Hold:
+    """A place where the served processes wait; see served/checkpoints.py."""
+
+    def __init__(self, control: Path, place: str) -> None:
+        self.control = control
+        self.place = place
+        self.file = control / f"hold.{place}"
+
+    def reached(self) -> int:
+        """Wait for a process to come to this place; its process id."""
+        found = wait.until(
+            lambda: list(self.control.glob(f"{self.place}.*")), lambda: f"no process came to {self.place!r}"
+        )
+        return int(found[0].suffix[1:])
+
+    def release(self) -> None:
+        self.file.unlink()
+        for mark in self.control.glob(f"{self.place}.*"):
+            mark.unlink()
+
+
+class Server:
+    """
+    Gunicorn with the application in served/, listening on a Unix socket in a directory of its own.
+
+    options are gunicorn's command line options, variables go into its environment.
+    """
+
+    def __init__(
+        self,
+        python: Path,
+        worker_class: str,
+        workers: int = 2,
+        options: Sequence[str] = (),
+        variables: Mapping[str, str] = {},
+    ) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="usr1-"))
+        self.logs = Logs(self.directory / "logs")
+        self.control = self.directory / "control"
+        self.control.mkdir()
+        self.socket = self.directory / "socket"
+        self.worker_count = workers
+        self.command = [
+            str(python), "-m", "gunicorn", "--worker-class", worker_class, "--workers", str(workers),
+            "--bind", f"unix:{self.socket}", "--config", str(SERVED / "configuration.py"),
+            "--access-logfile", str(self.logs.path("access.log")), "--error-logfile", str(self.logs.path("error.log")),
+            "--worker-tmp-dir", str(self.directory), *options, "application:app",
+        ]  # fmt: skip
+        self.variables: Dict[str, str] = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "GUNICORN"))},
+            "PYTHONPATH": os.pathsep.join([str(self.directory), str(SERVED)]),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "CONTROL": str(self.control),
+            "APPLICATION_LOG": str(self.logs.path("application.log")),
+            **variables,
+        }
+
+    def __enter__(self) -> "Server":
+        with open(self.directory / "stderr", "wb") as stderr:
+            self.process = subprocess.Popen(
+                self.command, cwd=self.directory, env=self.variables, stdin=subprocess.DEVNULL,
+                stdout=stderr, stderr=stderr, start_new_session=True,
+            )  # fmt: skip
+        try:
+            self.wait_until_serving()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        processes = [psutil.Process(self.process.pid)] if self.process.poll() is None else []
+        processes += [child for process in processes for child in process.children(recursive=True)]
+        for hold in self.control.glob("hold.*"):
+            hold.unlink()
+        self.process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(wait.PATIENCE / 2)
+        for process in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        self.process.wait()
+        shutil.rmtree(self.directory)
+
+    # Processes
+
+    @property
+    def arbiter(self) -> int:
+        return self.process.pid
+
+    def workers(self) -> List[int]:
+        """Oldest first, by process id."""
+        return sorted(
+            child.pid for child in psutil.Process(self.arbiter).children() if child.status() != psutil.STATUS_ZOMBIE
+        )
+
+    def pids(self, target: str) -> List[int]:
+        """The processes that a target names: arbiter, worker (one), workers, or all, as killall would."""
+        workers = self.workers()
+        return {"arbiter": [self.arbiter], "worker": workers[:1], "workers": workers, "all": [self.arbiter, *workers]}[
+            target
+        ]
+
+    def reached_by(self, target: str) -> List[int]:
+        """The processes that a signal to the target reaches: the arbiter passes it on."""
+        return self.pids("all" if target == "arbiter" else target)
+
+    def signal(self, target: str, number: int = signal.SIGUSR1, times: int = 1) -> None:
+        for _ in range(times):
+            send(self.pids(target), number)
+
+    def exits(self) -> Dict[int, int]:
+        """The exit status, as waitpid() gave it, of each worker that has ended."""
+        file = self.control / "exits"
+        lines = file.read_text().splitlines() if file.exists() else []
+        return {int(pid): int(status) for pid, status in map(str.split, lines)}
+
+    def deaths(self) -> List[str]:
+        """The workers that have ended, and how, in words."""
+        return [f"worker {pid} {describe(status)}" for pid, status in self.exits().items()]
+
+    def exit_of(self, pid: int) -> str:
+        """Wait for a worker to end; how it did, in words."""
+        status = wait.until(lambda: self.exits().get(pid, -1) + 1, lambda: f"worker {pid} did not end") - 1
+        return describe(status)
+
+    # Places and moments
+
+    @contextlib.contextmanager
+    def hold(self, place: str) -> Iterator[Hold]:
+        """Make processes that come to a place of served/checkpoints.py wait there, until the block ends."""
+        hold = Hold(self.control, place)
+        hold.file.touch()
+        try:
+            yield hold
+        finally:
+            if hold.file.exists():
+                hold.release()
+
+    def wait_until_serving(self) -> None:
+        """Wait until there are as many workers as there should be, and each has started its application."""
+
+        def serving() -> bool:
+            assert self.process.poll() is None, f"gunicorn ended at once:\n{self.complaints()}"
+            workers = self.workers()
+            return len(workers) == self.worker_count and all((self.control / f"started.{w}").exists() for w in workers)
+
+        wait.until(serving, lambda: f"not all workers came up:\n{self.complaints()}")
+
+    def wait_until_reopened(self, pids: Iterable[int], patience: float = 5) -> None:
+        """Wait until none of these processes has a rotated file open any more: seconds, where it takes milliseconds."""
+        files, pids = self.logs.rotated(), list(pids)
+        wait.until(
+            lambda: not self.logs.held(pids, files),
+            lambda: f"SIGUSR1 was swallowed: {patience:g} s after it {self.logs.held(pids, files)}",
+            patience,
+        )
+
+    def get(self, kind: str = "async", query: str = "") -> str:
+        """One request on a new connection; its name."""
+        request = new_request()
+        with Client(self.socket) as client:
+            client.get(kind, request, query)
+        return request
+
+    # What it says
+
+    def stderr(self) -> str:
+        return (self.directory / "stderr").read_text(errors="replace")
+
+    def complaints(self) -> str:
+        return self.stderr() + "\n".join(self.logs.lines("error.log")[-30:])
+
+
+def send(pids: Iterable[int], number: int) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def describe(status: int) -> str:
+    """A waitpid() status in words."""
+    if os.WIFSIGNALED(status):
+        return f"killed by {signal.Signals(os.WTERMSIG(status)).name}"
+    return f"exited with {os.WEXITSTATUS(status)}"

@@ -1,0 +1,34 @@
+#!/usr/bin/env bash
+# scripts/apply.sh [OPTION] VENV
+#
+# Patches the uvicorn or uvicorn-worker (or both) installed in a virtual environment, so that
+# gunicorn's workers reopen their log files on SIGUSR1 without losing a line or a worker, and
+# proves it there with the signal property tests. If one fails, VENV is put back as it was found.
+# If there is no VENV, it is created with the newest supported uvicorn[standard] and gunicorn.
+#
+#   --no-tests          only patch
+#   --tests-only        only test VENV as it is
+#   --check VENV ...    say what state each VENV is in, and which servers still run the old code
+#   --check --json      the same as JSON
+#   --revert            put back what was installed
+#   --dry-run           print the diff that would be applied
+#   --help              this
+#
+# Exit status: 0 done; 1 a property failed, or --check found something unpatched; 2 nothing was
+# done, and nothing changed; 3 a change failed half-way and could not be undone: run it again.
+# Running servers must be restarted: an arbiter imports the worker class once.
+
+set -eu
+
+for argument; do
+    case $argument in -h | --help)
+        sed -n '2,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+        exit
+        ;;
+    esac
+done
+
+# shellcheck source=scripts/tools.sh
+. "$(dirname "${BASH_SOURCE[0]}")/tools.sh"
+use_tools run scripts/requirements.txt
+PYTHONPATH=$root/scripts exec "$TOOLS" -m usr1.apply "$@"

@@ -1,0 +1,241 @@
+"""scripts/apply.sh: what it does in which order, and what it says."""
+
+import argparse
+import json
+import shutil
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any, Dict, List, NoReturn, Optional, Sequence
+
+from usr1 import change, difference, environment, installed, properties, servers
+from usr1.environment import Environment
+from usr1.installed import Installed, State
+from usr1.refusal import HalfDone, Refusal, refusal
+
+DONE, FAILED, REFUSED, HALF_DONE = range(4)
+
+Report = Dict[str, Any]
+
+
+class Arguments(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(REFUSED, f"apply.sh: {message}; see scripts/apply.sh --help\n")
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """Returns the exit status."""
+    parser = Arguments(add_help=False, allow_abbrev=False)
+    does = parser.add_mutually_exclusive_group()
+    for option in ("--no-tests", "--tests-only", "--check", "--revert", "--dry-run"):
+        does.add_argument(option, action="store_true")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("venvs", metavar="VENV", nargs="+", type=Path)
+    options = parser.parse_args(arguments)
+    if options.json and not options.check:
+        parser.error("--json goes with --check")
+    if options.check:
+        return check(options.venvs, options.json)
+    if len(options.venvs) > 1:
+        parser.error("only --check takes several environments")
+    [venv] = options.venvs
+    try:
+        if options.revert:
+            return revert(environment.find(venv))
+        if options.dry_run:
+            return dry_run(environment.find(venv))
+        if options.tests_only:
+            return tests_only(environment.find(venv))
+        if venv.exists():
+            return apply(environment.find(venv), not options.no_tests)
+        return apply_anew(venv, not options.no_tests)
+    except Refusal as error:
+        print(f"apply.sh: {error}", file=sys.stderr)
+        return REFUSED
+    except HalfDone as error:
+        print(f"apply.sh: {error}", file=sys.stderr)
+        return HALF_DONE
+
+
+def apply(target: Environment, tests: bool) -> int:
+    with change.alone(target, say):
+        found = _known(target)
+        say(f"{target.path}: Python {target.version}, gunicorn {_gunicorn(target)}")
+        changed = change.make(target, [(one, change.patched(one)) for one in found])
+        for one in installed.find(target):
+            say(f"  {_line(one)}{'' if changed else ', as before'}")
+        if tests and not _hold(target, found):
+            return FAILED
+    say(f"undo:    scripts/apply.sh --revert {target.path}")
+    say(f"restart: {_restart(target, found)}")
+    return DONE
+
+
+def apply_anew(venv: Path, tests: bool) -> int:
+    """Apply to a new environment, which stays only if all goes well."""
+    newest = installed.newest("uvicorn")
+    say(f"creating {venv} with uvicorn[standard] {newest} and gunicorn ...")
+    environment.create(venv, [f"uvicorn[standard]<={newest}", "gunicorn"])
+    status = None
+    try:
+        status = apply(environment.find(venv), tests)
+    finally:
+        if status != DONE:
+            shutil.rmtree(venv)
+    return status
+
+
+def revert(target: Environment) -> int:
+    with change.alone(target, say):
+        found = _known(target)
+        fork = next((one for one in found if one.state is State.FORK), None)
+        if fork:
+            raise refusal(
+                f"{fork.distribution} {fork.release} was installed as the fork, not patched",
+                "a release that scripts/apply.sh has patched",
+                f"{fork.release} in {target.site_packages}",
+                target.reinstall(f"{fork.distribution}=={fork.release.split('+')[0]}"),
+            )
+        changed = change.make(target, [(one, change.pristine(one)) for one in found])
+    for one in found:
+        say(f"{target.path}: {one.distribution} {one.release} {'put back as' if changed else 'is as'} it was published")
+    say(f"restart: {_restart(target, found)}")
+    return DONE
+
+
+def dry_run(target: Environment) -> int:
+    for one in _known(target):
+        if one.patch and not one.patched:
+            print(one.patch.text, end="")
+    return DONE
+
+
+def tests_only(target: Environment) -> int:
+    for one in installed.find(target):
+        if one.problem and one.state in (State.MISSING, State.OUTSIDE):
+            raise one.problem
+        say(f"{target.path}: Python {target.version}, gunicorn {_gunicorn(target)}, {_line(one)}")
+    return DONE if properties.hold(target) else FAILED
+
+
+def check(venvs: List[Path], as_json: bool) -> int:
+    """DONE if everything there is patched, REFUSED if something is no environment, else FAILED."""
+    reports = [_report(venv, explain=len(venvs) == 1) for venv in venvs]
+    if as_json:
+        print(json.dumps(reports, indent=2))
+    else:
+        print("\n".join(map(_summary, reports)))
+    if any(report["patched"] is None for report in reports):
+        return REFUSED
+    return DONE if all(report["patched"] for report in reports) else FAILED
+
+
+def _report(venv: Path, explain: bool) -> Report:
+    try:
+        target = environment.find(venv)
+        found = installed.find(target)
+        restart = servers.outdated(target, [one.file for one in found if not one.problem])
+    except Refusal as error:
+        return {"venv": str(venv), "patched": None, "problem": str(error), "restart": [], "installed": []}
+    return {
+        "venv": str(venv),
+        "python": target.version,
+        "gunicorn": installed.version(target, "gunicorn"),
+        "patched": all(one.patched for one in found),
+        "problem": "\n".join(_explain(target, one) for one in found if one.problem) if explain else None,
+        "restart": restart,
+        "installed": [
+            {
+                "distribution": one.distribution,
+                "release": one.release,
+                "state": one.state.value,
+                "note": one.note,
+                "patch": one.applied and one.applied.path.name,
+                "revision": one.applied and one.applied.revision,
+                "finished": one.finished,
+                "line": _line(one),
+            }
+            for one in found
+        ],
+    }
+
+
+def _summary(report: Report) -> str:
+    lines = "; ".join(one["line"] for one in report["installed"])
+    restart = f"; restart pid {', '.join(map(str, report['restart']))}" if report["restart"] else ""
+    separator = ": " if lines else ""
+    problem = report["problem"]
+    return f"{report['venv']}{separator}{lines}{restart}" + (f"\n{problem}" if problem else "")
+
+
+def _line(one: Installed) -> str:
+    unfinished = "" if one.finished else "; an earlier run was interrupted, run scripts/apply.sh again"
+    name = f"{one.distribution} {one.release}".rstrip()
+    return f"{name}: {one.state.value}{one.note and f' ({one.note})'}{unfinished}"
+
+
+def _explain(target: Environment, one: Installed) -> str:
+    return f"{one.problem}\n{difference.show(target, one)}" if one.state is State.CHANGED else f"{one.problem}"
+
+
+def _known(target: Environment) -> List[Installed]:
+    """What is installed; raises Refusal if any of it is in no state that patches know."""
+    found = installed.find(target)
+    problems = [one for one in found if one.problem]
+    if problems:
+        raise Refusal(_explain(target, problems[0]))
+    return found
+
+
+def _gunicorn(target: Environment) -> str:
+    version = installed.version(target, "gunicorn")
+    if version is None:
+        raise refusal(
+            f"gunicorn is not installed in {target.path}",
+            "gunicorn, whose workers the patch is for",
+            f"none in {target.site_packages}",
+            f"{target.pip('install gunicorn')}, then run this again",
+        )
+    return version
+
+
+def _hold(target: Environment, before: List[Installed]) -> bool:
+    """Run the properties, and put the files back as they were unless all of them hold."""
+    held = False
+    try:
+        held = properties.hold(target)
+    finally:
+        if not held:
+            now = installed.find(target)
+            change.make(target, [(one, then.content) for one, then in zip(now, before)])
+            say(f"a property failed, or could not be tested: {target.path} is as it was found")
+    return held
+
+
+def _restart(target: Environment, found: List[Installed]) -> str:
+    pids = servers.outdated(target, [one.file for one in found])
+    if not pids:
+        return "running servers, if any; none was found here that still runs the old code"
+    return f"the servers that still run the old code: gunicorn with pid {', '.join(map(str, pids))}"
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _end(number: int, frame: Optional[FrameType]) -> NoReturn:
+    sys.exit(128 + number)
+
+
+if __name__ == "__main__":
+    # Told to end, undo what is not finished, as for Ctrl-C.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _end)
+    # A path may be no text.
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)

@@ -1,0 +1,193 @@
+"""
+Changing installed files as a package manager does: whole or not at all, whenever it is killed.
+
+Every new file is written beside the old one, synced, and renamed over it only when all of them
+are there. Writing in place would also write to the caches of uv and conda and to the other
+environments that share the file by hard links. The source is renamed last: until then something
+UNFINISHED tells the next run to do it all again, which is as good as once.
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+import tempfile
+from pathlib import Path
+from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Tuple
+
+from usr1 import bytecode, record
+from usr1.environment import Environment
+from usr1.installed import UNFINISHED, Installed, leftovers
+from usr1.refusal import HalfDone, Refusal, refusal
+
+Wanted = List[Tuple[Installed, bytes]]
+
+
+class Before(NamedTuple):
+    content: bytes
+    status: os.stat_result
+
+
+class Staged(NamedTuple):
+    """What is to happen to which files."""
+
+    new: Dict[Path, Path]  # The file that is to be renamed over each
+    removed: List[Path]
+    before: Dict[Path, Before]
+
+
+@contextlib.contextmanager
+def alone(environment: Environment, say: Callable[[str], None]) -> Iterator[None]:
+    """Wait until no other run works on the environment, and keep others waiting. Nothing is left behind."""
+    directory = os.open(environment.site_packages, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"waiting for another run on {environment.path} to end ...")
+            fcntl.flock(directory, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(directory)
+
+
+def pristine(installed: Installed) -> bytes:
+    """What the file was when the distribution was installed."""
+    return installed.applied.revert(installed.content) if installed.applied else installed.content
+
+
+def patched(installed: Installed) -> bytes:
+    """What the file should be."""
+    assert installed.patch is not None
+    if installed.applied is installed.patch:
+        return installed.content
+    return installed.patch.apply(pristine(installed))
+
+
+def make(environment: Environment, wanted: Wanted) -> bool:
+    """
+    Give the files of distributions new contents, all or none. False if there was nothing to do.
+
+    Raises Refusal if something is in the way and nothing was changed, HalfDone if something was and stays so.
+    """
+    todo = [(one, content) for one, content in wanted if content != one.content or not one.finished]
+    staged = Staged({}, [], {})
+    try:
+        for installed, content in todo:
+            _stage(environment, installed, content, staged)
+        _commit([installed for installed, _ in todo], staged)
+    except BaseException as error:
+        _undo(environment, staged)
+        if isinstance(error, OSError):
+            raise _obstructed(environment, error) from error
+        raise
+    return bool(todo)
+
+
+def _stage(environment: Environment, installed: Installed, content: bytes, staged: Staged) -> None:
+    assert installed.patch is not None
+    _replace(staged, installed.file, content)
+    for cache, code in bytecode.recompiled(environment, installed.file, staged.new[installed.file]).items():
+        if code is not None:
+            _replace(staged, cache, code)
+        else:
+            staged.before[cache] = _before(cache)
+            staged.removed.append(cache)
+    line = record.line(installed.record.read_bytes(), installed.patch.target)
+    assert line is not None
+    _replace(staged, installed.record, line.rewritten(content))
+
+
+def _replace(staged: Staged, path: Path, content: bytes) -> None:
+    staged.before[path] = _before(path)
+    staged.new[path] = _write(path, content, staged.before[path].status)
+
+
+def _before(path: Path) -> Before:
+    return Before(path.read_bytes(), path.stat())
+
+
+def _write(path: Path, content: bytes, like: os.stat_result) -> Path:
+    """A synced file beside path, to be renamed over it, with the mode and the owner of another."""
+    descriptor, name = tempfile.mkstemp(UNFINISHED, f".{path.name}.", path.parent)
+    try:
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            os.fchown(descriptor, like.st_uid, like.st_gid)
+            os.fchmod(descriptor, stat.S_IMODE(like.st_mode))
+            file.flush()
+            os.fsync(descriptor)
+        if Path(name).read_bytes() != content:
+            raise OSError(errno.EIO, "what was read back is not what was written", name)
+    except BaseException:
+        _discard([Path(name)])
+        raise
+    return Path(name)
+
+
+def _commit(changed: List[Installed], staged: Staged) -> None:
+    for path in staged.removed:
+        path.unlink()
+    sources = [installed.file for installed in changed]
+    for path in sorted(staged.new, key=sources.__contains__):
+        staged.new[path].replace(path)
+    _sync(staged.before)
+    for installed in changed:
+        _discard(leftovers(installed))
+
+
+def _sync(paths: Iterable[Path]) -> None:
+    """Bring the renames into these paths' directories to disk."""
+    for directory in sorted({path.parent for path in paths}):
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _undo(environment: Environment, staged: Staged) -> None:
+    """Put back what was replaced, times included, because bytecode goes by them."""
+    try:
+        replaced = [path for path, before in staged.before.items() if not _still(path, before)]
+        back = {path: _write(path, *staged.before[path]) for path in replaced}
+        for path, old in back.items():
+            status = staged.before[path].status
+            os.utime(old, ns=(status.st_atime_ns, status.st_mtime_ns))
+            old.replace(path)
+        _sync(replaced)
+    except OSError as error:
+        raise HalfDone(
+            f"a change of {environment.path} failed half-way and could not be undone: {error}\n"
+            "  do:       run this again, which finishes it, or the same with --revert, which undoes it"
+        ) from error
+    _discard(staged.new.values())
+
+
+def _still(path: Path, before: Before) -> bool:
+    return path.exists() and path.stat().st_ino == before.status.st_ino
+
+
+def _discard(paths: Iterable[Path]) -> None:
+    """Remove our own temporary files; the next run removes what this cannot."""
+    for path in paths:
+        with contextlib.suppress(OSError):
+            path.unlink()
+
+
+def _obstructed(environment: Environment, error: OSError) -> Refusal:
+    status = environment.site_packages.stat()
+    again = {
+        errno.EACCES: f"run this again as user {status.st_uid}, or as root",
+        errno.EPERM: f"run this again as user {status.st_uid}, or as root; or see lsattr(1)",
+        errno.EROFS: "mount it writable, then run this again",
+        errno.ENOSPC: "make room there, then run this again",
+        errno.EDQUOT: "make room there, then run this again",
+    }
+    return refusal(
+        f"cannot change {environment.path}; nothing was changed",
+        f"to write in {environment.site_packages}",
+        f"{error} (as user {os.getuid()}; it belongs to user {status.st_uid})",
+        again.get(error.errno or 0, "mend the file system, then run this again"),
+    )

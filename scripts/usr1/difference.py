@@ -1,0 +1,46 @@
+"""What somebody changed in an installed file by hand."""
+
+import difflib
+import shutil
+import subprocess
+import sys
+import tempfile
+from itertools import islice
+from pathlib import Path
+from typing import List
+
+from usr1 import patches
+from usr1.environment import Environment
+from usr1.installed import Installed
+
+LINES = 30
+
+
+def show(environment: Environment, installed: Installed) -> str:
+    """The first lines of the difference, or why there is none to show: the release comes from the user's index."""
+    assert installed.patch is not None
+    requirement = f"{installed.distribution}=={installed.release}"
+    with tempfile.TemporaryDirectory() as directory:
+        try:
+            _fetch(environment, requirement, directory)
+            published = Path(directory, installed.patch.target).read_bytes()
+        except (OSError, subprocess.SubprocessError) as error:
+            return f"(cannot show the difference, because {requirement} cannot be fetched: {error})"
+    if patches.sha256(published) != installed.patch.pristine_sha256:
+        return f"(cannot show the difference, because the index has another {requirement})"
+    lines = difflib.unified_diff(_lines(published), _lines(installed.content), requirement, str(installed.file), n=1)
+    return "\n".join(islice(lines, LINES)) or "(the lines are the same, only their endings or their encoding differ)"
+
+
+def _fetch(environment: Environment, requirement: str, directory: str) -> None:
+    options = ["install", "--quiet", "--no-deps", "--only-binary=:all:", "--target", directory, requirement]
+    uv = shutil.which("uv")
+    if uv:
+        command = [uv, "pip", *options, "--python", str(environment.python)]
+    else:
+        command = [sys.executable, "-m", "pip", *options, "--ignore-requires-python"]
+    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60, check=True)
+
+
+def _lines(content: bytes) -> List[str]:
+    return content.decode(errors="backslashreplace").splitlines()

@@ -1,0 +1,101 @@
+"""
+The virtual environment that a script is pointed at.
+
+Nothing of its site-packages is imported to look at it: no .pth file, no customization module,
+no package that may be broken. Only its interpreter says what it is, in isolated mode.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import List, NamedTuple
+
+from usr1.refusal import refusal
+
+# The scheme is the one of a virtual environment and of conda, whatever the distributor's default is.
+_PROBE = """
+import json, sys, sysconfig
+print(json.dumps([
+    "%d.%d.%d" % sys.version_info[:3],
+    sys.implementation.cache_tag,
+    sysconfig.get_path("purelib", "posix_prefix", {"base": sys.argv[1]}),
+]))
+"""
+
+
+class Environment(NamedTuple):
+    path: Path  # Absolute, with the symbolic links that the user named
+    python: Path
+    version: str
+    cache_tag: str  # In the names of its bytecode files
+    site_packages: Path
+
+    def pip(self, arguments: str) -> str:
+        """The command line with which a user of this environment would install something."""
+        if (self.path / "bin" / "pip").exists():
+            return f"{self.path}/bin/pip {arguments}"
+        return f"uv pip {arguments} --python {self.python}"
+
+    def reinstall(self, requirement: str) -> str:
+        """The command line that puts a distribution back as it was published."""
+        return self.pip(f"install --force-reinstall --no-deps {requirement}")
+
+
+def find(path: Path) -> Environment:
+    """The environment in a directory; raises Refusal if there is none."""
+    path = Path(os.path.abspath(path))
+    python = path / "bin" / "python"
+    if not python.exists():
+        raise refusal(
+            f"{path} is not a virtual environment",
+            f"a Python in {python}",
+            "none" if path.is_dir() else f"no directory {path}",
+            "name the environment's directory, the one that bin/python is in",
+        )
+    command = [str(python), "-I", "-S", "-c", _PROBE, str(path)]
+    try:
+        answer = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
+        version, cache_tag, site_packages = json.loads(answer.stdout.decode())
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        said = answer.stdout.decode(errors="replace").strip() if isinstance(error, ValueError) else str(error)
+        raise refusal(
+            f"{python} does not run",
+            "Python 3.6 or later",
+            said.splitlines()[-1] if said else "no answer",
+            f"make the environment anew: rm -r {path} && python3 -m venv {path}",
+        ) from error
+    return Environment(path, python, version, cache_tag, Path(site_packages))
+
+
+def create(path: Path, requirements: List[str]) -> None:
+    """Make an environment with uv where there is one, else venv and pip; raises Refusal, and leaves nothing then."""
+    # The interpreter behind the tools' own environment: a new one should not depend on that.
+    python = getattr(sys, "_base_executable", None) or sys.executable
+    uv = shutil.which("uv")
+    if uv:
+        commands = [
+            [uv, "venv", "--quiet", "--python", python, str(path)],
+            [uv, "pip", "install", "--quiet", "--python", str(path / "bin" / "python"), *requirements],
+        ]
+    else:
+        commands = [
+            [python, "-m", "venv", str(path)],
+            [str(path / "bin" / "python"), "-m", "pip", "install", "--quiet", *requirements],
+        ]
+    for command in commands:
+        try:
+            subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=True)
+        except BaseException as error:
+            shutil.rmtree(path, ignore_errors=True)
+            if not isinstance(error, subprocess.CalledProcessError):
+                raise
+            said = error.stdout.decode(errors="replace").strip()
+            raise refusal(
+                f"cannot create {path}",
+                f"an environment with {' and '.join(requirements)}",
+                said or f"exit status {error.returncode}",
+                f"see why this fails: {' '.join(command)}",
+            ) from error

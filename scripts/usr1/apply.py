@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 import shutil
 import signal
 import sys
@@ -67,7 +68,7 @@ def apply(target: Environment, tests: bool) -> int:
             say(f"  {_line(one)}{'' if changed else ', as before'}")
         if tests and not _hold(target, found):
             return FAILED
-    say(f"undo:    scripts/apply.sh --revert {target.path}")
+    say(f"undo:    scripts/apply.sh --revert {shlex.quote(str(target.path))}")
     say(f"restart: {_restart(target, found)}")
     return DONE
 
@@ -137,7 +138,8 @@ def _report(venv: Path, explain: bool) -> Report:
         found = installed.find(target)
         restart = servers.outdated(target, [one.file for one in found if not one.problem])
     except Refusal as error:
-        return {"venv": str(venv), "patched": None, "problem": str(error), "restart": [], "installed": []}
+        problem = str(error) if explain else str(error).splitlines()[0]
+        return {"venv": str(venv), "patched": None, "problem": problem, "restart": [], "installed": []}
     return {
         "venv": str(venv),
         "python": target.version,
@@ -164,9 +166,8 @@ def _report(venv: Path, explain: bool) -> Report:
 def _summary(report: Report) -> str:
     lines = "; ".join(one["line"] for one in report["installed"])
     restart = f"; restart pid {', '.join(map(str, report['restart']))}" if report["restart"] else ""
-    separator = ": " if lines else ""
-    problem = report["problem"]
-    return f"{report['venv']}{separator}{lines}{restart}" + (f"\n{problem}" if problem else "")
+    problem = f"{report['problem']}" if report["problem"] else ""
+    return "\n".join(filter(None, [lines and f"{report['venv']}: {lines}{restart}", problem]))
 
 
 def _line(one: Installed) -> str:

@@ -40,16 +40,22 @@ class Staged(NamedTuple):
 @contextlib.contextmanager
 def alone(environment: Environment, say: Callable[[str], None]) -> Iterator[None]:
     """Wait until no other run works on the environment, and keep others waiting. Nothing is left behind."""
-    directory = os.open(environment.site_packages, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"waiting for another run on {environment.path} to end ...")
-            fcntl.flock(directory, fcntl.LOCK_EX)
+            directory = os.open(environment.site_packages, os.O_RDONLY | os.O_DIRECTORY)
+            stack.callback(os.close, directory)
+            _lock(directory, environment, say)
+        except OSError as error:
+            raise _obstructed(environment, error) from error
         yield
-    finally:
-        os.close(directory)
+
+
+def _lock(directory: int, environment: Environment, say: Callable[[str], None]) -> None:
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        say(f"waiting for another run on {environment.path} to end ...")
+        fcntl.flock(directory, fcntl.LOCK_EX)
 
 
 def pristine(installed: Installed) -> bytes:
@@ -177,10 +183,10 @@ def _discard(paths: Iterable[Path]) -> None:
 
 
 def _obstructed(environment: Environment, error: OSError) -> Refusal:
-    status = environment.site_packages.stat()
+    owner = environment.path.stat().st_uid
     again = {
-        errno.EACCES: f"run this again as user {status.st_uid}, or as root",
-        errno.EPERM: f"run this again as user {status.st_uid}, or as root; or see lsattr(1)",
+        errno.EACCES: f"run this again as user {owner}, or as root",
+        errno.EPERM: f"run this again as user {owner}, or as root; or see lsattr(1)",
         errno.EROFS: "mount it writable, then run this again",
         errno.ENOSPC: "make room there, then run this again",
         errno.EDQUOT: "make room there, then run this again",
@@ -188,6 +194,6 @@ def _obstructed(environment: Environment, error: OSError) -> Refusal:
     return refusal(
         f"cannot change {environment.path}; nothing was changed",
         f"to write in {environment.site_packages}",
-        f"{error} (as user {os.getuid()}; it belongs to user {status.st_uid})",
+        f"{error} (as user {os.getuid()}; it belongs to user {owner})",
         again.get(error.errno or 0, "mend the file system, then run this again"),
     )

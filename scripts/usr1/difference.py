@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from itertools import islice
 from pathlib import Path
 from typing import List
 
@@ -28,8 +27,10 @@ def show(environment: Environment, installed: Installed) -> str:
             return f"(cannot show the difference, because {requirement} cannot be fetched: {error})"
     if patches.sha256(published) != installed.patch.pristine_sha256:
         return f"(cannot show the difference, because the index has another {requirement})"
-    lines = difflib.unified_diff(_lines(published), _lines(installed.content), requirement, str(installed.file), n=1)
-    return "\n".join(islice(lines, LINES)) or "(the lines are the same, only their endings or their encoding differ)"
+    named = {requirement: published, f"{requirement}, patched": installed.patch.apply(published)}
+    lines = min((_diff(name, content, installed) for name, content in named.items()), key=len)
+    more = [f"({len(lines) - LINES} more lines)"] if len(lines) > LINES else []
+    return "\n".join(lines[:LINES] + more) or "(the lines are the same, only their endings or their encoding differ)"
 
 
 def _fetch(environment: Environment, requirement: str, directory: str) -> None:
@@ -40,6 +41,11 @@ def _fetch(environment: Environment, requirement: str, directory: str) -> None:
     else:
         command = [sys.executable, "-m", "pip", *options, "--ignore-requires-python"]
     subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60, check=True)
+
+
+def _diff(name: str, content: bytes, installed: Installed) -> List[str]:
+    changed = _lines(installed.content)
+    return list(difflib.unified_diff(_lines(content), changed, name, str(installed.file), n=1, lineterm=""))
 
 
 def _lines(content: bytes) -> List[str]:

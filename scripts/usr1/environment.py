@@ -7,6 +7,7 @@ no package that may be broken. Only its interpreter says what it is, in isolated
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,7 @@ import json, sys, sysconfig
 print(json.dumps([
     "%d.%d.%d" % sys.version_info[:3],
     sys.implementation.cache_tag,
-    sysconfig.get_path("purelib", "posix_prefix", {"base": sys.argv[1]}),
+    sysconfig.get_path("purelib", "posix_prefix", {"base": ""}),
 ]))
 """
 
@@ -36,8 +37,8 @@ class Environment(NamedTuple):
     def pip(self, arguments: str) -> str:
         """The command line with which a user of this environment would install something."""
         if (self.path / "bin" / "pip").exists():
-            return f"{self.path}/bin/pip {arguments}"
-        return f"uv pip {arguments} --python {self.python}"
+            return f"{shlex.quote(str(self.path / 'bin' / 'pip'))} {arguments}"
+        return f"uv pip {arguments} --python {shlex.quote(str(self.python))}"
 
     def reinstall(self, requirement: str) -> str:
         """The command line that puts a distribution back as it was published."""
@@ -48,14 +49,14 @@ def find(path: Path) -> Environment:
     """The environment in a directory; raises Refusal if there is none."""
     path = Path(os.path.abspath(path))
     python = path / "bin" / "python"
-    if not python.exists():
+    if not os.path.exists(python):
         raise refusal(
             f"{path} is not a virtual environment",
             f"a Python in {python}",
             "none" if path.is_dir() else f"no directory {path}",
             "name the environment's directory, the one that bin/python is in",
         )
-    command = [str(python), "-I", "-S", "-c", _PROBE, str(path)]
+    command = [str(python), "-I", "-S", "-c", _PROBE]
     try:
         answer = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
         version, cache_tag, site_packages = json.loads(answer.stdout.decode())
@@ -65,37 +66,45 @@ def find(path: Path) -> Environment:
             f"{python} does not run",
             "Python 3.6 or later",
             said.splitlines()[-1] if said else "no answer",
-            f"make the environment anew: rm -r {path} && python3 -m venv {path}",
+            "make the environment anew",
         ) from error
-    return Environment(path, python, version, cache_tag, Path(site_packages))
+    return Environment(path, python, version, cache_tag, path / site_packages.lstrip("/"))
 
 
 def create(path: Path, requirements: List[str]) -> None:
     """Make an environment with uv where there is one, else venv and pip; raises Refusal, and leaves nothing then."""
     # The interpreter behind the tools' own environment: a new one should not depend on that.
     python = getattr(sys, "_base_executable", None) or sys.executable
+    inside = str(path / "bin" / "python")
     uv = shutil.which("uv")
     if uv:
         commands = [
             [uv, "venv", "--quiet", "--python", python, str(path)],
-            [uv, "pip", "install", "--quiet", "--python", str(path / "bin" / "python"), *requirements],
+            [uv, "pip", "install", "--quiet", "--python", inside, *requirements],
         ]
     else:
         commands = [
             [python, "-m", "venv", str(path)],
-            [str(path / "bin" / "python"), "-m", "pip", "install", "--quiet", *requirements],
+            [inside, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements],
         ]
-    for command in commands:
-        try:
-            subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=True)
-        except BaseException as error:
-            shutil.rmtree(path, ignore_errors=True)
-            if not isinstance(error, subprocess.CalledProcessError):
-                raise
-            said = error.stdout.decode(errors="replace").strip()
-            raise refusal(
-                f"cannot create {path}",
-                f"an environment with {' and '.join(requirements)}",
-                said or f"exit status {error.returncode}",
-                f"see why this fails: {' '.join(command)}",
-            ) from error
+    try:
+        path.mkdir()  # Not if another run has just made it
+    except OSError as error:
+        raise refusal(f"cannot create {path}", "to make that directory", str(error), "name another") from error
+    try:
+        for command in commands:
+            _run(command, path, requirements)
+    except BaseException:
+        shutil.rmtree(path)
+        raise
+
+
+def _run(command: List[str], path: Path, requirements: List[str]) -> None:
+    answer = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if answer.returncode != 0:
+        raise refusal(
+            f"cannot create {path}",
+            f"an environment with {' and '.join(requirements)}",
+            answer.stdout.decode(errors="replace").strip() or f"exit status {answer.returncode}",
+            f"see why this fails: {shlex.join(command)}",
+        )

@@ -59,6 +59,21 @@ class Installed(NamedTuple):
         return self.file.parent, self.file.parent / "__pycache__", self.record.parent
 
 
+class Where(NamedTuple):
+    """What to look at, and to name in a message."""
+
+    environment: Environment
+    distribution: str
+    version: str
+    dist_info: Path
+
+
+class _Problem(Exception):
+    def __init__(self, state: State, problem: Refusal, note: str) -> None:
+        super().__init__(problem)
+        self.state, self.refusal, self.note = state, problem, note
+
+
 def find(environment: Environment) -> List[Installed]:
     """Every distribution there that patches exist for; one that is MISSING if there is none."""
     found = [_look(environment, distribution) for distribution in patches.DISTRIBUTIONS]
@@ -102,59 +117,66 @@ def _look(environment: Environment, distribution: str) -> Optional[Installed]:
     dist_infos = _dist_infos(environment.site_packages, distribution)
     if not dist_infos:
         return None
-    if len(dist_infos) > 1:
-        return _broken(
-            environment, distribution, None, "one dist-info directory", " and ".join(path.name for path in dist_infos)
-        )
-    [dist_info] = dist_infos
-    version = _version(dist_info)
-    if version is None:
-        return _broken(environment, distribution, None, f"a Version in {dist_info}/METADATA", "none")
-    fork = _FORK.fullmatch(version)
-    release = fork["release"] if fork else version
-    patch = patches.find(distribution, release)
-    if patch is None:
-        return _unsupported(environment, distribution, version)
-    return _identify(environment, Installed(distribution, State.CHANGED, None, version, patch), dist_info)
-
-
-def _identify(environment: Environment, installed: Installed, dist_info: Path) -> Installed:
-    patch, version = installed.patch, installed.release
-    assert patch is not None
-    name, broken = installed.distribution, (environment, installed.distribution, version)
+    version = _version(dist_infos[0]) or ""
+    where = Where(environment, distribution, version, dist_infos[0])
     try:
-        recorded = (dist_info / "RECORD").read_bytes()
-    except OSError as error:
-        return _broken(*broken, "a RECORD of the installed files", str(error))
-    line = record.line(recorded, patch.target)
-    if line is None:
-        if _editable(dist_info):
-            return _outside(environment, name, version, f"an editable install, see {dist_info}/direct_url.json")
-        return _broken(*broken, f"one line for {patch.target} in {dist_info}/RECORD", "none, or several")
-    file = environment.site_packages / patch.target
-    if file.is_symlink() or file.parent.resolve() != environment.site_packages.resolve() / patch.target.split("/")[0]:
-        return _outside(environment, name, version, f"{file}, a link to {file.resolve()}")
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        return _broken(*broken, f"the file {file}", str(error))
+        if len(dist_infos) > 1:
+            raise _broken(where, "one dist-info directory", " and ".join(path.name for path in dist_infos))
+        if not version:
+            raise _broken(where, f"a Version in {where.dist_info}/METADATA", "none")
+        fork = _FORK.fullmatch(version)
+        patch = patches.find(distribution, fork["release"] if fork else version)
+        if patch is None:
+            raise _unsupported(where)
+        return _identify(where, patch, bool(fork))
+    except _Problem as problem:
+        return Installed(distribution, problem.state, problem.refusal, version, note=problem.note)
 
-    installed = installed._replace(file=file, content=content, record=dist_info / "RECORD")
+
+def _identify(where: Where, patch: Patch, fork: bool) -> Installed:
+    content, line = _recorded(where, patch)
+    applicable = _applicable(patch)
     sha256 = patches.sha256(content)
-    if sha256 == patch.pristine_sha256 and not _FORK.fullmatch(version):
-        known, state = None, State.PRISTINE
-    else:
-        known = next((one for one in _applicable(patch) if one.patched_sha256 == sha256), None)
-        state = State.FORK if _FORK.fullmatch(version) else State.PATCHED
-    if known is None and state is not State.PRISTINE:
-        return installed._replace(problem=_changed(environment, installed))
-    one_of_ours = {record.digest(patch.pristine_sha256)}
-    one_of_ours.update(record.digest(one.patched_sha256) for one in _applicable(patch))
-    if line.digest not in ("", *one_of_ours):
-        return _broken(*broken, f"{record.digest(sha256)} for {patch.target} in {dist_info}/RECORD", line.digest)
+    applied = next((one for one in applicable if one.patched_sha256 == sha256), None)
+    installed = Installed(
+        where.distribution,
+        State.FORK if fork else State.PATCHED if applied else State.PRISTINE,
+        release=where.version,
+        patch=patch,
+        applied=applied,
+        file=where.environment.site_packages / patch.target,
+        content=content,
+        record=where.dist_info / "RECORD",
+        note=f"{'' if applied else 'to be patched with '}{_name(applied or patch)}",
+    )
+    if applied is None and (fork or sha256 != patch.pristine_sha256):
+        return installed._replace(state=State.CHANGED, problem=_changed(where, patch, content), note="")
+    known = {patch.pristine_sha256, *(one.patched_sha256 for one in applicable)}
+    if line.digest not in ("", *map(record.digest, known)):
+        raise _broken(where, f"{record.digest(sha256)} for {patch.target} in {installed.record}", line.digest)
     finished = line.digest in ("", record.digest(sha256)) and not leftovers(installed)
-    note = f"{(known or patch).path.relative_to(patches.PATCHES.parent)}, revision {(known or patch).revision}"
-    return installed._replace(state=state, applied=known, finished=finished, note=note)
+    return installed._replace(finished=finished)
+
+
+def _recorded(where: Where, patch: Patch) -> Tuple[bytes, record.Line]:
+    """The file and its line in RECORD."""
+    path = where.dist_info / "RECORD"
+    file = where.environment.site_packages / patch.target
+    try:
+        line = record.line(path.read_bytes(), patch.target)
+        if _editable(where.dist_info):
+            raise _outside(where, f"an editable install, see {where.dist_info}/direct_url.json")
+        if line is None:
+            raise _broken(where, f"one line for {patch.target} in {path}", "none, or several, or one that is malformed")
+        if file.resolve() != where.environment.site_packages.resolve() / patch.target:
+            raise _outside(where, f"{file}, a link to {file.resolve()}")
+        return file.read_bytes(), line
+    except OSError as error:
+        raise _broken(where, f"to read {path} and {file}", str(error)) from error
+
+
+def _name(patch: Patch) -> str:
+    return f"{patch.path.relative_to(patches.PATCHES.parent)}, revision {patch.revision}"
 
 
 def _applicable(patch: Patch) -> List[Patch]:
@@ -181,7 +203,8 @@ def _missing(environment: Environment) -> Installed:
     answer = subprocess.run([str(environment.python), "-I", "-c", probe], capture_output=True, timeout=60)
     origin = answer.stdout.decode(errors="replace").strip()
     if origin:
-        return _outside(environment, name, "", origin)
+        outside = _outside(Where(environment, name, "", Path()), origin)
+        return Installed(name, outside.state, outside.refusal, note=outside.note)
     problem = refusal(
         f"{name} is not installed in {environment.path}",
         " or ".join(patches.DISTRIBUTIONS),
@@ -191,58 +214,55 @@ def _missing(environment: Environment) -> Installed:
     return Installed(name, State.MISSING, problem)
 
 
-def _outside(environment: Environment, distribution: str, version: str, found: str) -> Installed:
+def _outside(where: Where, found: str) -> _Problem:
+    requirement = where.distribution + (where.version and f"=={where.version}")
     problem = refusal(
-        f"{distribution} lives outside {environment.path}, where others may use it",
-        f"its files in {environment.site_packages}",
+        f"{where.distribution} lives outside {where.environment.path}, where others may use it",
+        f"its files in {where.environment.site_packages}",
         found,
-        environment.reinstall(f"{distribution}{version and '==' + version}"),
+        f"{where.environment.reinstall(requirement)}, then run this again",
     )
-    return Installed(distribution, State.OUTSIDE, problem, version, note=found)
+    return _Problem(State.OUTSIDE, problem, found)
 
 
-def _broken(
-    environment: Environment, distribution: str, version: Optional[str], expected: str, found: str
-) -> Installed:
-    requirement = f"{distribution}=={version}" if version else f"{distribution}==VERSION"
+def _broken(where: Where, expected: str, found: str) -> _Problem:
+    requirement = f"{where.distribution}=={where.version or 'VERSION'}"
     problem = refusal(
-        f"the installation of {distribution} in {environment.path} is broken",
+        f"the installation of {where.distribution} in {where.environment.path} is broken",
         expected,
         found,
-        f"{environment.reinstall(requirement)}, then run this again",
+        f"{where.environment.reinstall(requirement)}, then run this again",
     )
-    return Installed(distribution, State.BROKEN, problem, version or "", note=f"expected {expected}; found {found}")
+    return _Problem(State.BROKEN, problem, f"expected {expected}; found {found}")
 
 
-def _unsupported(environment: Environment, distribution: str, version: str) -> Installed:
-    supported = _supported(distribution)
+def _unsupported(where: Where) -> _Problem:
+    distribution, supported = where.distribution, _supported(where.distribution)
     try:
-        below = [one for one in supported if one < Version(version)][-1:]
-        nearest = " and ".join(map(str, below + [one for one in supported if one > Version(version)][:1]))
+        below = [one for one in supported if one < Version(where.version)][-1:]
+        nearest = below + [one for one in supported if one > Version(where.version)][:1]
     except InvalidVersion:
-        nearest = str(supported[-1])
-    install = environment.pip(f"install {distribution}=={nearest.split()[-1]}")
+        nearest = supported[-1:]
+    names = " and ".join(map(str, nearest))
+    install = where.environment.pip(f"install {distribution}=={nearest[-1]}")
     problem = refusal(
-        f"no patch is pinned to {distribution} {version}",
-        f"one of {len(supported)} releases from {supported[0]} to {supported[-1]}, the nearest: {nearest}",
-        f"{version} in {environment.site_packages}",
+        f"no patch is pinned to {distribution} {where.version}",
+        f"one of {len(supported)} releases from {supported[0]} to {supported[-1]}, the nearest: {names}",
+        f"{where.version} in {where.environment.site_packages}",
         f"{install}, then run this again",
     )
-    return Installed(distribution, State.UNSUPPORTED, problem, version, note=f"the nearest: {nearest}")
+    return _Problem(State.UNSUPPORTED, problem, f"the nearest: {names}")
 
 
 def _supported(distribution: str) -> List[Version]:
     return sorted(Version(one) for patch in patches.catalogue(distribution) for one in patch.releases)
 
 
-def _changed(environment: Environment, installed: Installed) -> Refusal:
-    patch = installed.patch
-    assert patch is not None
-    sha256 = patches.sha256(installed.content)
+def _changed(where: Where, patch: Patch, content: bytes) -> Refusal:
     return refusal(
-        f"{installed.file} was changed by hand",
-        f"the file of {installed.distribution} {installed.release}, SHA-256 {patch.pristine_sha256}"
-        f" (or patched, {patch.patched_sha256})",
-        f"SHA-256 {sha256}",
-        f"{environment.reinstall(f'{installed.distribution}=={installed.release}')}, then run this again",
+        f"{where.environment.site_packages / patch.target} was changed by hand",
+        f"SHA-256 {patch.pristine_sha256}, as {where.distribution} {where.version} was published,"
+        f" or {patch.patched_sha256}, patched",
+        f"SHA-256 {patches.sha256(content)}",
+        f"{where.environment.reinstall(f'{where.distribution}=={where.version}')}, then run this again",
     )

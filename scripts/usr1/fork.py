@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, Dict, List, NoReturn, Optional, Tuple
 
 from usr1 import patches, wheel
+from usr1.patches import Patch, PatchError
+from usr1.refusal import Refusal
 
 ConfigSettings = Optional[Dict[str, Any]]
 
@@ -29,18 +31,28 @@ def _numbers(release: str) -> Tuple[int, ...]:
     return tuple(map(int, re.findall(r"\d+", release)))
 
 
-def find(distribution: str, release: str) -> patches.Patch:
-    """The patch pinned to a release; raises PatchError, naming those that have one."""
+def find(distribution: str, release: str) -> Patch:
+    """The patch pinned to a release; raises Refusal if there is none."""
     patch = patches.find(distribution, release)
     if patch is None:
-        every = ", ".join(releases(distribution))
-        raise patches.PatchError(f"{distribution}: no patch for version {release}; expected one of {every}")
+        every = releases(distribution)
+        raise Refusal(
+            f"no patch is pinned to {distribution} {release}",
+            f"one of the {len(every)} releases from {every[0]} to {every[-1]} named in patches/{distribution}/*.patch",
+            release,
+            f"choose one of them (for pip: -C version={every[-1]}, for example)",
+        )
     return patch
 
 
-def header(patch: patches.Patch) -> Message:
+def header(patch: Patch) -> Message:
     """The fields of a patch's DEP-3 header."""
     return HeaderParser().parsestr(patch.path.read_bytes().decode().partition("\n--- ")[0])
+
+
+def variable(distribution: str) -> str:
+    """The environment variable that chooses the release, for tools that pass no config settings."""
+    return wheel.escape(distribution).upper() + "_USR1_VERSION"
 
 
 def requirement(distribution: str, release: Optional[str]) -> str:
@@ -48,7 +60,7 @@ def requirement(distribution: str, release: Optional[str]) -> str:
     What to ask the installer for; by default the newest release with a patch for its Python.
 
     An index may hold the forks as well, which == and <= take for the releases they were made
-    from: hence === and !=.
+    from: hence === and !=. Raises Refusal if the release has no patch.
     """
     if release:
         find(distribution, release)
@@ -62,16 +74,17 @@ def fork(distribution: str, files: wheel.Files, release: Optional[str] = None) -
     """
     The files of a pristine release, patched and renamed; everything else stays as it is.
 
-    Raises PatchError if they are not those of the release asked for, or of none that has a patch.
+    Raises Refusal if they are not those of the release asked for, or of none that has a patch.
     """
     info = wheel.dist_info(files)
     found = info[len(distribution) + 1 : -len(".dist-info")]
     if release and found != release:
-        raise patches.PatchError(f"expected {distribution} {release} among the build requirements, found {found}")
+        do = "build with isolation, so that the installer fetches it"
+        raise Refusal(f"{distribution} in the build environment is another release", release, found, do)
     patch = find(distribution, found)
     version = f"{found}+usr1.{patch.revision}"
     forked = dict(files)
-    forked[patch.target] = patch.apply(files[patch.target])
+    forked[patch.target] = _patched(patch, found, files[patch.target])
     url = f"Project-URL: Patch set uvicorn-usr1, {header(patch)['Bug']}"
     _set(forked, f"{info}/METADATA", "Version", f"{version}\n{url}")
     _set(forked, f"{info}/WHEEL", "Generator", "uvicorn-usr1")
@@ -79,43 +92,54 @@ def fork(distribution: str, files: wheel.Files, release: Optional[str] = None) -
     return {name.replace(info, new, 1): data for name, data in forked.items()}
 
 
+def _patched(patch: Patch, release: str, pristine: bytes) -> bytes:
+    try:
+        return patch.apply(pristine)
+    except PatchError as error:
+        raise Refusal(
+            f"{patch.target} is not the one of {patch.distribution} {release} as published",
+            f"SHA-256 {patch.pristine_sha256}",
+            f"SHA-256 {patches.sha256(pristine)}",
+            f"look at the index that it came from ({error})",
+        ) from error
+
+
 def _set(files: wheel.Files, name: str, field: str, value: str) -> None:
     files[name] = re.sub(rf"(?m)^{field}: .*$", f"{field}: {value}", files[name].decode(), count=1).encode()
 
 
 class Backend:
-    """The build backend (PEP 517) of one distribution; errors end the hook with one message."""
+    """The build backend (PEP 517) of one distribution; a refusal ends the hook with its message alone."""
 
     def __init__(self, distribution: str) -> None:
         self.distribution = distribution
-        self.variable = wheel.escape(distribution).upper() + "_USR1_VERSION"
 
-    def _version(self, config_settings: ConfigSettings) -> Optional[str]:
-        return (config_settings or {}).get("version") or os.environ.get(self.variable)
+    def _release(self, config_settings: ConfigSettings) -> Optional[str]:
+        return (config_settings or {}).get("version") or os.environ.get(variable(self.distribution))
 
     def get_requires_for_build_wheel(self, config_settings: ConfigSettings = None) -> List[str]:
         try:
-            return [requirement(self.distribution, self._version(config_settings))]
-        except patches.PatchError as error:
-            sys.exit(f"{error} (-C version=X.Y.Z or {self.variable}=X.Y.Z chooses it)")
+            return [requirement(self.distribution, self._release(config_settings))]
+        except Refusal as refusal:
+            sys.exit(str(refusal))
 
     def build_wheel(
         self, wheel_directory: str, config_settings: ConfigSettings = None, metadata_directory: Optional[str] = None
     ) -> str:
         try:
             files = wheel.installed(self.distribution, sys.path)
-            forked = fork(self.distribution, files, self._version(config_settings))
+            forked = fork(self.distribution, files, self._release(config_settings))
             return wheel.pack(forked, Path(wheel_directory)).name
-        except (patches.PatchError, wheel.WheelError) as error:
-            sys.exit(str(error))
+        except Refusal as refusal:
+            sys.exit(str(refusal))
 
     def build_sdist(self, sdist_directory: str, config_settings: ConfigSettings = None) -> NoReturn:
-        sys.exit(f"the fork of {self.distribution} is built from the whole repository: no sdist, only a wheel")
+        sys.exit(f"The fork of {self.distribution} is made from the whole repository: build a wheel, there is no sdist")
 
     def build_editable(
         self, wheel_directory: str, config_settings: ConfigSettings = None, metadata_directory: Optional[str] = None
     ) -> NoReturn:
         sys.exit(
-            f"the fork of {self.distribution} has no source tree to edit here: "
+            f"The fork of {self.distribution} has no source tree here to edit: "
             f"scripts/build-fork.sh --distribution {self.distribution} --checkout VERSION DIR makes one"
         )

@@ -1,14 +1,12 @@
 """
 Wheels as their files: read back from an installation, packed into an archive.
 
-The names are those of https://packaging.python.org/en/latest/specifications/binary-distribution-format/
+Specified by https://packaging.python.org/en/latest/specifications/binary-distribution-format/
 and https://packaging.python.org/en/latest/specifications/recording-installed-packages/.
 This runs in users' build environments: standard library only, Python 3.6 and later.
 """
 
-import base64
 import csv
-import hashlib
 import io
 import os
 import re
@@ -16,7 +14,10 @@ import tempfile
 import time
 import zipfile
 from pathlib import Path
-from typing import Dict, Iterable, Tuple
+from typing import Dict, Sequence, Tuple
+
+from usr1 import patches, record
+from usr1.refusal import Refusal
 
 #: The files of a wheel by their names in the archive, without RECORD, which pack() makes.
 Files = Dict[str, bytes]
@@ -26,10 +27,6 @@ INSTALLERS_OWN = {"INSTALLER", "RECORD", "REQUESTED", "direct_url.json", "uv_bui
 
 #: 1980-01-01, the earliest that a zip archive can hold, in seconds since the epoch.
 EARLIEST = 315532800
-
-
-class WheelError(Exception):
-    """What is installed is not what its RECORD says, or a wheel cannot be made."""
 
 
 def escape(distribution: str) -> str:
@@ -42,17 +39,22 @@ def dist_info(files: Files) -> str:
     return next(name.split("/")[0] for name in files if name.split("/")[0].endswith(".dist-info"))
 
 
-def installed(distribution: str, path: Iterable[str]) -> Files:
+def installed(distribution: str, path: Sequence[str]) -> Files:
     """
-    The wheel that a distribution on a module search path was installed from, as its files.
+    The files of the wheel that a distribution on a module search path was installed from.
 
     Without what its installer made: scripts, bytecode and notes of its own.
-    Raises WheelError if there is none, or if a file is not the one that RECORD names.
+    Raises Refusal if there is none, or if a file is not the one that RECORD names.
     """
     name = escape(distribution)
     found = [info for entry in path for info in Path(entry).glob(name + "-*.dist-info")]
     if not found:
-        raise WheelError(f"expected {distribution} among the build requirements, found none on {list(path)}")
+        raise Refusal(
+            f"{distribution} cannot be read from the build environment",
+            f"the published {distribution} in one of {list(path)}",
+            "none",
+            "build with isolation, so that the installer puts it there",
+        )
     info = found[0]
     files = {}
     for file, digest, _ in csv.reader((info / "RECORD").read_text(encoding="utf-8").splitlines()):
@@ -68,12 +70,17 @@ def installed(distribution: str, path: Iterable[str]) -> Files:
 def _recorded(path: Path, digest: str) -> bytes:
     data = path.read_bytes() if path.is_file() else b""
     if _digest(data) != digest:
-        raise WheelError(f"{path} was changed after it was installed: expected {digest}, found {_digest(data)}")
+        raise Refusal(
+            f"{path} is not as it was published",
+            f"{digest}, from its RECORD",
+            _digest(data) if path.is_file() else "no file",
+            "clear the installer's cache (uv cache clean, pip cache purge), and build again",
+        )
     return data
 
 
 def _digest(data: bytes) -> str:
-    return "sha256=" + base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
+    return record.digest(patches.sha256(data))
 
 
 def pack(files: Files, directory: Path) -> Path:
@@ -81,7 +88,7 @@ def pack(files: Files, directory: Path) -> Path:
     Write the wheel with these files into a directory, whole or not at all.
 
     The same files give the same bytes on every machine, Python and day; SOURCE_DATE_EPOCH
-    (https://reproducible-builds.org/specs/source-date-epoch/) dates them. Raises WheelError
+    (https://reproducible-builds.org/specs/source-date-epoch/) dates them. Raises Refusal
     if that is not a number of seconds.
     """
     info = dist_info(files)
@@ -116,6 +123,8 @@ def _archive(files: Files, record: str) -> bytes:
 def _date() -> Tuple[int, int, int, int, int, int]:
     epoch = os.environ.get("SOURCE_DATE_EPOCH", "0")
     if not re.fullmatch(r"[0-9]{1,10}", epoch):
-        raise WheelError(f"SOURCE_DATE_EPOCH: expected seconds since 1970, found {epoch!r}")
+        raise Refusal(
+            "SOURCE_DATE_EPOCH makes no sense", "seconds since 1970", repr(epoch), "set it to such, or unset it"
+        )
     year, month, day, hour, minute, second = time.gmtime(max(int(epoch), EARLIEST))[:6]
     return year, month, day, hour, minute, second

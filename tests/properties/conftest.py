@@ -1,7 +1,7 @@
 import contextlib
 import re
 from pathlib import Path
-from typing import Dict, Generator, Iterator, Optional, Tuple
+from typing import Dict, Generator, Iterator, Mapping, Optional, Tuple
 
 import hypothesis
 import pytest
@@ -36,8 +36,14 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> Optio
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    classes = _target(metafunc.config).worker_classes
+    # Where the event loop and the parser make little difference: one class of each module.
+    by_module = list({name.rpartition(".")[0]: name for name in reversed(classes)}.values())
+    quick = metafunc.config.getoption("--effort") == "quick" and metafunc.module.__name__ != "properties.test_serving"
     if "worker_class" in metafunc.fixturenames:
-        metafunc.parametrize("worker_class", _target(metafunc.config).worker_classes, scope="session")
+        metafunc.parametrize("worker_class", by_module if quick else classes, scope="session")
+    if "one_worker_class" in metafunc.fixturenames:
+        metafunc.parametrize("one_worker_class", by_module, scope="session")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -77,21 +83,29 @@ class Servers:
 
     def __init__(self, target: Target) -> None:
         self.target = target
-        self.running: Dict[Tuple[str, int], Server] = {}
+        self.running: Dict[Tuple[str, ...], Server] = {}
 
     @contextlib.contextmanager
-    def use(self, worker_class: str, workers: int = 2) -> Iterator[Server]:
-        """A server that serves and has no rotated files; what an example spoils is not used again."""
-        key = worker_class, workers
+    def use(
+        self, worker_class: str, *options: str, workers: int = 2, base: str = "", modules: Mapping[str, str] = {}
+    ) -> Iterator[Server]:
+        """
+        A server that serves and has no rotated files; one that an example spoils is not used again.
+
+        base is what worker_class, if it is one of served/customised.py, derives from.
+        """
+        key = worker_class, *options, str(workers), base
         if key not in self.running:
-            self.running[key] = Server(self.target.python, worker_class, workers).__enter__()
+            server = Server(self.target.python, worker_class, workers, options, {"WORKER_CLASS": base}, modules)
+            self.running[key] = server.__enter__()
         server = self.running[key]
         try:
             yield server
             server.wait_until_serving()
-            server.signal("arbiter")
-            server.wait_until_reopened(server.pids("all"))
-            server.logs.discard(server.logs.rotated())
+            if server.logs.rotated():
+                server.signal("arbiter")
+                server.wait_until_reopened(server.pids("all"))
+                server.logs.discard(server.logs.rotated())
         except BaseException:
             del self.running[key]
             server.__exit__()

@@ -43,7 +43,8 @@ class Server:
     """
     Gunicorn with the application in served/, listening on a Unix socket in a directory of its own.
 
-    options are gunicorn's command line options, variables go into its environment.
+    options are gunicorn's command line options, variables go into its environment, and modules
+    are the sources, by name, of modules that it can import.
     """
 
     def __init__(
@@ -53,12 +54,15 @@ class Server:
         workers: int = 2,
         options: Sequence[str] = (),
         variables: Mapping[str, str] = {},
+        modules: Mapping[str, str] = {},
     ) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="usr1-"))
         self.logs = Logs(self.directory / "logs")
         self.control = self.directory / "control"
         self.control.mkdir()
         self.socket = self.directory / "socket"
+        for name, source in modules.items():
+            (self.directory / f"{name}.py").write_text(source)
         self.worker_count = workers
         self.command = [
             str(python), "-m", "gunicorn", "--worker-class", worker_class, "--workers", str(workers),
@@ -89,16 +93,8 @@ class Server:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        processes = [psutil.Process(self.process.pid)] if self.process.poll() is None else []
-        processes += [child for process in processes for child in process.children(recursive=True)]
-        for hold in self.control.glob("hold.*"):
-            hold.unlink()
-        self.process.send_signal(signal.SIGTERM)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(wait.PATIENCE / 2)
-        for process in processes:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)  # How it ends by itself is for tests to look at
         self.process.wait()
         shutil.rmtree(self.directory)
 
@@ -141,8 +137,8 @@ class Server:
 
     def exit_of(self, pid: int) -> str:
         """Wait for a worker to end; how it did, in words."""
-        status = wait.until(lambda: self.exits().get(pid, -1) + 1, lambda: f"worker {pid} did not end") - 1
-        return describe(status)
+        wait.until(lambda: pid in self.exits(), lambda: f"worker {pid} did not end")
+        return describe(self.exits()[pid])
 
     # Places and moments
 

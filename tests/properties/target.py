@@ -28,6 +28,7 @@ import uvicorn, gunicorn
 print(json.dumps({
     "versions": {"uvicorn": uvicorn.__version__, "gunicorn": gunicorn.__version__, "Python": platform.python_version()},
     "worker_classes": classes,
+    "has_serve": any(hasattr(found[module] and found[module].UvicornWorker, "_serve") for module in found),
 }))
 """
 
@@ -36,6 +37,7 @@ class Target(NamedTuple):
     path: Path
     versions: Dict[str, str]
     worker_classes: List[str]
+    has_serve: bool
 
     @property
     def python(self) -> Path:

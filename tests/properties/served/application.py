@@ -7,9 +7,10 @@ access log, one in the error log, one in the application's log.
 
 import asyncio
 import atexit
+import ctypes
 import logging
 import os
-import sys
+import subprocess
 import time
 
 import checkpoints
@@ -31,19 +32,20 @@ def record(message):
 class Finalization:
     """Holds the process when the interpreter clears its modules, long after atexit."""
 
-    def __del__(self, os=os, time=time, directory=checkpoints.CONTROL):
-        place = directory + "/hold.finalization"
+    # Its defaults are what it needs: by then the modules have been emptied.
+    def __del__(self, stat=os.stat, open=os.open, getpid=os.getpid, sleep=time.sleep, control=checkpoints.CONTROL):
+        place = control + "/hold.finalization"
         try:
-            os.stat(place)
-            os.close(os.open(directory + "/finalization.%d" % os.getpid(), os.O_CREAT | os.O_WRONLY))
+            stat(place)
+            open(control + "/finalization.%d" % getpid(), 0o100)  # O_CREAT
             while True:
-                os.stat(place)
-                time.sleep(0.002)
+                stat(place)
+                sleep(0.002)
         except OSError:
             return
 
 
-sys.cleared_last = Finalization()
+finalization = Finalization()
 atexit.register(checkpoints.pause, "atexit")
 record("boot-load %d" % os.getpid())
 checkpoints.pause("load")
@@ -99,6 +101,26 @@ async def read_body(receive, request):
         pass
 
 
+def fork(request):
+    """The process id of a child that keeps the log open, and leaves when told."""
+    child = os.fork()
+    if child:
+        return str(child)
+    try:
+        checkpoints.pause(request)
+        log.info(request)
+    finally:
+        os._exit(0)
+
+
+def read_in_c(request):
+    """What read(2) returns when it is called from C and has to wait."""
+    checkpoints.mark(request)
+    libc = ctypes.CDLL(None)
+    descriptor = libc.open(os.path.join(checkpoints.CONTROL, "fifo").encode(), os.O_RDONLY)
+    return str(libc.read(descriptor, ctypes.create_string_buffer(1), 1) if descriptor > 0 else "interrupted")
+
+
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
         return await lifespan(receive, send)
@@ -114,8 +136,15 @@ async def app(scope, receive, send):
     if kind == "upload":
         await read_body(receive, request)
     elif kind == "block":
-        checkpoints.mark(request)
-        time.sleep(float(scope["query_string"]))
+        checkpoints.pause(request)
     elif kind == "async":
         await checkpoints.pause_async(request)
+    elif kind == "print":
+        print("printed", request, flush=True)
+    elif kind == "spawn":
+        return await answer(send, subprocess.check_output(["cat", "/proc/self/status"]).decode())
+    elif kind == "fork":
+        return await answer(send, fork(request))
+    elif kind == "read":
+        return await answer(send, read_in_c(request))
     await answer(send, str(os.getpid()))

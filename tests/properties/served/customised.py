@@ -1,0 +1,47 @@
+"""What people make of gunicorn's extension points: a logger class, and subclasses of the worker class."""
+
+import importlib
+import os
+import signal
+
+import checkpoints
+from gunicorn.glogging import Logger
+from uvicorn.server import Server
+
+module, name = os.environ["WORKER_CLASS"].rsplit(".", 1)
+Base = getattr(importlib.import_module(module), name)
+
+
+def note(event):
+    with open(os.path.join(checkpoints.CONTROL, event), "a") as file:
+        file.write("%d\n" % os.getpid())
+
+
+class NotingLogger(Logger):
+    def reopen_files(self):
+        note("reopened")
+        super().reopen_files()
+
+
+class Extending(Base):
+    """Does something of its own on SIGUSR1."""
+
+    def handle_usr1(self, sig, frame):
+        note("handled")
+        super().handle_usr1(sig, frame)
+
+
+class AsReported(Base):
+    """The fix in the bug report that started all this."""
+
+    def init_signals(self):
+        super().init_signals()
+        signal.signal(signal.SIGUSR1, self.handle_usr1)
+
+
+class ServingItself(Base):
+    """Serves with uvicorn's own server, as people do to set one up differently."""
+
+    async def _serve(self):
+        self.config.app = self.wsgi
+        await Server(config=self.config).serve(sockets=self.sockets)

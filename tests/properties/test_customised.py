@@ -1,0 +1,169 @@
+"""What the settings and extension points of gunicorn make different."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from properties import wait
+from properties.clients import Client, Load, new_request
+from properties.conftest import Servers
+from properties.logs import NAMES
+from properties.schedules import storm, targets
+from properties.server import Server
+from properties.target import Target
+
+EXTENDED = ("customised.Extending", "--logger-class", "customised.NotingLogger")
+
+
+def events(server: Server, name: str) -> int:
+    """How often served/customised.py has noted an event."""
+    file = server.control / name
+    return len(file.read_text().splitlines()) if file.exists() else 0
+
+
+def rotate_and_check(server: Server, target: str = "arbiter") -> None:
+    """A rotation loses no line and leaves no process with a rotated file."""
+    with Load(server.socket, 2, ["async", "thread"]) as load:
+        load.wait_for_answers(5)
+        server.logs.rotate()
+        server.signal(target)
+        server.wait_until_reopened(server.reached_by(target))
+        storm(server, load, rotations=10)
+    server.wait_until_reopened(server.reached_by("arbiter"))
+    assert not server.logs.not_exactly_once(load.requests)
+
+
+@given(boot=st.booleans(), target=targets)
+def test_captured_output(servers: Servers, one_worker_class: str, boot: bool, target: str) -> None:
+    """With capture_output what the application prints is in the new error log too, after a rotation at boot as well."""
+    with servers.use(one_worker_class, "--capture-output", workers=1) as server:
+        server.get("print")
+        if boot:
+            with server.hold("post_fork") as hold:
+                server.signal("workers", signal.SIGKILL)
+                hold.reached()
+                server.logs.rotate()
+                server.signal(target)
+                server.wait_until_reopened([server.arbiter] if target != "workers" else [])
+            server.wait_until_serving()
+        else:
+            server.logs.rotate()
+            server.signal(target)
+            server.wait_until_reopened(server.reached_by(target))
+        request = server.get("print")
+        assert any(f"printed {request}" in line for line in server.logs.lines("error.log", current_only=True))
+        server.wait_until_reopened(server.workers())
+
+
+def test_preloaded(target: Target, one_worker_class: str) -> None:
+    """With preload_app a boot reopens what was rotated meanwhile, and truncates no other log of mode "w"."""
+    with Server(target.python, one_worker_class, 1, ["--preload"], {"APPLICATION_LOG_MODE": "w"}) as server:
+        requests = [server.get()]
+        for rotated in ([], NAMES):
+            with server.hold("post_fork") as hold:
+                server.signal("workers", signal.SIGKILL)
+                worker = hold.reached()
+                server.logs.rotate(rotated, create=True)
+                server.signal("workers")
+            requests.append(server.get())
+            assert not server.logs.held([worker], server.logs.rotated())
+            assert not server.logs.not_exactly_once(requests)
+
+
+def test_extended_handler(servers: Servers, one_worker_class: str) -> None:
+    """A subclass that overrides handle_usr1 and calls super(), and a logger class, have their part in it."""
+    with servers.use(*EXTENDED, base=one_worker_class, workers=1) as server:
+        handled, reopened = events(server, "handled"), events(server, "reopened")
+        rotate_and_check(server)
+        assert events(server, "handled") > handled
+        assert events(server, "reopened") > reopened
+
+
+def test_reported_fix(target: Target, one_worker_class: str) -> None:
+    """A subclass with the bug report's own fix in init_signals is lossless."""
+    with Server(target.python, "customised.AsReported", variables={"WORKER_CLASS": one_worker_class}) as server:
+        rotate_and_check(server, "workers")
+        assert not server.stderr()
+
+
+def test_own_server(target: Target, one_worker_class: str) -> None:
+    """A subclass that serves with uvicorn's own Server still reopens its logs."""
+    if not target.has_serve:
+        pytest.skip("workers of this release have no _serve to override")
+    with Server(target.python, "customised.ServingItself", variables={"WORKER_CLASS": one_worker_class}) as server:
+        rotate_and_check(server)
+
+
+def test_failing_reopening(servers: Servers, one_worker_class: str) -> None:
+    """A log that cannot be reopened is told in the error log; the server goes on, and the next rotation mends it."""
+    with servers.use(one_worker_class, workers=1) as server:
+        [worker], log = server.workers(), server.logs.path("application.log")
+        server.logs.rotate(["application.log"])
+        log.mkdir()
+        server.signal("workers")
+        wait.until(
+            lambda: any("IsADirectoryError" in line for line in server.logs.lines("error.log")),
+            lambda: "nothing in the error log about the log that could not be reopened",
+        )
+        log.rmdir()
+        server.signal("workers")
+        server.wait_until_reopened(server.workers())
+        assert server.workers() == [worker]
+        assert not server.logs.not_exactly_once([server.get()])
+
+
+def test_coalescing(servers: Servers, one_worker_class: str) -> None:
+    """A hundred signals while the event loop is blocked lead to a few reopenings, not to a hundred."""
+    with servers.use(*EXTENDED, base=one_worker_class, workers=1) as server:
+        request = new_request()
+        with server.hold(request) as hold, Client(server.socket) as client:
+            client.send("block", request)
+            hold.reached()
+            before = events(server, "reopened")
+            server.logs.rotate()
+            for _ in range(100):
+                server.signal("worker")
+                time.sleep(0.001)
+            assert events(server, "reopened") == before
+            hold.release()
+            client.answer()
+        server.wait_until_reopened(server.workers())
+        assert 0 < events(server, "reopened") - before <= 3
+
+
+def test_system_calls(servers: Servers, one_worker_class: str) -> None:
+    """SIGUSR1 does not interrupt a system call that C code waits in."""
+    with servers.use(*EXTENDED, base=one_worker_class, workers=1) as server:
+        fifo, request = server.control / "fifo", new_request()
+        os.mkfifo(fifo)
+        with Client(server.socket) as client:
+            client.send("read", request)
+            with open(fifo, "wb", buffering=0) as writer:
+                waits_in_read(server.workers()[0])
+                server.signal("worker", times=5)
+                waits_in_read(server.workers()[0])
+                writer.write(b"x")
+            assert client.answer() == b"1"
+        fifo.unlink()
+
+
+def waits_in_read(pid: int) -> None:
+    calls = Path(f"/proc/{pid}/syscall")
+    wait.until(lambda: calls.read_text().split()[0] == "0", lambda: f"process {pid} does not wait in read(2)")
+
+
+def test_forked_process(servers: Servers, one_worker_class: str) -> None:
+    """A process that the application forks reopens its logs on a SIGUSR1 of its own."""
+    with servers.use(*EXTENDED, base=one_worker_class, workers=1) as server:
+        request = new_request()
+        with server.hold(request) as hold, Client(server.socket) as client:
+            child = int(client.get("fork", request))
+            assert hold.reached() == child
+            server.logs.rotate()
+            os.kill(child, signal.SIGUSR1)
+            server.wait_until_reopened([child])

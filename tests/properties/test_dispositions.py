@@ -1,0 +1,104 @@
+"""Other signals than SIGUSR1, and other processes than the worker."""
+
+import contextlib
+import re
+import signal
+import time
+from pathlib import Path
+from typing import Dict, Iterator, List, Set, Tuple
+
+import pytest
+
+from properties import wait
+from properties.clients import Client, new_request
+from properties.conftest import Servers
+from properties.pristine import pristine
+from properties.server import Server, send
+from properties.target import Target
+
+Masks = Dict[str, Set[str]]
+
+
+def masks(status: str) -> Masks:
+    """Which signals a process blocks, ignores and catches, from its /proc/PID/status."""
+    found = dict(re.findall(r"^(SigBlk|SigIgn|SigCgt):\t(\w+)$", status, re.MULTILINE))
+    assert len(found) == 3
+    return {kind: {s.name for s in signal.Signals if int(mask, 16) >> (s - 1) & 1} for kind, mask in found.items()}
+
+
+def life(server: Server) -> Dict[str, Masks]:
+    """The masks of one worker from place to place, and of a process that its application starts."""
+    found = {}
+
+    def look(place: str) -> None:
+        found[place] = masks(Path(f"/proc/{holds[place].reached()}/status").read_text())
+        holds[place].release()
+
+    with contextlib.ExitStack() as stack:
+        places = ("load", "lifespan", "async", "worker_exit", "atexit")
+        holds = {place: stack.enter_context(server.hold(place)) for place in places}
+        server.signal("workers", signal.SIGKILL)
+        look("load")
+        look("lifespan")
+        with Client(server.socket) as client:
+            client.send("async", "async")
+            look("async")
+            client.answer()
+            # The second and last of the requests that this worker answers
+            found["child"] = masks(client.get("spawn", new_request()).decode())
+        look("worker_exit")
+        look("atexit")
+    return found
+
+
+@pytest.fixture
+def pair(servers: Servers, target: Target, worker_class: str) -> Iterator[Tuple[Server, Server]]:
+    """The same server with the worker class of the target, and with the pristine one."""
+    options = ("--max-requests", "2")
+    original = "pristine_worker." + worker_class.rpartition(".")[2]
+    modules = pristine(target, worker_class)
+    ours = servers.use(worker_class, *options, workers=1)
+    upstreams = servers.use(original, *options, workers=1, base=worker_class, modules=modules)
+    with ours as server, upstreams as other:
+        yield server, other
+
+
+def test_dispositions(pair: Tuple[Server, Server]) -> None:
+    """Every other signal has the disposition that the pristine release gives it, at each stage of a worker's life."""
+    ours, upstreams = map(life, pair)
+    for place, kinds in ours.items():
+        for kind, signals in kinds.items():
+            assert signals - {"SIGUSR1"} == upstreams[place][kind] - {"SIGUSR1"}, f"{kind} differs in {place}"
+
+
+def test_inheritance(pair: Tuple[Server, Server]) -> None:
+    """SIGUSR1 is neither blocked nor ignored in a serving worker, nor in a process that its application starts."""
+    found = life(pair[0])
+    assert "SIGUSR1" in found["async"]["SigCgt"]
+    for place in ("load", "lifespan", "async", "child"):
+        assert "SIGUSR1" not in found[place]["SigBlk"] | found[place]["SigIgn"]
+
+
+def ends(pair: Tuple[Server, Server], number: signal.Signals) -> List[str]:
+    """What a signal does to a worker of each server, in words."""
+    workers = [server.workers()[0] for server in pair]
+    for worker in workers:
+        send([worker], number)
+    deadline = time.monotonic() + 2
+
+    def agree() -> bool:
+        ended = {worker in server.exits() for server, worker in zip(pair, workers)}
+        # Some releases go on serving after some of these signals: then both must.
+        return ended == {True} or (ended == {False} and time.monotonic() > deadline)
+
+    wait.until(agree, lambda: f"{number.name} ends one worker and not the other")
+    for server in pair:
+        server.wait_until_serving()
+    return [server.exit_of(worker) if worker in server.exits() else "goes on" for server, worker in zip(pair, workers)]
+
+
+def test_other_ends(pair: Tuple[Server, Server]) -> None:
+    """SIGTERM, SIGINT and SIGQUIT do to a worker what they do to the pristine one."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        ours, upstreams = ends(pair, number)
+        assert ours == upstreams, number.name

@@ -1,0 +1,71 @@
+"""While a worker ends."""
+
+import signal
+from typing import List
+
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from properties import wait
+from properties.clients import Load
+from properties.conftest import Servers
+from properties.schedules import bursts, kinds, storm, targets
+from properties.server import Server, send
+
+places = st.sampled_from(["shutdown", "worker_exit", "atexit", "last-atexit", "finalization"])
+
+
+@example(place="finalization", target="workers", times=1)
+@given(place=places, target=targets, times=bursts)
+def test_way_out(servers: Servers, worker_class: str, place: str, target: str, times: int) -> None:
+    """A signal is not fatal on the way out: in shutdown, after the loop has closed, in exit hooks, in finalization."""
+    with servers.use(worker_class, "--max-requests", "2", workers=1) as server:
+        [worker] = server.workers()
+        with server.hold(place) as hold:
+            requests = server.get(), server.get()
+            assert hold.reached() == worker
+            server.logs.rotate()
+            server.signal(target, times=times)
+            if target == "arbiter":
+                server.wait_until_reopened([server.arbiter])
+        assert server.exit_of(worker) == "exited with 0", "SIGUSR1 on the way out was fatal"
+        assert not server.logs.not_exactly_once(requests)
+
+
+def end_worker(server: Server, number: signal.Signals, usr1_target: str = "") -> str:
+    """Stop the only worker, with SIGUSR1 to a target all the while; how it ended, in words."""
+    [worker] = server.workers()
+    send([worker], number)
+
+    def ended() -> bool:
+        if usr1_target:
+            server.signal(usr1_target)
+        return worker in server.exits()
+
+    wait.until(ended, lambda: f"worker {worker} did not end")
+    server.wait_until_serving()
+    return server.exit_of(worker)
+
+
+@given(number=st.sampled_from([signal.SIGTERM, signal.SIGINT]), target=st.sampled_from(["arbiter", "workers"]))
+def test_stopping(servers: Servers, worker_class: str, number: signal.Signals, target: str) -> None:
+    """A worker that is told to stop, and SIGUSR1 all the way, ends as it does without."""
+    with servers.use(worker_class, workers=1) as server:
+        assert end_worker(server, number, target) == end_worker(server, number), "SIGUSR1 changes how a worker ends"
+
+
+@given(clients=st.integers(1, 4), kinds=kinds)
+def test_turnover(servers: Servers, worker_class: str, clients: int, kinds: List[str]) -> None:
+    """While workers end after max_requests and others take their place, no line is lost and no worker killed."""
+    with servers.use(worker_class, "--max-requests", "10") as server:
+        before = len(server.exits())
+
+        def turned_over() -> bool:
+            storm(server, load, rotations=5)
+            return len(server.exits()) > before + 1
+
+        with Load(server.socket, clients, kinds, requests_each=3) as load:
+            wait.until(turned_over, lambda: "no worker ended after max_requests")
+        ends = [death for death in server.deaths() if not death.endswith("exited with 0")]
+        assert not ends, f"SIGUSR1 was fatal: {ends}"
+        assert not server.logs.not_exactly_once(load.requests)

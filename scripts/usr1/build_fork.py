@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import List, Sequence
 
 from usr1 import fork, patches, wheel
-from usr1.refusal import Refusal
+from usr1.refusal import Refusal, refusal
 
 REFUSED = 2
 
@@ -34,7 +34,7 @@ def fetch(distribution: str, release: str) -> wheel.Files:
         command = [*installer, "--quiet", *options, f"{distribution}==={release}"]
         answer = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         if answer.returncode != 0:
-            raise Refusal(
+            raise refusal(
                 f"{distribution} {release} cannot be fetched",
                 f"its wheel, from {' '.join(command[:3])} ...",
                 answer.stdout.strip(),
@@ -71,7 +71,7 @@ def checkout(distribution: str, release: str, directory: Path) -> None:
     All or nothing; raises Refusal if the directory is there and not empty.
     """
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
-        raise Refusal(f"{directory} is in use", "an empty directory, or none", "files", "name another one")
+        raise refusal(f"{directory} is in use", "an empty directory, or none", "files", "name another one")
     patch = fork.find(distribution, release)
     files = fetch(distribution, release)
     forked = fork.fork(distribution, files, release)
@@ -121,8 +121,8 @@ def main(arguments: List[str]) -> int:
             checkout(options.distribution, options.checkout[0], Path(options.checkout[1]))
         else:
             build(options.distribution, every if options.all else options.versions or every[-1:], options.outdir)
-    except Refusal as refusal:
-        print(f"build-fork.sh: {refusal}", file=sys.stderr)
+    except Refusal as error:
+        print(f"build-fork.sh: {error}", file=sys.stderr)
         return REFUSED
     return 0
 

@@ -16,7 +16,7 @@ from typing import Any, Dict, List, NoReturn, Optional, Tuple
 
 from usr1 import patches, wheel
 from usr1.patches import Patch, PatchError
-from usr1.refusal import Refusal
+from usr1.refusal import Refusal, refusal
 
 ConfigSettings = Optional[Dict[str, Any]]
 
@@ -36,7 +36,7 @@ def find(distribution: str, release: str) -> Patch:
     patch = patches.find(distribution, release)
     if patch is None:
         every = releases(distribution)
-        raise Refusal(
+        raise refusal(
             f"no patch is pinned to {distribution} {release}",
             f"one of the {len(every)} releases from {every[0]} to {every[-1]} named in patches/{distribution}/*.patch",
             release,
@@ -80,7 +80,7 @@ def fork(distribution: str, files: wheel.Files, release: Optional[str] = None) -
     found = info[len(distribution) + 1 : -len(".dist-info")]
     if release and found != release:
         do = "build with isolation, so that the installer fetches it"
-        raise Refusal(f"{distribution} in the build environment is another release", release, found, do)
+        raise refusal(f"{distribution} in the build environment is another release", release, found, do)
     patch = find(distribution, found)
     version = f"{found}+usr1.{patch.revision}"
     forked = dict(files)
@@ -96,7 +96,7 @@ def _patched(patch: Patch, release: str, pristine: bytes) -> bytes:
     try:
         return patch.apply(pristine)
     except PatchError as error:
-        raise Refusal(
+        raise refusal(
             f"{patch.target} is not the one of {patch.distribution} {release} as published",
             f"SHA-256 {patch.pristine_sha256}",
             f"SHA-256 {patches.sha256(pristine)}",
@@ -120,8 +120,8 @@ class Backend:
     def get_requires_for_build_wheel(self, config_settings: ConfigSettings = None) -> List[str]:
         try:
             return [requirement(self.distribution, self._release(config_settings))]
-        except Refusal as refusal:
-            sys.exit(str(refusal))
+        except Refusal as error:
+            sys.exit(str(error))
 
     def build_wheel(
         self, wheel_directory: str, config_settings: ConfigSettings = None, metadata_directory: Optional[str] = None
@@ -130,8 +130,8 @@ class Backend:
             files = wheel.installed(self.distribution, sys.path)
             forked = fork(self.distribution, files, self._release(config_settings))
             return wheel.pack(forked, Path(wheel_directory)).name
-        except Refusal as refusal:
-            sys.exit(str(refusal))
+        except Refusal as error:
+            sys.exit(str(error))
 
     def build_sdist(self, sdist_directory: str, config_settings: ConfigSettings = None) -> NoReturn:
         sys.exit(f"The fork of {self.distribution} is made from the whole repository: build a wheel, there is no sdist")

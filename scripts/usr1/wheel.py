@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Dict, Sequence, Tuple
 
 from usr1 import patches, record
-from usr1.refusal import Refusal
+from usr1.refusal import refusal
 
 #: The files of a wheel by their names in the archive, without RECORD, which pack() makes.
 Files = Dict[str, bytes]
@@ -49,7 +49,7 @@ def installed(distribution: str, path: Sequence[str]) -> Files:
     name = escape(distribution)
     found = [info for entry in path for info in Path(entry).glob(name + "-*.dist-info")]
     if not found:
-        raise Refusal(
+        raise refusal(
             f"{distribution} cannot be read from the build environment",
             f"the published {distribution} in one of {list(path)}",
             "none",
@@ -70,7 +70,7 @@ def installed(distribution: str, path: Sequence[str]) -> Files:
 def _recorded(path: Path, digest: str) -> bytes:
     data = path.read_bytes() if path.is_file() else b""
     if _digest(data) != digest:
-        raise Refusal(
+        raise refusal(
             f"{path} is not as it was published",
             f"{digest}, from its RECORD",
             _digest(data) if path.is_file() else "no file",
@@ -123,7 +123,7 @@ def _archive(files: Files, record: str) -> bytes:
 def _date() -> Tuple[int, int, int, int, int, int]:
     epoch = os.environ.get("SOURCE_DATE_EPOCH", "0")
     if not re.fullmatch(r"[0-9]{1,10}", epoch):
-        raise Refusal(
+        raise refusal(
             "SOURCE_DATE_EPOCH makes no sense", "seconds since 1970", repr(epoch), "set it to such, or unset it"
         )
     year, month, day, hour, minute, second = time.gmtime(max(int(epoch), EARLIEST))[:6]

@@ -1,0 +1,55 @@
+"""A real nginx, as an ordinary process with its files in a directory of its own."""
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from pathlib import Path
+
+from properties import wait
+from properties.logs import Logs
+
+CONFIGURATION = """
+daemon off;
+{user}
+worker_processes 2;
+pid {directory}/pidfile;
+error_log {directory}/logs/error.log;
+events {{}}
+http {{
+    access_log {directory}/logs/access.log;
+    client_body_temp_path {directory}/temporary;
+    proxy_temp_path {directory}/temporary;
+    fastcgi_temp_path {directory}/temporary;
+    uwsgi_temp_path {directory}/temporary;
+    scgi_temp_path {directory}/temporary;
+    keepalive_requests 1000000000;
+    server {{
+        listen unix:{directory}/socket;
+        location / {{ return 200 "ok\\n"; }}
+    }}
+}}
+"""
+
+
+class Nginx:
+    def __init__(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="usr1-nginx-"))
+        self.logs = Logs(self.directory / "logs")
+        self.socket = self.directory / "socket"
+        self.configuration = self.directory / "nginx.conf"
+        user = "user root;" if os.geteuid() == 0 else ""
+        self.configuration.write_text(CONFIGURATION.format(directory=self.directory, user=user))
+
+    def __enter__(self) -> "Nginx":
+        self.process = subprocess.Popen(
+            ["nginx", "-c", str(self.configuration), "-e", str(self.logs.path("error.log"))], stdin=subprocess.DEVNULL
+        )
+        wait.until(self.socket.exists, lambda: f"nginx does not serve; its exit status: {self.process.poll()}")
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(wait.PATIENCE)
+        shutil.rmtree(self.directory)

@@ -14,7 +14,6 @@ import checkpoints
 log = logging.getLogger("application")
 log.setLevel(logging.INFO)
 log.addHandler(logging.FileHandler(os.environ["APPLICATION_LOG"]))
-checkpoints.mark("started")
 
 def app(environ, start_response):
     request = environ["PATH_INFO"].split("/")[2]
@@ -25,12 +24,7 @@ def app(environ, start_response):
     return [body]
 """
 
-#: For each worker class gunicorn's options and the application, if it is not the usual one.
-WORKER_CLASSES = {
-    "uvicorn.workers.UvicornWorker": ((), {}),
-    "asgi": ((), {}),
-    "gthread": (("--threads", "8"), {"application": WSGI}),
-}
+WORKER_CLASSES = ("uvicorn.workers.UvicornWorker", "asgi", "gthread")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -54,6 +48,10 @@ def server(environment: Environment) -> Iterator[Server]:
         yield server
 
 
-def gunicorn(environment: Environment, worker_class: str = "uvicorn.workers.UvicornWorker", *more: str) -> Server:
-    options, modules = WORKER_CLASSES[worker_class]
-    return Server(environment.python, worker_class, options=("--pid", "pidfile", *options, *more), modules=modules)
+def gunicorn(environment: Environment, worker_class: str = WORKER_CLASSES[0], more_application: str = "") -> Server:
+    """Gunicorn with a pidfile; more_application is the source of what a WSGI application does besides."""
+    options = ("--pid", "pidfile")
+    if worker_class != "gthread":
+        return Server(environment.python, worker_class, options=options)
+    modules = {"application": WSGI + more_application + '\ncheckpoints.mark("started")\n'}
+    return Server(environment.python, worker_class, options=(*options, "--threads", "8"), modules=modules)

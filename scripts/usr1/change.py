@@ -40,14 +40,20 @@ class Staged(NamedTuple):
 @contextlib.contextmanager
 def alone(environment: Environment, say: Callable[[str], None]) -> Iterator[None]:
     """Wait until no other run works on the environment, and keep others waiting. Nothing is left behind."""
-    with contextlib.ExitStack() as stack:
+    try:
+        directory = os.open(environment.site_packages, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            directory = os.open(environment.site_packages, os.O_RDONLY | os.O_DIRECTORY)
-            stack.callback(os.close, directory)
             _lock(directory, environment, say)
-        except OSError as error:
-            raise _obstructed(environment, error) from error
+        except BaseException:
+            os.close(directory)
+            raise
+    except OSError as error:
+        raise _obstructed(environment, error) from error
+    try:
         yield
+    finally:
+        with contextlib.suppress(OSError):  # It is closed anyway
+            os.close(directory)
 
 
 def _lock(directory: int, environment: Environment, say: Callable[[str], None]) -> None:

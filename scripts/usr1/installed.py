@@ -6,7 +6,9 @@ applying raises it.
 """
 
 import enum
+import fnmatch
 import json
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -75,8 +77,16 @@ class _Problem(Exception):
 
 
 def find(environment: Environment) -> List[Installed]:
-    """Every distribution there that patches exist for; one that is MISSING if there is none."""
-    found = [_look(environment, distribution) for distribution in patches.DISTRIBUTIONS]
+    """Every distribution there that patches exist for; one that is MISSING if there is none. Raises Refusal."""
+    try:
+        found = [_look(environment, distribution) for distribution in patches.DISTRIBUTIONS]
+    except OSError as error:
+        raise refusal(
+            f"cannot look at {environment.path}",
+            f"to read what is in {environment.site_packages}",
+            str(error),
+            "run this as a user who may, or mend the file system",
+        ) from error
     return [installed for installed in found if installed] or [_missing(environment)]
 
 
@@ -93,14 +103,22 @@ def newest(distribution: str) -> str:
 
 def leftovers(installed: Installed) -> List[Path]:
     """The files that a killed run has left."""
-    return [path for directory in installed.directories for path in sorted(directory.glob(f".*{UNFINISHED}"))]
+    return [path for directory in installed.directories for path in listed(directory, f".*{UNFINISHED}")]
+
+
+def listed(directory: Path, pattern: str) -> List[Path]:
+    """The files of that name, none if there is no directory; raises OSError where glob() would overlook it."""
+    try:
+        return sorted(directory / name for name in os.listdir(directory) if fnmatch.fnmatchcase(name, pattern))
+    except FileNotFoundError:
+        return []
 
 
 def _dist_infos(site_packages: Path, distribution: str) -> List[Path]:
     def normalized(name: str) -> str:
         return re.sub(r"[-_.]+", "-", name).lower()
 
-    paths = sorted(site_packages.glob("*.dist-info"))
+    paths = listed(site_packages, "*.dist-info")
     return [path for path in paths if normalized(path.name.split("-")[0]) == distribution]
 
 

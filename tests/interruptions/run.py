@@ -1,0 +1,216 @@
+"""Runs a server whose workers interrupt themselves, and collects what became of them."""
+
+import atexit
+import collections
+import contextlib
+import functools
+import http.client
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Callable, Counter, Dict, List, NamedTuple
+
+import environments
+import pytest
+from environments import Environment
+
+TARGET = Path(__file__).with_name("target")
+DEADLINE = 60.0  # seconds, for anything that is waited for
+WORKERS = {"asyncio": "uvicorn.workers.UvicornH11Worker", "uvloop": "uvicorn.workers.UvicornWorker"}
+
+# What runs between fork and exit wherever the signal matters; the rest is as good as any one place.
+SCOPE = (
+    r"/(asyncio|concurrent|gunicorn|logging)/"
+    r"|/(application|contextlib|selectors|signal|threading|weakref)[.]py$"
+    r"|/uvicorn/(_compat|main|server|workers)[.]py$"
+    r"|genericpath|posixpath"
+)
+
+# asyncio's close() leaves SIGQUIT's wakeup pipe installed for some bytecodes after closing it.
+WAKEUP = re.compile(
+    r"Exception ignored when trying to write to the signal wakeup fd:\n"
+    r"Traceback .*\n(?: .*\n|\n)*(?:BrokenPipeError|OSError): .*\n"
+)
+
+
+@functools.lru_cache(maxsize=None)
+def environment(release: str, patched: bool = True) -> Environment:
+    """One for a uvicorn release on a Python of its time, or the nearest at hand that it installs on."""
+    minor = int(release.split(".")[1])
+    era = 8 if minor < 20 else 11 if minor < 33 else 13
+    for python in sorted(environments.pythons(), key=lambda version: abs(version[1] - era)):
+        if python < (3, 7):
+            continue  # No opcode events
+        try:
+            pristine = environments.cached(python, *environments.packages(release))
+        except environments.NotInstallable:
+            continue
+        return _patched(python, release) if patched else pristine
+    pytest.skip(f"uvicorn {release} installs on no Python at hand")
+
+
+def _patched(python: environments.Version, release: str) -> Environment:
+    home = tempfile.mkdtemp(prefix="patched-")
+    atexit.register(shutil.rmtree, home)
+    made = environments.make(Path(home) / "venv", python, *environments.packages(release))
+    environments.patched(made, "uvicorn", release)
+    return made
+
+
+class UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=DEADLINE)
+        self.path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(DEADLINE)
+        self.sock.connect(str(self.path))
+
+
+class Outcome(NamedTuple):
+    reports: List[Dict[str, Any]]
+    answered: List[str]
+    unanswered: List[str]
+    lines: "Counter[str]"
+    errors: str  # What is on stderr, and in the error log other than informational lines
+    done: List[str]
+
+    def statuses(self) -> List[int]:
+        """What wait(2) said of each worker, in the order of their ends."""
+        return [report["status"] for report in self.reports if "exited" in report]
+
+    def complaints(self) -> List[str]:
+        """Everything that the signals broke, apart from the exit statuses."""
+        expected = [line for path in self.answered for line in (path, "app " + path)]
+        for report in self.reports:
+            if "checked" in report:
+                pid = report["checked"]
+                expected += [f"{pid} Booting worker with pid: {pid}", f"{pid} Started server process [{pid}]"]
+            if "exiting" in report:
+                pid = report["exiting"]
+                expected += [f"{pid} Finished server process [{pid}]", f"{pid} Worker exiting (pid: {pid})"]
+        found = [f"not answered: {path}" for path in self.unanswered]
+        found += [f"lost: {line}" for line in expected if not self.lines[line]]
+        found += [f"logged {count} times: {line}" for line, count in self.lines.items() if count > 1]
+        found += [f"not reopened: {report}" for report in self.reports if report.get("stale")]
+        return found + [self.errors] if self.errors else found
+
+
+class Run:
+    """
+    One gunicorn with one worker at a time, in a directory of its own.
+
+    shots: "all" for a signal at every boundary, "one" for each request, boot and exit.
+    phases: those of a worker's life that signals are sent in.
+    scope: a pattern for the files that are interrupted.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        target: Environment,
+        loop: str,
+        shots: str,
+        requests: int,
+        phases: str = "boot serving closing",
+        scope: str = SCOPE,
+    ) -> None:
+        self.home = home
+        self.requests = requests
+        self.answered: List[str] = []
+        self.unanswered: List[str] = []
+        command = [str(target.python), "-m", "gunicorn", "-c", "python:interrupted", "-k", WORKERS[loop]]
+        command += ["--workers", "1", "--max-requests", str(requests), "--bind", "unix:socket", "application:app"]
+        variables = {**os.environ, "PYTHONPATH": str(TARGET), "PYTHONDONTWRITEBYTECODE": "1"}
+        variables.update(USR1_SHOTS=shots, USR1_PHASES=phases, USR1_SCOPE=scope)
+        with open(home / "stderr", "w") as stderr:
+            self.server = subprocess.Popen(
+                command, cwd=home, env=variables, stdout=stderr, stderr=stderr, start_new_session=True
+            )
+
+    def __enter__(self) -> "Run":
+        self.wait(self._listening, "the socket")
+        return self
+
+    def _listening(self) -> bool:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            probe.connect(str(self.home / "socket"))
+            return True
+        return False
+
+    def __exit__(self, *exception: object) -> None:
+        if self.server.poll() is None:
+            os.killpg(self.server.pid, signal.SIGKILL)
+            self.server.wait(DEADLINE)
+
+    def wait(self, condition: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + DEADLINE
+        while not condition():
+            assert self.server.poll() is None, f"the server ended: {(self.home / 'stderr').read_text()}"
+            assert time.monotonic() < deadline, f"no sign of {what} within {DEADLINE} s"
+            time.sleep(0.01)
+
+    def reports(self) -> List[Dict[str, Any]]:
+        reports = self.home / "reports"
+        return [json.loads(line) for line in reports.read_text().splitlines()] if reports.exists() else []
+
+    def exits(self) -> int:
+        return sum("exited" in report for report in self.reports())
+
+    def life(self) -> None:
+        """Serve one worker's requests, up to the first that fails. The last one ends it: wait for that."""
+        exits = self.exits()
+        connection = UnixConnection(self.home / "socket")
+        names = (*range(self.requests - 1), "check")
+        served = all(self._get(connection, f"/{exits}-{name}") for name in names)
+        connection.close()
+        if served:
+            self.wait(lambda: self.exits() > exits, "the worker's exit")
+
+    def _get(self, connection: UnixConnection, path: str) -> bool:
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse().read()
+        except (OSError, http.client.HTTPException) as error:
+            answer = repr(error).encode()
+        if answer != b"ok":
+            self.unanswered.append(f"{path}: {answer!r}")
+            return False
+        self.answered.append(path)
+        return True
+
+    def stop(self) -> Outcome:
+        """Serve one request more, then have the arbiter end the worker."""
+        connection = UnixConnection(self.home / "socket")
+        self._get(connection, f"/{self.exits()}-check")
+        connection.close()
+        self.server.terminate()
+        self.server.wait(DEADLINE)
+        lines, rest = self._logged()
+        done = (self.home / "done").read_text().splitlines()
+        errors = WAKEUP.sub("", (self.home / "stderr").read_text()) + rest
+        return Outcome(self.reports(), self.answered, self.unanswered, lines, errors, done)
+
+    def _logged(self) -> "tuple[Counter[str], str]":
+        lines: Counter[str] = collections.Counter()
+        rest = ""
+        for path in self.home.glob("access.log*"):
+            lines.update(re.findall(r'"GET (/\S+) ', path.read_text()))
+        for path in self.home.glob("app.log*"):
+            lines.update(re.findall(r"^app /\S+$", path.read_text(), re.MULTILINE))
+        for path in self.home.glob("error.log*"):
+            for line in path.read_text().splitlines():
+                match = re.fullmatch(r"\[.*\] \[(\d+)\] \[INFO\] (.*)", line)
+                if match:
+                    lines[f"{match[1]} {match[2]}"] += 1
+                else:
+                    rest += line + "\n"
+        return lines, rest

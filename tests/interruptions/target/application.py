@@ -1,0 +1,36 @@
+"""The application of the interruption tests; interrupted.py is the server's configuration."""
+
+import asyncio
+import logging
+import os
+
+import interrupted
+
+log = logging.getLogger("app")
+log.setLevel(logging.INFO)
+log.addHandler(logging.FileHandler("app.log"))
+
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        interrupted.interrupter.loop = asyncio.get_event_loop()
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+        return
+    path = scope["path"]
+    last = path.endswith("-check")
+    if path.endswith("-0"):
+        interrupted.interrupter.enter("serving")
+    interrupted.interrupter.arm(not last)
+    for _ in range(500 if last else 0):
+        if not interrupted.stale():
+            break
+        await asyncio.sleep(0.01)
+    log.info("app %s", path)
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"ok"})
+    if last:
+        interrupted.report(checked=os.getpid(), stale=interrupted.stale())
+        interrupted.interrupter.enter("closing")

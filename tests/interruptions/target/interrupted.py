@@ -1,0 +1,194 @@
+"""
+Gunicorn's configuration file for the interruption tests: application, hooks and tracer.
+
+It runs inside the target environment, Python 3.7 or later. The worker sends SIGUSR1 to itself at
+bytecode boundaries. The trace function is raise(3) itself, called through ctypes: no bytecode runs
+between the signal and the traced instruction, so a signal before the call of write() or flush()
+is handled where a real one is, inside the call. A trace function written in Python would handle
+the signal itself, before the instruction, and never see a reentrant write.
+"""
+
+import collections
+import contextlib
+import ctypes
+import importlib
+import json
+import logging
+import os
+import re
+import signal
+import sys
+
+from gunicorn.workers.base import Worker
+
+ALL = os.environ["USR1_SHOTS"] == "all"  # At every boundary, or one for each request, boot and exit
+PHASES = os.environ["USR1_PHASES"].split()
+LOGS = ("access.log", "error.log", "app.log")
+
+accesslog, errorlog = LOGS[:2]
+control_socket_disable = True
+
+# Here, so that no worker spends its boot on them
+importlib.import_module("uvicorn.protocols.http.auto")
+importlib.import_module("uvicorn.protocols.websockets.auto")
+
+SCOPE = re.compile(os.environ["USR1_SCOPE"])  # The files that are interrupted
+CALLS = 2  # of a function that are interrupted in a storm; tracing more takes seconds
+
+
+class Interrupter:
+    """Decides at which boundaries SIGUSR1 is sent; the logs are rotated right before it."""
+
+    def __init__(self):
+        self.loop = None
+        self.loop_was_open = True
+        self.fired = 0
+        self.rotations = 0
+        self.done = set() if ALL else set(_read("done").splitlines())  # By the workers before this one
+        self.file = os.open("done", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+        self.enter("boot")
+
+    def enter(self, phase):
+        self.phase = phase
+        self.arm(True)
+        self.seen = set()
+        self.calls = collections.Counter()
+
+    def arm(self, whether):
+        self.armed = whether and self.phase in PHASES
+
+    def trace_call(self, frame, event, arg):
+        code = frame.f_code
+        if SCOPE is None or not self.armed or not SCOPE.search(code.co_filename):
+            return None
+        self.calls[code] += 1
+        if ALL and self.calls[code] > CALLS:
+            return None
+        frame.f_trace_opcodes = True
+        return raise_at_boundary
+
+    def signal_for(self, frame):
+        """SIGUSR1, or 0 (no signal) where there was one before."""
+        if not self.armed or sys is None or sys.is_finalizing():  # The modules needed here are being taken apart
+            return NO_SIGNAL
+        code = frame.f_code
+        # One by one, flush() in emit() is not flush() in close(); a storm that told them apart takes too long
+        caller = code if ALL or not frame.f_back else frame.f_back.f_code
+        boundary = (code, frame.f_lasti, caller)
+        if boundary in self.seen:
+            return NO_SIGNAL
+        self.seen.add(boundary)
+        where = (
+            f"{self.phase} {code.co_filename}:{code.co_firstlineno}:{code.co_name}:{frame.f_lasti}"
+            f" from {caller.co_filename}:{caller.co_firstlineno}"
+        )
+        if where in self.done:
+            return NO_SIGNAL
+        os.write(self.file, where.encode() + b"\n")
+        self.armed = ALL
+        self.fired += 1
+        self.loop_was_open = self.loop is None or not self.loop.is_closed()
+        self.rotate()
+        self.quieten()
+        return SIGUSR1
+
+    def quieten(self):
+        """Of a storm that fills the event loop's wakeup pipe Python would warn on stderr, each time."""
+        wakeup = signal.set_wakeup_fd(-1)
+        with contextlib.suppress(OSError):  # The loop is about to close, its pipe is already
+            signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+
+    def rotate(self):
+        handler = signal.getsignal(signal.SIGUSR1)
+        swallowed = not isinstance(getattr(handler, "__self__", None), Worker)
+        for name in LOGS:
+            try:
+                os.rename(name, f"{name}.{os.getpid()}.{self.rotations}")
+            except FileNotFoundError:
+                continue
+            if swallowed:  # Nobody will create it: the worker can only catch up with what is there
+                open(name, "x").close()
+        self.rotations += 1
+
+
+class Boundary:
+    @staticmethod
+    def from_param(frame):
+        return interrupter.signal_for(frame) if interrupter else None
+
+
+class Ignored:
+    @staticmethod
+    def from_param(event_or_argument):
+        return NO_SIGNAL
+
+
+NO_SIGNAL, SIGUSR1 = ctypes.c_int(0), ctypes.c_int(signal.SIGUSR1)
+raise_at_boundary = getattr(ctypes.PyDLL(None), "raise")
+raise_at_boundary.argtypes = (Boundary, Ignored, Ignored)
+raise_at_boundary.restype = None
+
+interrupter = None
+
+
+def _read(path):
+    try:
+        with open(path) as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
+
+
+def report(**what):
+    line = json.dumps(what) + "\n"
+    file = os.open("reports", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    os.write(file, line.encode())
+    os.close(file)
+
+
+def stale():
+    """The log files that this process writes to although they were renamed."""
+    found = []
+    for name in logging.root.manager.loggerDict:
+        for handler in logging.getLogger(name).handlers:
+            if isinstance(handler, logging.FileHandler):
+                try:
+                    if not os.path.samefile(handler.stream.fileno(), handler.baseFilename):
+                        found.append(handler.baseFilename)
+                except FileNotFoundError:
+                    found.append(handler.baseFilename)
+    return found
+
+
+def on_starting(server):
+    """The arbiter keeps the exit status of a worker to itself: note it down."""
+    waitpid = os.waitpid
+
+    def noting(pid, options):
+        pid, status = waitpid(pid, options)
+        if pid:
+            report(exited=pid, status=status)
+        return pid, status
+
+    os.waitpid = noting
+
+
+def post_fork(server, worker):
+    global interrupter
+    interrupter = Interrupter()
+    interrupter.arm(worker.age == 1 or not ALL)  # In a storm, the second is for another way out
+    sys.settrace(interrupter.trace_call)
+    frame = sys._getframe(1)  # The arbiter's spawn_worker(): the worker's life ends in it
+    frame.f_trace_opcodes = True
+    frame.f_trace = raise_at_boundary
+
+
+def child_exit(server, worker):
+    """A rotation sends SIGUSR1 to the arbiter too: the next worker inherits the new files."""
+    server.log.reopen_files()
+
+
+def worker_exit(server, worker):
+    # What was rotated after the loop closed stays: nothing is left to reopen it
+    report(exiting=os.getpid(), fired=interrupter.fired, stale=stale() if interrupter.loop_was_open else [])

@@ -1,10 +1,14 @@
 import shutil
+from pathlib import Path
 from typing import Iterator
 
 import environments
 import pytest
 from environments import Environment
 from properties.server import Server
+
+UVICORN = "0.54.0"
+GUNICORN = "27.0.1"
 
 #: The application of tests/properties/served, for a worker class that serves WSGI.
 WSGI = """
@@ -33,13 +37,17 @@ def programs() -> None:
     assert not missing, f"not on the PATH: {missing}; on Debian: apt install logrotate nginx-light dash"
 
 
+def make(directory: Path) -> Environment:
+    """A new environment with the newest patched uvicorn and the newest gunicorn, pristine."""
+    packages = environments.packages(UVICORN, f"gunicorn=={GUNICORN}")
+    made = environments.make(directory / "environment", max(environments.pythons()), *packages)
+    environments.patched(made, "uvicorn", UVICORN)
+    return made
+
+
 @pytest.fixture(scope="session")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """The newest patched uvicorn with the newest gunicorn."""
-    path = tmp_path_factory.mktemp("reopen") / "environment"
-    made = environments.make(path, max(environments.pythons()), *environments.packages("0.54.0", "gunicorn==27.0.1"))
-    environments.patched(made, "uvicorn", "0.54.0")
-    return made
+    return make(tmp_path_factory.mktemp("reopen"))
 
 
 @pytest.fixture

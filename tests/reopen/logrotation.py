@@ -3,9 +3,10 @@
 import gzip
 import subprocess
 from pathlib import Path
-from typing import Sequence
+from typing import Iterable, Optional, Sequence
 
-from properties.logs import Logs
+from properties import wait
+from properties.logs import NAMES, Logs
 
 REOPEN = Path(__file__).resolve().parents[2] / "scripts" / "reopen.sh"
 
@@ -26,10 +27,17 @@ CONFIGURATION = """
 """
 
 
-def reopen(*arguments: object, shell: str = "sh", user: "int | None" = None) -> "subprocess.CompletedProcess[str]":
+def reopen(*arguments: object, shell: str = "sh", user: Optional[int] = None) -> "subprocess.CompletedProcess[str]":
     """Run reopen.sh to its end."""
     command = [shell, str(REOPEN), *map(str, arguments)]
     return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, user=user, timeout=60)
+
+
+def wait_until_exactly_once(logs: Logs, requests: Iterable[str], names: Iterable[str] = NAMES) -> None:
+    """Each request has one line in each log; a worker may log one only after it has answered."""
+    wait.until(
+        lambda: not logs.not_exactly_once(requests, names), lambda: str(logs.not_exactly_once(requests, names)[:9])
+    )
 
 
 class Logrotate:

@@ -25,7 +25,7 @@ UNRELATED = (
     ("gunicorn-8001.log", "a"),
     ("requests_2026-11-23.log", "a"),
     ("part2", "a"),
-    ("20261123", "a"),
+    ("2026-11-23", "a"),
     ("export-20261123", "w"),
     ("upload.1", "w+"),
     (__file__, "r"),

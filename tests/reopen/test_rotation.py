@@ -14,7 +14,7 @@ from properties.logs import NAMES
 from properties.server import Server
 
 from reopen.conftest import WORKER_CLASSES, gunicorn
-from reopen.logrotation import Logrotate
+from reopen.logrotation import Logrotate, wait_until_exactly_once
 from reopen.nginx import Nginx
 
 
@@ -40,7 +40,7 @@ def test_every_line_once(environment: Environment, worker_class: str, rotations:
         load = rotate_under_load(server, rotations)
         assert not load.broken
         assert not server.exits()
-        assert not server.logs.not_exactly_once(load.requests)
+        wait_until_exactly_once(server.logs, load.requests)
         assert server.stderr() == ""
 
 
@@ -48,7 +48,7 @@ def test_every_line_once_with_nginx(rotations: int) -> None:
     with Nginx() as server:
         load = rotate_under_load(server, rotations)
         assert not load.broken
-        assert not server.logs.not_exactly_once(load.requests, ["access.log"])
+        wait_until_exactly_once(server.logs, load.requests, ["access.log"])
 
 
 def test_every_line_once_while_workers_come_and_go(server: Server, rotations: int) -> None:
@@ -68,7 +68,7 @@ def test_every_line_once_while_workers_come_and_go(server: Server, rotations: in
         stop.set()
         churning.join()
     assert not [death for death in server.deaths() if "SIGTERM" not in death and "exited with 0" not in death]
-    assert not server.logs.not_exactly_once(load.requests)
+    wait_until_exactly_once(server.logs, load.requests)
 
 
 def test_a_stopped_worker_is_named_and_the_file_kept(server: Server) -> None:

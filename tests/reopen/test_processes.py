@@ -121,3 +121,16 @@ def test_a_worker_that_cannot_be_looked_into_is_named(environment: Environment) 
         complaints = answer.stderr.splitlines()[1:]
         assert {int(line.split()[1]) for line in complaints} == set(server.workers())
         assert all(line.endswith(": may not see which files it has open; run this as root") for line in complaints)
+
+
+def test_an_arbiter_under_another_name(environment: Environment) -> None:
+    """A program that embeds gunicorn is known by the files that it has open for its workers."""
+    server = gunicorn(environment)
+    (server.directory / "serve.py").write_text("from gunicorn.app.wsgiapp import run\n\nrun()\n")
+    server.command = [str(environment.python), "serve.py", *server.command[3:]]
+    with server:
+        assert "gunicorn" not in " ".join(psutil.Process(server.arbiter).cmdline())
+        server.logs.rotate()
+        answer = reopen(server.directory / "pidfile")
+        assert (answer.returncode, answer.stderr) == (0, "")
+        assert not server.logs.held(everybody(server), server.logs.rotated())

@@ -26,6 +26,11 @@ def pytest_configure(config: pytest.Config) -> None:
         suppress_health_check=list(hypothesis.HealthCheck),
     )
     hypothesis.settings.load_profile("signals")
+    if config.getoption("--target") is not None:
+        try:
+            _target(config)
+        except targets.Unusable as error:
+            raise pytest.UsageError(str(error)) from error
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> Optional[bool]:
@@ -53,9 +58,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return report
 
 
-def pytest_report_teststatus(report: pytest.TestReport, config: pytest.Config) -> Optional[Tuple[str, str, str]]:
+def pytest_report_teststatus(report: pytest.TestReport) -> Optional[Tuple[str, str, str]]:
     """Instead of a dot, the sentence that the property is."""
-    if config.getoption("--target") is None or not (report.when == "call" or report.failed):
+    if not hasattr(report, "sentence") or not (report.when == "call" or report.failed):
         return None
     served = re.search(r"\[(.*)\]", report.nodeid)
     line = report.sentence + (f" [{served[1]}]" if served else "")

@@ -65,7 +65,7 @@ class Server:
             (self.directory / f"{name}.py").write_text(source)
         self.worker_count = workers
         self.command = [
-            str(python), "-m", "gunicorn", "--worker-class", worker_class, "--workers", str(workers),
+            str(python), "-m", "gunicorn.app.wsgiapp", "--worker-class", worker_class, "--workers", str(workers),
             "--bind", f"unix:{self.socket}", "--config", str(SERVED / "configuration.py"),
             "--access-logfile", str(self.logs.path("access.log")), "--error-logfile", str(self.logs.path("error.log")),
             "--worker-tmp-dir", str(self.directory), *options, "application:app",

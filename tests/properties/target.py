@@ -7,13 +7,10 @@ from pathlib import Path
 from typing import Dict, List, NamedTuple
 
 _PROBE = """
-import importlib, json, platform
+import importlib, importlib.util, json, platform
 
 def has(module):
-    try:
-        return importlib.import_module(module)
-    except ImportError:
-        return None
+    return importlib.util.find_spec(module) and importlib.import_module(module)
 
 def usable(worker):
     return all(name in ("auto", "asyncio", "h11") or has(name) for name in worker.CONFIG_KWARGS.values())
@@ -44,10 +41,22 @@ class Target(NamedTuple):
         return self.path / "bin" / "python"
 
 
+class Unusable(Exception):
+    """The environment cannot serve with a uvicorn worker class; the message says why."""
+
+
 @functools.lru_cache(maxsize=None)
 def inspect(path: Path) -> Target:
-    """Look into an environment; raises CalledProcessError if it has no uvicorn or no gunicorn."""
+    """Look into an environment; raises Unusable."""
     path = path.absolute()
     command = [str(path / "bin" / "python"), "-I", "-B", "-W", "ignore", "-c", _PROBE]
-    answer = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-    return Target(path, **answer)
+    try:
+        answer = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    except OSError as error:
+        raise Unusable(f"{path} is no virtual environment: {error}") from error
+    if answer.returncode != 0:
+        raise Unusable(f"{path} cannot import gunicorn and uvicorn's workers: {answer.stderr.strip().splitlines()[-1]}")
+    target = Target(path, **json.loads(answer.stdout))
+    if not target.worker_classes:
+        raise Unusable(f"{path} has no worker class whose event loop and HTTP parser are installed")
+    return target

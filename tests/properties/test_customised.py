@@ -47,9 +47,8 @@ def test_captured_output(servers: Servers, one_worker_class: str, boot: bool, ta
             with server.hold("post_fork") as hold:
                 server.signal("workers", signal.SIGKILL)
                 hold.reached()
-                server.logs.rotate()
+                server.logs.rotate(create=True)
                 server.signal(target)
-                server.wait_until_reopened([server.arbiter] if target != "workers" else [])
             server.wait_until_serving()
         else:
             server.logs.rotate()

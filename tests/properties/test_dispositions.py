@@ -30,9 +30,11 @@ def life(server: Server) -> Dict[str, Masks]:
     """The masks of one worker from place to place, and of a process that its application starts."""
     found = {}
 
-    def look(place: str) -> None:
-        found[place] = masks(Path(f"/proc/{holds[place].reached()}/status").read_text())
+    def look(place: str) -> int:
+        worker = holds[place].reached()
+        found[place] = masks(Path(f"/proc/{worker}/status").read_text())
         holds[place].release()
+        return worker
 
     with contextlib.ExitStack() as stack:
         places = ("load", "lifespan", "async", "worker_exit", "atexit")
@@ -47,7 +49,7 @@ def life(server: Server) -> Dict[str, Masks]:
             # The second and last of the requests that this worker answers
             found["child"] = masks(client.get("spawn", new_request()).decode())
         look("worker_exit")
-        look("atexit")
+        server.exit_of(look("atexit"))
     return found
 
 

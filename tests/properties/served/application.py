@@ -11,9 +11,9 @@ import ctypes
 import logging
 import os
 import subprocess
-import time
 
 import checkpoints
+import finalization  # noqa: F401  only there to end with the interpreter
 
 log = logging.getLogger("application")
 log.setLevel(logging.INFO)
@@ -29,23 +29,6 @@ def record(message):
     error_log.info(message)
 
 
-class Finalization:
-    """Holds the process when the interpreter clears its modules, long after atexit."""
-
-    # Its defaults are what it needs: by then the modules have been emptied.
-    def __del__(self, stat=os.stat, open=os.open, getpid=os.getpid, sleep=time.sleep, control=checkpoints.CONTROL):
-        place = control + "/hold.finalization"
-        try:
-            stat(place)
-            open(control + "/finalization.%d" % getpid(), 0o100)  # O_CREAT
-            while True:
-                stat(place)
-                sleep(0.002)
-        except OSError:
-            return
-
-
-finalization = Finalization()
 atexit.register(checkpoints.pause, "atexit")
 record("boot-load %d" % os.getpid())
 checkpoints.pause("load")

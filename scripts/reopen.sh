@@ -117,7 +117,7 @@ held_by() {
         [ -f "$fd" ] || continue
         if [ $# -gt 0 ]; then writes_to "$fd" "$@"; else appends_to_rotated "$fd"; fi || continue
         # A newline in a name must not look like another process to signal
-        echo "$pid: $(readlink -n "$fd" | tr '\n' '?')"
+        printf '%s: %s\n' "$pid" "$(readlink -n "$fd" | tr '\n' '?')"
     done
 }
 
@@ -180,7 +180,7 @@ while holders=$(held "$@") && [ -n "$holders" ]; do
     if [ $((now - start)) -gt "$timeout" ]; then
         echo "reopen.sh: after $timeout s these processes still write to rotated files:" >&2
         printf '%s\n' "$holders" | while IFS=: read -r pid file; do
-            echo "  process $pid ($(cat "/proc/$pid/comm" 2>/dev/null)):$file" >&2
+            printf '  process %s (%s):%s\n' "$pid" "$(cat "/proc/$pid/comm" 2>/dev/null)" "$file" >&2
         done
         exit 1
     fi

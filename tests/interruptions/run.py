@@ -8,6 +8,7 @@ import http.client
 import json
 import os
 import re
+import select
 import shutil
 import signal
 import socket
@@ -15,7 +16,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Callable, Counter, Dict, List, NamedTuple
+from typing import Any, Callable, Counter, Dict, List, NamedTuple, Sequence, Tuple
 
 import environments
 import pytest
@@ -25,11 +26,13 @@ TARGET = Path(__file__).with_name("target")
 DEADLINE = 60.0  # seconds, for anything that is waited for
 WORKERS = {"asyncio": "uvicorn.workers.UvicornH11Worker", "uvloop": "uvicorn.workers.UvicornWorker"}
 
+PHASES = "boot loading serving closing"  # of a worker's life
+
 # What runs between fork and exit wherever the signal matters; the rest is as good as any one place.
 SCOPE = (
     r"/(asyncio|concurrent|gunicorn|logging)/"
-    r"|/(application|contextlib|selectors|signal|threading|weakref)[.]py$"
-    r"|/uvicorn/(_compat|main|server|workers)[.]py$"
+    r"|/(application|contextlib|selectors|signal|threading|weakref)[.]py:"
+    r"|/uvicorn/(_compat|main|server|workers)[.]py:"
     r"|genericpath|posixpath"
 )
 
@@ -45,21 +48,23 @@ def environment(release: str, patched: bool = True) -> Environment:
     """One for a uvicorn release on a Python of its time, or the nearest at hand that it installs on."""
     minor = int(release.split(".")[1])
     era = 8 if minor < 20 else 11 if minor < 33 else 13
+    # Up to 0.16.0 uvicorn takes it that get_event_loop() makes a loop, and newer uvloops do not.
+    requirements = (*environments.packages(release), *(["uvloop<0.18"] if minor < 17 else []))
     for python in sorted(environments.pythons(), key=lambda version: abs(version[1] - era)):
         if python < (3, 7):
             continue  # No opcode events
         try:
-            pristine = environments.cached(python, *environments.packages(release))
+            pristine = environments.cached(python, *requirements)
         except environments.NotInstallable:
             continue
-        return _patched(python, release) if patched else pristine
+        return _patched(python, release, requirements) if patched else pristine
     pytest.skip(f"uvicorn {release} installs on no Python at hand")
 
 
-def _patched(python: environments.Version, release: str) -> Environment:
+def _patched(python: environments.Version, release: str, requirements: Tuple[str, ...]) -> Environment:
     home = tempfile.mkdtemp(prefix="patched-")
     atexit.register(shutil.rmtree, home)
-    made = environments.make(Path(home) / "venv", python, *environments.packages(release))
+    made = environments.make(Path(home) / "venv", python, *requirements)
     environments.patched(made, "uvicorn", release)
     return made
 
@@ -110,7 +115,8 @@ class Run:
 
     shots: "all" for a signal at every boundary, "one" for each request, boot and exit.
     phases: those of a worker's life that signals are sent in.
-    scope: a pattern for the files that are interrupted.
+    scope: a pattern for the functions that are interrupted, as FILE:NAME.
+    options: more of gunicorn's.
     """
 
     def __init__(
@@ -120,15 +126,17 @@ class Run:
         loop: str,
         shots: str,
         requests: int,
-        phases: str = "boot serving closing",
+        phases: str = PHASES,
         scope: str = SCOPE,
+        options: Sequence[str] = (),
     ) -> None:
         self.home = home
         self.requests = requests
         self.answered: List[str] = []
         self.unanswered: List[str] = []
         command = [str(target.python), "-m", "gunicorn", "-c", "python:interrupted", "-k", WORKERS[loop]]
-        command += ["--workers", "1", "--max-requests", str(requests), "--bind", "unix:socket", "application:app"]
+        command += ["--workers", "1", "--max-requests", str(requests), "--bind", "unix:socket"]
+        command += [*options, "application:app"]
         variables = {**os.environ, "PYTHONPATH": str(TARGET), "PYTHONDONTWRITEBYTECODE": "1"}
         variables.update(USR1_SHOTS=shots, USR1_PHASES=phases, USR1_SCOPE=scope)
         with open(home / "stderr", "w") as stderr:
@@ -170,14 +178,18 @@ class Run:
         exits = self.exits()
         connection = UnixConnection(self.home / "socket")
         names = (*range(self.requests - 1), "check")
-        served = all(self._get(connection, f"/{exits}-{name}") for name in names)
+        served = all(self._get(connection, exits, name) for name in names)
         connection.close()
         if served:
             self.wait(lambda: self.exits() > exits, "the worker's exit")
 
-    def _get(self, connection: UnixConnection, path: str) -> bool:
+    def _get(self, connection: UnixConnection, exits: int, name: object) -> bool:
+        path = f"/{exits}-{name}"
         try:
             connection.request("GET", path)
+            while not select.select([connection.sock], [], [], 0.1)[0]:
+                if self.exits() > exits:
+                    raise ConnectionError("the worker has ended")
             answer = connection.getresponse().read()
         except (OSError, http.client.HTTPException) as error:
             answer = repr(error).encode()
@@ -190,7 +202,7 @@ class Run:
     def stop(self) -> Outcome:
         """Serve one request more, then have the arbiter end the worker."""
         connection = UnixConnection(self.home / "socket")
-        self._get(connection, f"/{self.exits()}-check")
+        self._get(connection, self.exits(), "check")
         connection.close()
         self.server.terminate()
         self.server.wait(DEADLINE)

@@ -6,6 +6,7 @@ import os
 
 import interrupted
 
+interrupted.interrupter.enter("loading")
 log = logging.getLogger("app")
 log.setLevel(logging.INFO)
 log.addHandler(logging.FileHandler("app.log"))
@@ -24,10 +25,10 @@ async def app(scope, receive, send):
     if path.endswith("-0"):
         interrupted.interrupter.enter("serving")
     interrupted.interrupter.arm(not last)
-    for _ in range(500 if last else 0):
+    for _ in range(50 if last else 0):
         if not interrupted.stale():
             break
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.02)
     log.info("app %s", path)
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
     await send({"type": "http.response.body", "body": b"ok"})

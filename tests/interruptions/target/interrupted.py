@@ -32,7 +32,7 @@ control_socket_disable = True
 importlib.import_module("uvicorn.protocols.http.auto")
 importlib.import_module("uvicorn.protocols.websockets.auto")
 
-SCOPE = re.compile(os.environ["USR1_SCOPE"])  # The files that are interrupted
+SCOPE = re.compile(os.environ["USR1_SCOPE"])  # The functions that are interrupted, as FILE:NAME
 CALLS = 2  # of a function that are interrupted in a storm; tracing more takes seconds
 
 
@@ -60,7 +60,7 @@ class Interrupter:
 
     def trace_call(self, frame, event, arg):
         code = frame.f_code
-        if SCOPE is None or not self.armed or not SCOPE.search(code.co_filename):
+        if SCOPE is None or not self.armed or not SCOPE.search(f"{code.co_filename}:{code.co_name}"):
             return None
         self.calls[code] += 1
         if ALL and self.calls[code] > CALLS:
@@ -101,13 +101,14 @@ class Interrupter:
 
     def rotate(self):
         handler = signal.getsignal(signal.SIGUSR1)
-        swallowed = not isinstance(getattr(handler, "__self__", None), Worker)
+        # Before init_signals() nobody creates the new file: the worker can only catch up with what is there
+        swallowed = self.phase == "boot" and not isinstance(getattr(handler, "__self__", None), Worker)
         for name in LOGS:
             try:
                 os.rename(name, f"{name}.{os.getpid()}.{self.rotations}")
             except FileNotFoundError:
                 continue
-            if swallowed:  # Nobody will create it: the worker can only catch up with what is there
+            if swallowed:
                 open(name, "x").close()
         self.rotations += 1
 
@@ -130,6 +131,15 @@ raise_at_boundary.argtypes = (Boundary, Ignored, Ignored)
 raise_at_boundary.restype = None
 
 interrupter = None
+final = None
+
+
+class Final:
+    """Sends the last signal of all, when the interpreter takes this module apart: long after atexit."""
+
+    # Its defaults are what it needs: by then the modules have been emptied.
+    def __del__(self, kill=os.kill, pid=os.getpid, number=signal.SIGUSR1):
+        kill(pid(), number)
 
 
 def _read(path):
@@ -150,15 +160,21 @@ def report(**what):
 def stale():
     """The log files that this process writes to although they were renamed."""
     found = []
+    if interrupter.captures_output:
+        found += [f"file descriptor {fd}" for fd in (1, 2) if not _is_open_as(fd, errorlog)]
     for name in logging.root.manager.loggerDict:
         for handler in logging.getLogger(name).handlers:
-            if isinstance(handler, logging.FileHandler):
-                try:
-                    if not os.path.samefile(handler.stream.fileno(), handler.baseFilename):
-                        found.append(handler.baseFilename)
-                except FileNotFoundError:
-                    found.append(handler.baseFilename)
+            is_file = isinstance(handler, logging.FileHandler)
+            if is_file and not _is_open_as(handler.stream.fileno(), handler.baseFilename):
+                found.append(handler.baseFilename)
     return found
+
+
+def _is_open_as(fd, path):
+    try:
+        return os.path.samefile(fd, path)
+    except FileNotFoundError:
+        return False
 
 
 def on_starting(server):
@@ -175,8 +191,10 @@ def on_starting(server):
 
 
 def post_fork(server, worker):
-    global interrupter
+    global interrupter, final
     interrupter = Interrupter()
+    final = Final()
+    interrupter.captures_output = worker.cfg.capture_output
     interrupter.arm(worker.age == 1 or not ALL)  # In a storm, the second is for another way out
     sys.settrace(interrupter.trace_call)
     frame = sys._getframe(1)  # The arbiter's spawn_worker(): the worker's life ends in it

@@ -1,0 +1,154 @@
+"""Every signal but SIGUSR1 does to a patched worker what it does to a pristine one."""
+
+import re
+import signal
+from collections import defaultdict
+from typing import Dict, List, NamedTuple, Tuple
+
+import environments
+import pytest
+from environments import Environment
+from hypothesis import HealthCheck, Phase, example, given, settings
+from hypothesis import strategies as st
+from interruptions.run import environment
+from packaging.version import Version
+from properties import wait
+from properties.clients import Client
+from properties.server import Server
+from usr1 import patches
+
+APPLICATION = """
+import os
+import subprocess
+import checkpoints
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        checkpoints.note("started", os.getpid())
+        await receive()
+        return await send({"type": "lifespan.shutdown.complete"})
+    commands = ("exit 0", "exit 3", "kill -9 $$") if scope["path"].startswith("/codes/") else ()
+    codes = [subprocess.call(["sh", "-c", command]) for command in commands]
+    body = repr(codes).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
+    await send({"type": "http.response.body", "body": body})
+"""
+
+Step = Tuple[str, signal.Signals]
+S = signal.Signals
+
+# What does not end a worker comes first, what ends it next; the last step ends the arbiter.
+steps = st.tuples(
+    st.sampled_from(["worker", "arbiter"]),
+    st.sampled_from([S.SIGWINCH, S.SIGCHLD, S.SIGTERM, S.SIGINT, S.SIGABRT, S.SIGHUP, S.SIGQUIT]),
+).filter(lambda step: step[0] == "worker" or step[1] in (S.SIGWINCH, S.SIGCHLD, S.SIGHUP))
+ends = st.sampled_from([S.SIGTERM, S.SIGINT, S.SIGQUIT])
+
+
+class Events(NamedTuple):
+    answers: List[bytes]
+    exits: List[int]  # What wait(2) said of each worker, sorted
+    arbiter: int
+    lines: List[List[str]]  # Of each process in the error log, in the order that they began
+    access: List[str]
+    stderr: str
+
+
+def fatal(step: Step, release: str) -> bool:
+    """Whether a worker ends of it, patched or not."""
+    target, number = step
+    if target == "arbiter":
+        return number == S.SIGHUP  # It lets new workers take the places of all
+    version = Version(release)
+    if number == S.SIGHUP:
+        return version > Version("0.13.2")  # Before, the arbiter's inherited handlers swallow it, and SIGQUIT
+    if number == S.SIGQUIT:  # From 0.19.0 on a handler of the event loop takes it, and leaves it at that
+        return Version("0.13.2") < version < Version("0.19.0")
+    return number in (S.SIGTERM, S.SIGINT, S.SIGABRT)
+
+
+def returns_codes(release: str) -> bool:
+    """Up to 0.13.2 the arbiter's handler for SIGCHLD, inherited, takes the codes of subprocesses at random."""
+    return Version(release) > Version("0.13.2")
+
+
+def observe(target: Environment, release: str, worker: str, sequence: List[Step], end: signal.Signals) -> Events:
+    modules = {"worker": worker, "application": APPLICATION}
+    answers = []
+    with Server(target.python, "worker.UvicornWorker", 1, ["--graceful-timeout", "5"], modules=modules) as server:
+        answers.append(_request(server, release))
+        for step in sequence:
+            workers = server.workers()
+            server.signal(*step)
+            if fatal(step, release):
+                server.exit_of(workers[0])
+                server.wait_until_serving()
+            answers.append(_request(server, release))
+        server.signal("arbiter", end)
+        status = server.process.wait(wait.PATIENCE)
+        return Events(
+            answers,
+            sorted(server.exits().values()),
+            status,
+            _by_process(server.logs.lines("error.log")),
+            [_normal(line) for line in server.logs.lines("access.log")],
+            _normal(server.stderr()),
+        )
+
+
+def _request(server: Server, release: str) -> bytes:
+    with Client(server.socket) as client:
+        return client.get("codes" if returns_codes(release) else "none", "id")
+
+
+def _by_process(lines: List[str]) -> List[List[str]]:
+    found: Dict[str, List[str]] = defaultdict(list)
+    process = ""
+    for line in lines:
+        match = re.match(r"\[[^]]*\] \[(\d+)\] ", line)
+        process = match[1] if match else process  # The rest of a traceback has none
+        found[process].append(_normal(line))
+    return list(found.values())
+
+
+def _normal(text: str) -> str:
+    return re.sub(r"usr1-\w+|\d+", "N", text)
+
+
+def sources(target: Environment, release: str) -> Tuple[str, str]:
+    patch = patches.find("uvicorn", release)
+    assert patch is not None
+    [file] = target.path.glob(f"lib/python3.*/site-packages/{patch.target}")
+    return file.read_text(), patch.apply(file.read_bytes()).decode()
+
+
+def compare(release: str, examples: int) -> None:
+    target = environment(release, patched=False)
+    pristine, patched = sources(target, release)
+
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @example(sequence=[("worker", S.SIGCHLD), ("worker", S.SIGQUIT), ("worker", S.SIGABRT)], end=S.SIGTERM)
+    @given(sequence=st.lists(steps, max_size=3), end=ends)
+    def check(sequence: List[Step], end: signal.Signals) -> None:
+        expected = observe(target, release, pristine, sequence, end)
+        assert observe(target, release, patched, sequence, end) == expected
+        if returns_codes(release):
+            assert expected.answers == [b"[0, 3, -9]"] * (len(sequence) + 1)
+
+    check()
+
+
+@pytest.mark.parametrize("release", environments.COMBINATIONS)
+def test_other_signals_do_what_they_did(release: str, pytestconfig: pytest.Config) -> None:
+    full = pytestconfig.getoption("--full")
+    if not full and release not in ("0.13.2", "0.18.3", environments.COMBINATIONS[-1]):
+        pytest.skip("only with --full")
+    compare(release, 20 if full else 3)

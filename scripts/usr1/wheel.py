@@ -94,9 +94,10 @@ def pack(files: Files, directory: Path) -> Path:
     info = dist_info(files)
     [tag] = re.findall(r"^Tag: (\S+)$", files[info + "/WHEEL"].decode(), re.MULTILINE)
     wheel = directory / "{}-{}.whl".format(info[: -len(".dist-info")], tag)
+    data = _archive(files, info + "/RECORD")
     with tempfile.TemporaryDirectory(dir=str(directory), prefix=".") as scratch:
         new = Path(scratch, wheel.name)
-        new.write_bytes(_archive(files, info + "/RECORD"))
+        new.write_bytes(data)
         new.replace(wheel)
     return wheel
 

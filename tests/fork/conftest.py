@@ -1,0 +1,99 @@
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Iterator, List, Tuple
+
+import pytest
+from usr1 import fork, patches, releases, wheel
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = ("directory", "git", "index")
+
+
+def every(full: bool) -> List[Tuple[str, str]]:
+    """A release for each combination of file and hook, the newest, or each release there is."""
+    return [
+        (distribution, release)
+        for distribution in patches.DISTRIBUTIONS
+        for patch in patches.catalogue(distribution)
+        for release in (patch.releases if full else patch.releases[-1:])
+    ]
+
+
+def installations(full: bool) -> List[Tuple[str, str, str, str]]:
+    """Each of these by uv from everywhere; by pip, ten times slower, from one place in turn, or from everywhere."""
+    cases = every(full)
+    by_uv = [("uv", source, *case) for case in cases for source in SOURCES]
+    by_pip = [("pip", SOURCES[n % 3], *case) for n, case in enumerate(cases)]
+    return by_uv + ([("pip", *case) for _, *case in by_uv] if full else by_pip)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    full = metafunc.config.getoption("--full")
+    if "release" in metafunc.fixturenames and "tool" in metafunc.fixturenames:
+        metafunc.parametrize("tool,source,distribution,release", installations(full))
+    elif "release" in metafunc.fixturenames:
+        metafunc.parametrize("distribution,release", every(full))
+
+
+@pytest.fixture(autouse=True)
+def uv_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no version chosen: the environment of whoever runs the tests does not matter."""
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    for name in ("SOURCE_DATE_EPOCH", *map(fork.variable, patches.DISTRIBUTIONS)):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def wheels(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Path:
+    """A directory with a fork for each combination, built in this process."""
+    directory = tmp_path_factory.mktemp("wheels")
+    for distribution, release in every(pytestconfig.getoption("--full")):
+        files = wheel.installed(distribution, [str(releases.unpacked(distribution, release))])
+        wheel.pack(fork.fork(distribution, files), directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def index(wheels: Path) -> Iterator[str]:
+    """The address of a private index with the forks and nothing else: a real pypiserver."""
+    for _ in range(5):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        command = ["run", "--interface", "127.0.0.1", "--port", str(port), "--disable-fallback", str(wheels)]
+        with subprocess.Popen([sys.executable, "-m", "pypiserver", *command], stderr=subprocess.DEVNULL) as server:
+            try:
+                if answers(port, server):
+                    yield f"http://127.0.0.1:{port}/simple/"
+                    return
+            finally:
+                server.terminate()
+    raise RuntimeError("pypiserver does not start")
+
+
+def answers(port: int, server: "subprocess.Popen[bytes]") -> bool:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return True
+        except OSError:
+            time.sleep(0.05)
+    return False
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A git repository of what the forks are made from, as it is now, committed or not; its URL."""
+    directory = tmp_path_factory.mktemp("clone") / "uvicorn-usr1"
+    for part in ("vendor", "patches", "scripts"):
+        shutil.copytree(ROOT / part, directory / part, ignore=shutil.ignore_patterns("__pycache__"))
+    git = ["git", "-C", str(directory), "-c", "user.name=tests", "-c", "user.email=tests"]
+    for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "as it is now"]):
+        subprocess.run([*git, *command], check=True)
+    return f"git+file://{directory}"

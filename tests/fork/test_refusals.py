@@ -1,0 +1,182 @@
+"""What is refused, and in which words: one message, and nothing written."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import List
+
+import environments
+import published
+import pytest
+from usr1 import fork, patches, releases, wheel
+
+ROOT = Path(__file__).resolve().parents[2]
+NEWEST = fork.releases("uvicorn")[-1]
+
+
+@pytest.fixture
+def pristine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The newest release as installed, for a test to damage: first on the module search path."""
+    directory = Path(shutil.copytree(releases.unpacked("uvicorn", NEWEST), tmp_path / "pristine"))
+    monkeypatch.syspath_prepend(str(directory))
+    return directory
+
+
+def refused(tmp_path: Path, release: str = NEWEST, distribution: str = "uvicorn") -> List[str]:
+    """The lines of the message when the wheel is built; there must be no wheel then."""
+    out = tmp_path / "out"
+    out.mkdir()
+    with pytest.raises(SystemExit) as refusal:
+        fork.Backend(distribution).build_wheel(str(out), {"version": release})
+    assert list(out.iterdir()) == []
+    message = str(refusal.value)
+    assert [line.split(":")[0].strip() for line in message.splitlines()[1:]] == ["expected", "found", "do"]
+    return message.splitlines()
+
+
+@pytest.mark.parametrize("version", ["0.12.3", "99.0", "newest", "0.54.0+usr1.1", "0.13"])
+def test_a_release_without_a_patch(version: str) -> None:
+    with pytest.raises(SystemExit) as refusal:
+        fork.Backend("uvicorn").get_requires_for_build_wheel({"version": version})
+    assert str(refusal.value).splitlines() == [
+        f"no patch is pinned to uvicorn {version}",
+        f"  expected: one of the {len(fork.releases('uvicorn'))} releases from 0.13.0 to {NEWEST}"
+        " named in patches/uvicorn/*.patch",
+        f"  found:    {version}",
+        f"  do:       choose one of them (for pip: -C version={NEWEST}, for example)",
+    ]
+
+
+def test_a_file_that_is_not_the_published_one(pristine: Path, tmp_path: Path) -> None:
+    """As from a tampered or rebuilt index: RECORD agrees with the file."""
+    patch = fork.find("uvicorn", NEWEST)
+    target = pristine / patch.target
+    before = wheel._digest(target.read_bytes())
+    target.unlink()
+    target.write_bytes(b"import evil\n")
+    [info] = pristine.glob("*.dist-info")
+    text = (info / "RECORD").read_text().replace(before, wheel._digest(b"import evil\n"))
+    (info / "RECORD").unlink()
+    (info / "RECORD").write_text(text)
+    what, expected, found, _ = refused(tmp_path)
+    assert what == f"uvicorn/workers.py is not the one of uvicorn {NEWEST} as published"
+    assert expected == f"  expected: SHA-256 {patch.pristine_sha256}"
+    assert found == f"  found:    SHA-256 {patches.sha256(b'import evil' + bytes([10]))}"
+
+
+@pytest.mark.parametrize("damage", ["changed", "missing"])
+def test_a_file_that_is_not_the_installed_one(damage: str, pristine: Path, tmp_path: Path) -> None:
+    """As when somebody wrote through the hard links into the installer's cache."""
+    target = pristine / "uvicorn" / "server.py"
+    target.unlink()
+    if damage == "changed":
+        target.write_bytes(b"import evil\n")
+    what, expected, found, _ = refused(tmp_path)
+    assert what == f"{target} is not as it was published"
+    assert expected.startswith("  expected: sha256=")
+    assert found == (
+        "  found:    no file" if damage == "missing" else f"  found:    {wheel._digest(b'import evil' + bytes([10]))}"
+    )
+
+
+def test_another_release_in_the_build_environment(pristine: Path, tmp_path: Path) -> None:
+    _, expected, found, _ = refused(tmp_path, release="0.13.4")
+    assert (expected, found) == ("  expected: 0.13.4", f"  found:    {NEWEST}")
+
+
+def test_a_fork_in_the_build_environment(pristine: Path, tmp_path: Path) -> None:
+    [info] = pristine.glob("*.dist-info")
+    info.rename(pristine / f"uvicorn-{NEWEST}+usr1.1.dist-info")
+    text = (pristine / f"uvicorn-{NEWEST}+usr1.1.dist-info" / "RECORD").read_text()
+    (pristine / f"uvicorn-{NEWEST}+usr1.1.dist-info" / "RECORD").write_text(
+        text.replace(info.name, f"uvicorn-{NEWEST}+usr1.1.dist-info")
+    )
+    with pytest.raises(SystemExit, match=rf"no patch is pinned to uvicorn {NEWEST}\+usr1\.1\n"):
+        fork.Backend("uvicorn").build_wheel(str(tmp_path))
+
+
+def test_no_release_in_the_build_environment(tmp_path: Path) -> None:
+    """As without build isolation."""
+    what, _, found, do = refused(tmp_path, "0.4.0", "uvicorn-worker")
+    assert what == "uvicorn-worker cannot be read from the build environment"
+    assert found == "  found:    none"
+    assert do == "  do:       build with isolation, so that the installer puts it there"
+
+
+def test_no_source_distribution_and_nothing_to_edit(tmp_path: Path) -> None:
+    backend = fork.Backend("uvicorn")
+    with pytest.raises(SystemExit, match="build a wheel"):
+        backend.build_sdist(str(tmp_path))
+    with pytest.raises(SystemExit, match="--distribution uvicorn --checkout VERSION DIR makes one"):
+        backend.build_editable(str(tmp_path))
+
+
+@pytest.mark.parametrize("installer", ["pip", "uv"])
+def test_the_installer_shows_the_message(installer: str, tmp_path: Path) -> None:
+    vendor = str(ROOT / "vendor" / "uvicorn")
+    command = {
+        "pip": [sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", str(tmp_path), vendor],
+        "uv": [str(environments.UV), "build", "--wheel", "--out-dir", str(tmp_path), vendor],
+    }[installer]
+    environment = {**os.environ, "UVICORN_USR1_VERSION": "0.12.3"}
+    answer = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert answer.returncode != 0
+    assert "no patch is pinned to uvicorn 0.12.3\n" in answer.stdout
+    assert "Traceback" not in answer.stdout
+    assert list(tmp_path.glob("**/*.whl")) == []
+
+
+@pytest.mark.parametrize("installer", ["pip", "uv"])
+def test_no_network(installer: str, tmp_path: Path) -> None:
+    """The installer's own message, which names what it looked for."""
+    vendor = str(ROOT / "vendor" / "uvicorn")
+    options = ["--no-index", "--find-links", str(published.directory("whatthepatch", "1.0.7")), vendor]
+    command = {
+        "pip": [sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", str(tmp_path), *options],
+        "uv": [str(environments.UV), "build", "--wheel", "--out-dir", str(tmp_path), *options],
+    }[installer]
+    environment = {**os.environ, "UVICORN_USR1_VERSION": NEWEST}
+    answer = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert answer.returncode != 0
+    assert f"uvicorn==={NEWEST}" in answer.stdout
+    assert list(tmp_path.glob("*.whl")) == []
+
+
+def test_a_python_that_the_release_does_not_run_on(tmp_path: Path) -> None:
+    """The installer's own message too: it names the release, and the Pythons that it runs on."""
+    oldest = next(python for python in environments.pythons() if (3, 7) <= python < (3, 10))
+    environment = environments.cached(oldest, "pip")
+    command = [str(environment.python), "-m", "pip", "wheel", "--no-deps", "--wheel-dir", str(tmp_path)]
+    answer = subprocess.run(
+        [*command, str(ROOT / "vendor" / "uvicorn")],
+        env={**os.environ, "UVICORN_USR1_VERSION": NEWEST},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert answer.returncode != 0
+    assert f"uvicorn==={NEWEST}" in answer.stdout
+    assert ">=3.10" in answer.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("distribution", patches.DISTRIBUTIONS)
+def test_a_recipe_without_its_repository(distribution: str, tmp_path: Path) -> None:
+    """As with pip before 21.3, which builds in a copy of the directory."""
+    shutil.copytree(ROOT / "vendor" / distribution, tmp_path / "vendor" / distribution)
+    answer = subprocess.run(
+        [sys.executable, "-c", "import backend"],
+        cwd=tmp_path / "vendor" / distribution,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert answer.returncode == 1
+    assert answer.stderr.startswith(f"expected {tmp_path}/scripts/usr1/fork.py, the rest of the repository, found none")
+    assert "pip 21.3" in answer.stderr
+
+
+def test_the_recipes_are_the_same_code() -> None:
+    assert len({(ROOT / "vendor" / name / "backend.py").read_bytes() for name in patches.DISTRIBUTIONS}) == 1
+    assert sorted(path.name for path in (ROOT / "vendor").iterdir()) == sorted(patches.DISTRIBUTIONS)

@@ -29,6 +29,6 @@ for argument; do
 done
 
 # shellcheck source=scripts/tools.sh
-. "$(dirname "${BASH_SOURCE[0]}")/tools.sh"
+. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/tools.sh"
 use_tools run scripts/requirements.txt
 PYTHONPATH=$root/scripts exec "$TOOLS" -m usr1.apply "$@"

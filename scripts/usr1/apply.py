@@ -145,7 +145,7 @@ def _report(venv: Path, explain: bool) -> Report:
         "python": target.version,
         "gunicorn": installed.version(target, "gunicorn"),
         "patched": all(one.patched for one in found),
-        "problem": "\n".join(_explain(target, one) for one in found if one.problem) if explain else None,
+        "problem": "\n".join(_explain(target, one) for one in found if one.problem and explain) or None,
         "restart": restart,
         "installed": [
             {
@@ -166,8 +166,7 @@ def _report(venv: Path, explain: bool) -> Report:
 def _summary(report: Report) -> str:
     lines = "; ".join(one["line"] for one in report["installed"])
     restart = f"; restart pid {', '.join(map(str, report['restart']))}" if report["restart"] else ""
-    problem = f"{report['problem']}" if report["problem"] else ""
-    return "\n".join(filter(None, [lines and f"{report['venv']}: {lines}{restart}", problem]))
+    return "\n".join(filter(None, [lines and f"{report['venv']}: {lines}{restart}", report["problem"]]))
 
 
 def _line(one: Installed) -> str:

@@ -2,13 +2,16 @@
 
 import base64
 import csv
+import functools
 import hashlib
 import os
+import re
 import shutil
 import stat
 import subprocess
+import zipfile
 from pathlib import Path
-from typing import Dict, Iterator, List, Tuple
+from typing import Dict, Iterator, List, Optional, Tuple
 
 import environments
 from usr1 import environment, installed
@@ -18,29 +21,29 @@ NEWEST = environments.COMBINATIONS[-1]
 
 
 def source(release: str = NEWEST, *others: str) -> Environment:
-    """An environment made by uv on the newest Python that the release runs on here, not to be changed."""
-    python = max(version for version in environments.pythons() if version <= (3, 13) and _runs(release, version))
+    """An environment made by uv on a Python that the release runs on, not to be changed."""
+    pythons = list(environments.pythons())
+    python = next((version for version in pythons if version >= (3, 11)), pythons[-1])
     made = environments.cached(python, f"uvicorn=={release}", "gunicorn", *others)
     return environment.find(made.path)
 
 
-def _runs(release: str, python: Tuple[int, int]) -> bool:
-    return python >= (3, 10) or not release.startswith("0.5")
+def light(path: Path, like: Environment, python: Optional[Path] = None, bytecode: bool = False) -> Environment:
+    """
+    A copy of what apply.sh looks at, all made of real files, that costs a few milliseconds.
 
-
-def light(path: Path, like: Environment, bytecode: bool = False) -> Environment:
-    """A copy of what apply.sh looks at, with the bytecode that pip would have listed."""
+    With bytecode listed in RECORD, as by pip, if wanted; on another Python than the original, if named.
+    """
     (path / "bin").mkdir(parents=True)
     shutil.copy(like.path / "pyvenv.cfg", path)
-    (path / "bin" / "python").symlink_to(os.path.realpath(like.python))
+    (path / "bin" / "python").symlink_to(os.path.realpath(python or like.python))
     copy = environment.find(path)
     copy.site_packages.mkdir(parents=True)
     for pattern in ("uvicorn*", "gunicorn-*"):
         for directory in like.site_packages.glob(pattern):
             shutil.copytree(directory, copy.site_packages / directory.name, ignore=shutil.ignore_patterns("*.pyc"))
     for name in ("uvicorn", "gunicorn"):
-        if (like.path / "bin" / name).exists():
-            shutil.copy(like.path / "bin" / name, copy.path / "bin")
+        shutil.copy(like.path / "bin" / name, copy.path / "bin")
     if bytecode:
         compile_all(copy)
     return copy
@@ -77,10 +80,41 @@ def _entry(path: Path) -> Tuple[object, ...]:
     if not path.is_file():
         return kind
     content = path.read_bytes()
-    if path.suffix == ".pyc":  # The time of the source is in it, before its size
-        start = 4 if b"cpython-36" in os.fsencode(path.name) else 8
-        content = content[:start] + b"time" + content[start + 4 :]
-    return (*kind, content)
+    return (*kind, _timeless(path.name, content) if path.suffix == ".pyc" else content)
+
+
+def _timeless(name: str, code: bytes) -> bytes:
+    """
+    Bytecode without the time of its source.
+
+    Before Python 3.11 the marks for objects that occur again are a matter of chance, of what
+    else was in the memory of the process that compiled it: there, all that the code consists of.
+    """
+    minor = int(re.search(r"cpython-3(\d+)", name)[1])  # type: ignore[index]
+    start = 4 if minor == 6 else 8
+    timeless = code[:start] + b"time" + code[start + 4 :]
+    return timeless if minor > 10 else _canonical((3, minor), timeless)
+
+
+_CANONICAL = """
+import marshal, sys
+
+def parts(code):
+    names = [name for name in dir(code) if name.startswith("co_") and not callable(getattr(code, name))]
+    return [[name, repr(getattr(code, name))] for name in names if name != "co_consts"] + [
+        parts(const) if hasattr(const, "co_code") else repr(const) for const in code.co_consts
+    ]
+
+data, start = sys.stdin.buffer.read(), int(sys.argv[1])
+print(data[:start], parts(marshal.loads(data[start:])))
+"""
+
+
+@functools.lru_cache(maxsize=None)
+def _canonical(python: Tuple[int, int], code: bytes) -> bytes:
+    start = "12" if python == (3, 6) else "16"
+    command = [environments.pythons()[python], "-I", "-S", "-c", _CANONICAL, start]
+    return subprocess.run(command, input=code, stdout=subprocess.PIPE, check=True).stdout
 
 
 def disagreements(target: Environment) -> List[str]:
@@ -118,3 +152,34 @@ def _fresh(file: Path, code: bytes, target: Environment) -> bool:
     status = file.stat()
     expected = (int(status.st_mtime).to_bytes(4, "little"), status.st_size.to_bytes(4, "little"))
     return (code[start : start + 4], code[start + 4 : start + 8]) == expected
+
+
+_TAKE = """
+import marshal, sys
+from importlib.machinery import SourceFileLoader
+
+
+class Loader(SourceFileLoader):
+    def source_to_code(self, data, path, **options):
+        sys.exit("the bytecode is not taken")
+
+
+code = Loader("workers", sys.argv[1]).get_code("workers")
+assert code.co_filename == sys.argv[1], code.co_filename
+assert b"_defer_usr1" in marshal.dumps(code), "the bytecode is of another source"
+"""
+
+
+def check_taken(target: Environment) -> None:
+    """The interpreter runs a patched file's bytecode, and it is the patched code."""
+    [one] = installed.find(target)
+    subprocess.run([target.python, "-B", "-I", "-S", "-c", _TAKE, str(one.file)], check=True)
+
+
+def wheel(directory: Path, target: Environment) -> None:
+    """A wheel of the uvicorn that is installed there, as it is there."""
+    directory.mkdir()
+    with zipfile.ZipFile(directory / f"uvicorn-{NEWEST}-py3-none-any.whl", "w") as archive:
+        for pattern in ("uvicorn/*.py", "uvicorn-*.dist-info/*"):
+            for path in target.site_packages.glob(pattern):
+                archive.write(path, path.relative_to(target.site_packages))

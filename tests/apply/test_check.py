@@ -1,0 +1,213 @@
+"""--check: the state of environments, in words and as JSON; and nothing changes."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, Dict, List
+
+import pytest
+from usr1 import apply, installed, patches
+from usr1.environment import Environment
+
+from apply import trees
+
+Json = Dict[str, Any]
+
+
+def check(capsys: pytest.CaptureFixture[str], status: int, *targets: Environment) -> str:
+    """What it says, in words."""
+    before = [trees.snapshot(target.path) for target in targets]
+    capsys.readouterr()
+    assert apply.main(["--check", *(str(target.path) for target in targets)]) == status
+    assert [trees.snapshot(target.path) for target in targets] == before
+    return capsys.readouterr().out
+
+
+def as_json(capsys: pytest.CaptureFixture[str], *targets: Environment) -> List[Json]:
+    capsys.readouterr()
+    apply.main(["--check", "--json", *(str(target.path) for target in targets)])
+    reports: List[Json] = json.loads(capsys.readouterr().out)
+    return reports
+
+
+def dist_info(target: Environment) -> Path:
+    [path] = target.site_packages.glob("uvicorn-*.dist-info")
+    return path
+
+
+def rename_release(target: Environment, version: str) -> None:
+    """As if another version were installed."""
+    old = dist_info(target)
+    metadata = old / "METADATA"
+    metadata.write_text(metadata.read_text().replace(f"\nVersion: {trees.NEWEST}\n", f"\nVersion: {version}\n"))
+    old.rename(old.with_name(f"uvicorn-{version}.dist-info"))
+
+
+def test_pristine_and_patched(target: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    name = patches.find("uvicorn", trees.NEWEST).path.name
+    uvicorn = f"{target.path}: uvicorn {trees.NEWEST}"
+    assert check(capsys, 1, target) == f"{uvicorn}: pristine (to be patched with patches/uvicorn/{name}, revision 1)\n"
+    apply.main(["--no-tests", str(target.path)])
+    assert check(capsys, 0, target) == f"{uvicorn}: patched (patches/uvicorn/{name}, revision 1)\n"
+    [report] = as_json(capsys, target)
+    assert (report["venv"], report["patched"], report["python"]) == (str(target.path), True, target.version)
+    assert report["gunicorn"] and report["restart"] == [] and report["problem"] is None
+    [one] = report["installed"]
+    assert (one["distribution"], one["release"], one["state"]) == ("uvicorn", trees.NEWEST, "patched")
+    assert (one["patch"], one["revision"], one["finished"]) == (name, 1, True)
+
+
+def test_fork(target: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    """It needs no patching, and cannot be put back but by installing the release."""
+    apply.main(["--no-tests", str(target.path)])
+    rename_release(target, f"{trees.NEWEST}+usr1.1")
+    assert f": uvicorn {trees.NEWEST}+usr1.1: fork (patches/" in check(capsys, 0, target)
+    before = trees.snapshot(target.path)
+    assert apply.main(["--no-tests", str(target.path)]) == 0
+    assert ", as before" in capsys.readouterr().out
+    assert apply.main(["--revert", str(target.path)]) == 2
+    assert f"--no-deps uvicorn=={trees.NEWEST}" in capsys.readouterr().err
+    assert trees.snapshot(target.path) == before
+
+
+def test_a_fork_with_the_published_file_is_none(target: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    rename_release(target, f"{trees.NEWEST}+usr1.1")
+    assert "changed by hand" in check(capsys, 1, target)
+
+
+@pytest.mark.parametrize("patched", [False, True])
+def test_changed_by_hand(patched: bool, target: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    """The difference is from the pristine file or the patched one, whichever is nearer."""
+    if patched:
+        apply.main(["--no-tests", str(target.path)])
+    file = target.site_packages / "uvicorn" / "workers.py"
+    file.write_text(file.read_text() + "signal.signal(signal.SIGUSR1, signal.SIG_IGN)\n")
+    said = check(capsys, 1, target)
+    assert f": uvicorn {trees.NEWEST}: changed by hand\n" in said
+    assert f"install --force-reinstall --no-deps uvicorn=={trees.NEWEST} " in said
+    assert f"--- uvicorn=={trees.NEWEST}{', patched' * patched}\n+++ {file}\n@@" in said
+    assert said.endswith("\n+signal.signal(signal.SIGUSR1, signal.SIG_IGN)\n")
+    assert len(said.splitlines()) < 12
+
+
+def test_a_long_difference_is_cut_short(target: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    (target.site_packages / "uvicorn" / "workers.py").write_text("x = 1\n" * 100)
+    assert " more lines)" in check(capsys, 1, target)
+
+
+def test_only_the_line_endings_differ(target: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    file = target.site_packages / "uvicorn" / "workers.py"
+    file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    assert "only their endings or their encoding differ" in check(capsys, 1, target)
+
+
+def test_the_difference_from_another_index(
+    target: Environment, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that has no uvicorn; then one that has another under the same version; with uv and with pip."""
+    (target.site_packages / "uvicorn" / "workers.py").write_text("x = 1\n")
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
+    assert f"(cannot show the difference, because uvicorn=={trees.NEWEST} cannot be fetched" in check(capsys, 1, target)
+    wheels = tmp_path / "wheels"
+    trees.wheel(wheels, target)
+    monkeypatch.setenv("UV_FIND_LINKS", str(wheels))
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    assert f"the index has another uvicorn=={trees.NEWEST})" in check(capsys, 1, target)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    assert f"the index has another uvicorn=={trees.NEWEST})" in check(capsys, 1, target)
+
+
+@pytest.mark.parametrize(
+    "version, nearest",
+    [("0.12.3", "0.13.0"), ("0.27.1.post1", "0.27.1 and 0.28.0"), ("9.0", trees.NEWEST), ("?", trees.NEWEST)],
+)
+def test_unsupported(version: str, nearest: str, target: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    rename_release(target, version)
+    said = check(capsys, 1, target)
+    assert f": uvicorn {version}: unsupported release (the nearest: {nearest})\n" in said
+    assert f"install uvicorn=={nearest.split()[-1]}" in said
+    before = trees.snapshot(target.path)
+    assert apply.main(["--no-tests", str(target.path)]) == 2
+    assert trees.snapshot(target.path) == before
+
+
+def test_not_installed(target: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in target.site_packages.glob("uvicorn*"):
+        shutil.rmtree(path)
+    assert ": uvicorn: not installed\n" in check(capsys, 1, target)
+    [report] = as_json(capsys, target)
+    assert report["installed"][0]["state"] == "not installed" and report["patched"] is False
+
+
+def test_no_environment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert apply.main(["--check", str(tmp_path / "none"), str(tmp_path)]) == 2
+    assert capsys.readouterr().out == "".join(
+        f"{path} is not a virtual environment\n" for path in (tmp_path / "none", tmp_path)
+    )
+    (tmp_path / "bin").mkdir()
+    python = tmp_path / "bin" / "python"
+    for content, found in (("", "Exec format error"), ("#!/bin/sh\n", "no answer"), ("#!/bin/sh\necho no\n", "no")):
+        python.write_text(content)
+        python.chmod(0o755)
+        assert apply.main(["--check", str(tmp_path)]) == 2
+        said = capsys.readouterr().out
+        assert f"{python} does not run" in said and found in said
+
+
+def test_several(target: Environment, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A line each; all must be patched."""
+    other = trees.light(tmp_path / "other", trees.source(trees.NEWEST, "uvicorn-worker"))
+    changed = trees.light(tmp_path / "changed", trees.source())
+    (changed.site_packages / "uvicorn" / "workers.py").write_text("x = 1\n")
+    for one in (target, other):
+        apply.main(["--no-tests", str(one.path)])
+    said = check(capsys, 0, target, other)
+    assert [line.split(":")[0] for line in said.splitlines()] == [str(target.path), str(other.path)]
+    assert ": uvicorn 0." in said and "; uvicorn-worker 0." in said
+    assert len(check(capsys, 1, target, other, changed).splitlines()) == 3
+    assert [report["patched"] for report in as_json(capsys, target, other, changed)] == [True, True, False]
+
+
+def test_an_interrupted_run(target: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    """The code is patched, but there is work left, which --check says and the next run does."""
+    apply.main(["--no-tests", str(target.path)])
+    done = trees.snapshot(target.path)
+    left = target.site_packages / "uvicorn" / f".workers.py.x{installed.UNFINISHED}"
+    left.write_text("half a fi")
+    assert "; an earlier run was interrupted, run scripts/apply.sh again" in check(capsys, 0, target)
+    assert apply.main(["--no-tests", str(target.path)]) == 0
+    assert trees.snapshot(target.path) == done
+
+
+def test_an_earlier_revision(
+    target: Environment, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kept in superseded/, a patch is recognised, can be put back, and is replaced by its successor."""
+    pristine = trees.snapshot(target.path)
+    patch = patches.find("uvicorn", trees.NEWEST)
+    shutil.copytree(patches.PATCHES, tmp_path / "patches")
+    monkeypatch.setattr(patches, "PATCHES", tmp_path / "patches")
+    successor = tmp_path / "patches" / "uvicorn" / patch.path.name
+    (successor.parent / "superseded").mkdir()
+    earlier = successor.parent / "superseded" / patch.path.name
+    assert apply.main(["--no-tests", str(target.path)]) == 0
+    shutil.copy(successor, earlier)
+
+    text = successor.read_text().replace("Revision: 1\n", "Revision: 2\n")
+    text = text.replace("+import atexit\n", "+import  atexit\n")
+    content = (
+        (target.site_packages / "uvicorn" / "workers.py").read_bytes().replace(b"import atexit", b"import  atexit")
+    )
+    successor.write_text(text.replace(patch.patched_sha256, patches.sha256(content)))
+    assert "superseded/" in check(capsys, 0, target)
+    assert apply.main(["--no-tests", str(target.path)]) == 0
+    assert "superseded/" not in check(capsys, 0, target)
+    assert (target.site_packages / "uvicorn" / "workers.py").read_bytes() == content
+
+    shutil.copy(successor, earlier)
+    shutil.copy(patch.path, successor)
+    assert "revision 2" in check(capsys, 0, target)
+    assert apply.main(["--revert", str(target.path)]) == 0
+    assert trees.snapshot(target.path) == pristine

@@ -1,0 +1,247 @@
+"""scripts/apply.sh as people run it: arguments, exit statuses, a new environment, the properties, time."""
+
+import os
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Dict
+
+import pytest
+from usr1 import apply, environment, installed, properties
+from usr1.environment import Environment
+from usr1.installed import State
+
+from apply import trees
+
+SCRIPT = Path(apply.__file__).parents[1] / "apply.sh"
+
+
+def run(*arguments: object, **options: object) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(  # type: ignore[call-overload,no-any-return]
+        [SCRIPT, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+def state(target: Environment) -> State:
+    [one] = installed.find(target)
+    return one.state
+
+
+def test_from_anywhere(target: Environment, tmp_path: Path) -> None:
+    """By a link in a path with spaces, from another directory, with a PYTHONPATH of the user's own."""
+    link = tmp_path / "my scripts" / "apply"
+    link.parent.mkdir()
+    link.symlink_to(SCRIPT)
+    variables = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    (tmp_path / "json.py").write_text("1 / 0")
+    command = [link, "--no-tests", "venv"]
+    answer = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True)
+    assert (answer.returncode, answer.stderr) == (0, "")
+    for said in (f"Python {target.version}", "gunicorn 2", f"uvicorn {trees.NEWEST}: patched", "undo: ", "restart: "):
+        assert said in answer.stdout
+    assert state(target) is State.PATCHED
+    undo = re.search("undo: +(scripts/apply.sh .*)", answer.stdout)
+    assert undo
+    assert subprocess.run(undo[1], shell=True, cwd=SCRIPT.parents[1]).returncode == 0
+    assert state(target) is State.PRISTINE
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["venv", "--help"]])
+def test_help(arguments: list[str]) -> None:
+    """Without the tools, so without a network."""
+    answer = run(*arguments, env={"PATH": "/usr/bin:/bin"})
+    assert (answer.returncode, answer.stderr) == (0, "")
+    for option in ("--no-tests", "--tests-only", "--check", "--json", "--revert", "--dry-run", "--help"):
+        assert option in answer.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        ([], "arguments are required: VENV"),
+        (["--bogus", "venv"], "--bogus"),
+        (["--revert", "--check", "venv"], "not allowed with"),
+        (["--json", "venv"], "--json goes with --check"),
+        (["one", "two"], "only --check takes several environments"),
+    ],
+)
+def test_wrong_arguments(arguments: list[str], said: str, tmp_path: Path) -> None:
+    answer = run(*arguments, cwd=tmp_path)
+    assert answer.returncode == 2
+    assert answer.stderr.startswith("apply.sh: ") and said in answer.stderr
+    assert answer.stderr.endswith("; see scripts/apply.sh --help\n") and answer.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("option", ["--revert", "--dry-run", "--tests-only"])
+def test_no_environment(option: str, tmp_path: Path) -> None:
+    answer = run(option, tmp_path / "none")
+    assert answer.returncode == 2 and "is not a virtual environment" in answer.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_prints_what_patch_takes(target: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    before = trees.snapshot(target.path)
+    assert apply.main(["--dry-run", str(target.path)]) == 0
+    diff = capsys.readouterr().out
+    assert trees.snapshot(target.path) == before
+    command = ["patch", "-p1", "--fuzz=0", "--no-backup-if-mismatch"]
+    subprocess.run(command, input=diff, text=True, cwd=target.site_packages, check=True, stdout=subprocess.PIPE)
+    assert state(target) is State.PATCHED
+    assert apply.main(["--dry-run", str(target.path)]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_twice_is_as_good_as_once(target: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    assert apply.main(["--no-tests", str(target.path)]) == 0
+    once = trees.snapshot(target.path), (target.site_packages / "uvicorn" / "workers.py").stat()
+    assert apply.main(["--no-tests", str(target.path)]) == 0
+    assert (trees.snapshot(target.path), (target.site_packages / "uvicorn" / "workers.py").stat()) == once
+    assert ", as before" in capsys.readouterr().out
+    for said in ("put back as it was published", "is as it was published"):
+        assert apply.main(["--revert", str(target.path)]) == 0
+        assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", ["--no-tests", "--tests-only"])
+def test_gunicorn_is_needed(option: str, target: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in target.site_packages.glob("gunicorn*"):
+        shutil.rmtree(path)
+    before = trees.snapshot(target.path)
+    assert apply.main([option, str(target.path)]) == 2
+    assert "gunicorn is not installed" in capsys.readouterr().err
+    assert trees.snapshot(target.path) == before
+
+
+def test_uvicorn_is_needed_for_tests(target: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in target.site_packages.glob("uvicorn*"):
+        shutil.rmtree(path)
+    assert apply.main(["--tests-only", str(target.path)]) == 2
+    assert "uvicorn is not installed" in capsys.readouterr().err
+
+
+def test_time(target: Environment) -> None:
+    """Half a second; in time of the processor, which other tests at the same time do not add to."""
+    run("--check", target.path)
+    times = []
+    for option in ("--no-tests", "--revert") * 3:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert run(option, target.path).returncode == 0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(times) < 0.5, times
+
+
+SUITE: Dict[str, str] = {
+    "setup.cfg": "[tool:pytest]\n",
+    "tests/conftest.py": "def pytest_addoption(parser):\n    parser.addoption('--target')\n",
+}
+HOLDS = "def test_it(pytestconfig):\n    assert 'PYTHONPATH' not in __import__('os').environ\n"
+FAILS = "def test_it(pytestconfig):\n    assert not pytestconfig.getoption('--target')\n"
+WAITS = "def test_it():\n    print('testing', flush=True)\n    __import__('signal').sigwait([])\n"
+
+
+def suite(root: Path, test: str) -> Path:
+    """Another suite in the place of the properties, which have tests of their own."""
+    for name, text in {**SUITE, "tests/properties/test_it.py": test}.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+def test_what_holds_stays(target: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(properties, "ROOT", suite(tmp_path / "root", HOLDS))
+    assert apply.main([str(target.path)]) == 0
+    assert state(target) is State.PATCHED
+    assert apply.main(["--tests-only", str(target.path)]) == 0
+
+
+@pytest.mark.parametrize("found", [State.PRISTINE, State.PATCHED])
+def test_what_fails_is_put_back(
+    found: State,
+    target: Environment,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if found is State.PATCHED:
+        apply.main(["--no-tests", str(target.path)])
+    before = trees.snapshot(target.path)
+    monkeypatch.setattr(properties, "ROOT", suite(tmp_path / "root", FAILS))
+    assert apply.main([str(target.path)]) == 1
+    assert "is as it was found" in capsys.readouterr().out
+    assert trees.snapshot(target.path) == before
+    assert apply.main(["--tests-only", str(target.path)]) == 1
+    assert trees.snapshot(target.path) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_told_to_end(number: signal.Signals, target: Environment, tmp_path: Path) -> None:
+    """While the properties are tested: they are stopped, and all is put back."""
+    before = trees.snapshot(target.path)
+    scripts = shutil.copytree(SCRIPT.parents[1] / "scripts", tmp_path / "root" / "scripts")
+    shutil.copytree(SCRIPT.parents[1] / "patches", tmp_path / "root" / "patches")
+    suite(tmp_path / "root", WAITS)
+    command = [sys.executable, "-c", _INTERRUPTIBLE, "-m", "usr1.apply", str(target.path)]
+    variables = {**os.environ, "PYTHONPATH": str(scripts), "PYTEST_ADDOPTS": "-s"}
+    with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stdout is not None
+        assert any("testing" in line for line in process.stdout)
+        if number is signal.SIGINT:
+            os.killpg(process.pid, number)  # As a terminal does
+        else:
+            process.send_signal(number)
+        said = process.stdout.read()
+    assert process.returncode == 128 + number
+    assert "is as it was found" in said
+    assert trees.snapshot(target.path) == before
+
+
+# Whoever runs the tests may have started them with the signal ignored, as a shell does with what it puts behind.
+_INTERRUPTIBLE = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
+@pytest.fixture
+def no_properties(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(properties, "ROOT", suite(tmp_path / "root", HOLDS))
+
+
+@pytest.mark.parametrize("installer", ["uv", "pip"])
+def test_a_new_environment(
+    installer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_properties: None
+) -> None:
+    if installer == "pip":
+        monkeypatch.setattr(shutil, "which", lambda name: None)
+    venv = tmp_path / "new venv"
+    assert apply.main([str(venv)]) == 0
+    made = environment.find(venv)
+    assert state(made) is State.PATCHED
+    assert installed.version(made, "httptools"), "uvicorn[standard]"
+    if made.version.split(".") >= ["3", "10"]:
+        assert installed.version(made, "uvicorn") == trees.NEWEST
+
+
+def test_a_new_environment_goes_with_what_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(properties, "ROOT", suite(tmp_path / "root", FAILS))
+    assert apply.main([str(tmp_path / "venv")]) == 1
+    assert not (tmp_path / "venv").exists()
+
+
+def test_a_new_environment_that_cannot_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert apply.main([str(tmp_path / "no" / "such" / "directory")]) == 2
+    assert "cannot create" in capsys.readouterr().err
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
+    assert apply.main([str(tmp_path / "venv")]) == 2
+    assert "see why this fails: " in capsys.readouterr().err
+    assert not (tmp_path / "venv").exists()

@@ -1,0 +1,88 @@
+"""Several runs at once on one environment: one after the other."""
+
+import fcntl
+import os
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Iterator, List
+
+import pytest
+from usr1 import apply, installed
+from usr1.environment import Environment
+from usr1.installed import State
+
+from apply import changing, trees
+
+SCRIPTS = Path(apply.__file__).parents[1]
+
+
+@contextmanager
+def held(target: Environment) -> Iterator[None]:
+    """As by another run."""
+    directory = os.open(target.site_packages, os.O_RDONLY)
+    fcntl.flock(directory, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        os.close(directory)
+
+
+def start(*arguments: object) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-m", "usr1.apply", *map(str, arguments)]
+    variables = {**os.environ, "PYTHONPATH": str(SCRIPTS)}
+    return subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.mark.parametrize("option", ["--no-tests", "--revert"])
+def test_another_waits_and_says_so(option: str, target: Environment) -> None:
+    with held(target):
+        waiting = start(option, target.path)
+        assert waiting.stdout is not None
+        said = waiting.stdout.readline()
+        assert said == f"waiting for another run on {target.path} to end ...\n"
+        assert waiting.poll() is None
+        assert apply.main(["--check", str(target.path)]) == 1, "looking does not wait"
+    assert waiting.communicate(timeout=60)[0]
+    assert waiting.returncode == 0
+
+
+def test_many(target: Environment, tmp_path: Path) -> None:
+    """Applies and reverts, all at once: each succeeds, and the last one's result is whole."""
+    pristine = trees.snapshot(target.path)
+    children: List[int] = []
+    for number in range(12):
+        pid = os.fork()
+        if pid == 0:
+            status = 70
+            try:
+                status = changing.status(("apply", "revert")[number % 2], target)
+            finally:
+                os._exit(status)
+        children.append(pid)
+    assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children] == [0] * 12
+    [one] = installed.find(target)
+    assert one.state in (State.PRISTINE, State.PATCHED) and one.finished
+    assert trees.disagreements(target) == [] and trees.stale(target) == []
+    assert changing.status("revert", target) == 0
+    assert trees.snapshot(target.path) == pristine, "no lock file is left"
+
+
+def test_a_lock_dies_with_its_holder(target: Environment) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", _HOLD, str(target.site_packages)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == b"held\n"
+    holder.kill()
+    holder.communicate()
+    assert apply.main(["--no-tests", str(target.path)]) == 0
+
+
+_HOLD = """
+import fcntl, os, sys
+fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""

@@ -1,0 +1,214 @@
+"""Environments of every kind, as other people have them."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Dict
+
+import environments
+import pytest
+from usr1 import apply, environment, installed, patches
+from usr1.environment import Environment
+from usr1.installed import State
+
+from apply import changing, trees
+
+NOBODY = 65534
+
+
+def states(target: Environment) -> Dict[str, State]:
+    return {one.distribution: one.state for one in installed.find(target)}
+
+
+def check_both_ways(path: Path, target: Environment) -> None:
+    """Patch and put back what is at a path, which may be another name of the target's."""
+    before = trees.snapshot(target.path)
+    assert apply.main(["--no-tests", str(path)]) == 0
+    assert set(states(target).values()) == {State.PATCHED}
+    assert trees.disagreements(target) == [] and trees.stale(target) == []
+    changed = {name for name, entry in trees.snapshot(target.path).items() if entry != before.get(name)}
+    assert {Path(name).name.split(".")[0] for name in changed} <= {"workers", "_workers", "RECORD"}
+    assert apply.main(["--revert", str(path)]) == 0
+    assert trees.snapshot(target.path) == before
+
+
+def test_both_distributions(tmp_path: Path) -> None:
+    both = trees.light(tmp_path / "venv", trees.source(trees.NEWEST, "uvicorn-worker"), bytecode=True)
+    assert set(states(both)) == {"uvicorn", "uvicorn-worker"}
+    check_both_ways(both.path, both)
+
+
+def test_one_that_cannot_be_patched_keeps_the_other_from_being_patched(tmp_path: Path) -> None:
+    both = trees.light(tmp_path / "venv", trees.source(trees.NEWEST, "uvicorn-worker"))
+    (both.site_packages / "uvicorn_worker" / "_workers.py").write_text("changed = True\n")
+    before = trees.snapshot(both.path)
+    assert apply.main(["--no-tests", str(both.path)]) == 2
+    assert trees.snapshot(both.path) == before
+
+
+def test_uvicorn_worker_alone(tmp_path: Path) -> None:
+    alone = trees.light(tmp_path / "venv", trees.source(trees.NEWEST, "uvicorn-worker"))
+    for name in ("uvicorn", f"uvicorn-{trees.NEWEST}.dist-info"):
+        shutil.rmtree(alone.site_packages / name)
+    check_both_ways(alone.path, alone)
+
+
+@pytest.mark.parametrize("release", environments.COMBINATIONS)
+def test_every_combination(release: str, tmp_path: Path) -> None:
+    target = trees.light(tmp_path / "venv", trees.source(release))
+    check_both_ways(target.path, target)
+
+
+@pytest.mark.parametrize("name", ["with spaces", "ümläut-日本", "quote'\"$(x)", "trailing/", os.fsdecode(b"\xff\xfe")])
+def test_names(name: str, tmp_path: Path) -> None:
+    target = trees.light(tmp_path / name, trees.source(), bytecode=True)
+    check_both_ways(Path(str(tmp_path) + os.sep + name), target)
+
+
+def test_relative(target: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(target.path.parent)
+    check_both_ways(Path("venv"), target)
+    monkeypatch.chdir(target.path)
+    check_both_ways(Path("."), target)
+
+
+def test_link_to_the_environment(target: Environment, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(target.path)
+    check_both_ways(tmp_path / "link", target)
+    assert (tmp_path / "link").is_symlink()
+
+
+def test_conda(target: Environment) -> None:
+    """It has no pyvenv.cfg, and its files are hard links to conda's cache of packages."""
+    (target.path / "pyvenv.cfg").unlink()
+    (target.path / "conda-meta").mkdir()
+    cache = target.path.parent / "pkgs"
+    shutil.copytree(target.site_packages, cache, copy_function=os.link)
+    before = trees.snapshot(cache)
+    check_both_ways(target.path, target)
+    assert trees.snapshot(cache) == before
+
+
+def test_hard_links_to_uv_s_cache(tmp_path: Path) -> None:
+    """uv makes every environment from the same inodes: writing to one would write to all."""
+    variables = {**os.environ, "UV_CACHE_DIR": str(tmp_path / "cache"), "UV_LINK_MODE": "hardlink"}
+    made = []
+    for name in ("one", "other"):
+        for command in (["venv", "-q", "--python", sys.executable], ["pip", "install", "-q", "--python"]):
+            packages = [f"uvicorn=={trees.NEWEST}", "gunicorn"] if command[0] == "pip" else []
+            subprocess.run([environments.UV, *command, tmp_path / name, *packages], env=variables, check=True)
+        made.append(environment.find(tmp_path / name))
+    one, other = made
+    files = [target.site_packages / "uvicorn" / "workers.py" for target in made]
+    assert os.path.samefile(*files)
+    shared = [trees.snapshot(path) for path in (other.path, tmp_path / "cache")]
+    assert apply.main(["--no-tests", str(one.path)]) == 0
+    assert (states(one)["uvicorn"], states(other)["uvicorn"]) == (State.PATCHED, State.PRISTINE)
+    assert [trees.snapshot(path) for path in (other.path, tmp_path / "cache")] == shared
+
+
+def test_symbolic_links_to_a_cache_are_refused(target: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    file = target.site_packages / "uvicorn" / "workers.py"
+    elsewhere = file.rename(target.path.parent / "workers.py")
+    file.symlink_to(elsewhere)
+    check_refused(target, capsys, "lives outside", str(elsewhere))
+
+
+def check_refused(target: Environment, capsys: pytest.CaptureFixture[str], *said: str) -> None:
+    before = trees.snapshot(target.path)
+    assert apply.main(["--no-tests", str(target.path)]) == 2
+    error = capsys.readouterr().err
+    for words in ("apply.sh: ", "expected: ", "found: ", "do: ", *said):
+        assert words in error
+    assert trees.snapshot(target.path) == before
+
+
+def test_system_site_packages_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The uvicorn that an environment only sees is for all who see it."""
+    base = trees.light(tmp_path / "base", trees.source())
+    target = trees.light(tmp_path / "venv", trees.source())
+    for path in target.site_packages.glob("uvicorn*"):
+        shutil.rmtree(path)
+    (target.site_packages / "base.pth").write_text(f"{base.site_packages}\n")
+    check_refused(target, capsys, "uvicorn lives outside", str(base.site_packages))
+
+
+def test_editable_installs_are_refused(target: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    [dist_info] = target.site_packages.glob("uvicorn-*.dist-info")
+    (dist_info / "direct_url.json").write_text('{"url": "file:///src", "dir_info": {"editable": true}}')
+    check_refused(target, capsys, "an editable install")
+
+
+@pytest.mark.parametrize("python", environments.pythons().values(), ids=str)
+def test_every_python(python: Path, tmp_path: Path) -> None:
+    """Its bytecode is compiled, and taken by it, as before."""
+    target = trees.light(tmp_path / "venv", trees.source("0.13.2"), python=python, bytecode=True)
+    check_both_ways(target.path, target)
+    apply.main(["--no-tests", str(target.path)])
+    trees.check_taken(target)
+
+
+def test_owner_and_mode_are_kept(target: Environment) -> None:
+    for path in target.site_packages.rglob("*"):
+        if os.getuid() == 0:
+            os.chown(path, 12345, 54321)
+        if path.is_file():
+            path.chmod(0o640)
+    check_both_ways(target.path, target)
+
+
+def apply_as_nobody(target: Environment) -> int:
+    """The exit status without root's privileges, in a process of its own."""
+    patches.catalogue("uvicorn")  # Nobody may import what this needs, if it is in root's home
+    pid = os.fork()
+    if pid == 0:
+        try:
+            if os.getuid() == 0:
+                os.setgroups([])
+                os.setgid(NOBODY)
+                os.setuid(NOBODY)
+            os._exit(changing.status("apply", target))
+        finally:
+            os._exit(70)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def test_read_only(target: Environment) -> None:
+    """Or a file system without room, or anything that keeps the first byte from being written."""
+    before = trees.snapshot(target.path)
+    open_to_all(target)
+    for path in [target.site_packages, *target.site_packages.rglob("*")]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    locked = trees.snapshot(target.path)
+    try:
+        assert apply_as_nobody(target) == 2
+        assert trees.snapshot(target.path) == locked != before
+    finally:
+        for path in [target.site_packages, *target.site_packages.rglob("*")]:
+            path.chmod(0o755)
+
+
+def open_to_all(target: Environment) -> None:
+    """pytest's directories are for their owner alone."""
+    for path in target.site_packages.parents:
+        if path.stat().st_uid == os.getuid() and "pytest" in str(path):
+            path.chmod(0o755)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
+def test_files_of_others_are_refused(target: Environment) -> None:
+    """In a directory that one may write to: the new file would be of another owner."""
+    open_to_all(target)
+    for path in [target.site_packages, *target.site_packages.rglob("*")]:
+        path.chmod(0o777 if path.is_dir() else 0o666)
+    before = trees.snapshot(target.path)
+    assert apply_as_nobody(target) == 2
+    assert trees.snapshot(target.path) == before
+
+
+def test_not_to_be_looked_at(target: Environment) -> None:
+    open_to_all(target)
+    target.site_packages.chmod(0o300)
+    assert apply_as_nobody(target) == 2

@@ -1,0 +1,84 @@
+"""What pip and uv make of a patched environment: that it is one of theirs."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import List
+
+import environments
+import pytest
+from usr1 import apply, environment
+from usr1.environment import Environment
+
+from apply import trees
+
+REQUIREMENT = f"uvicorn=={trees.NEWEST}"
+
+
+def run(*command: object) -> str:
+    answer = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert answer.returncode == 0, answer.stdout
+    return answer.stdout
+
+
+def uvicorn_files(target: Environment) -> List[Path]:
+    return [path for path in target.path.rglob("*") if "uvicorn" in path.name]
+
+
+def check_reinstall(target: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    """What is to be done says how to bring the published files back; then --check says so."""
+    before = trees.snapshot(target.site_packages)
+    assert apply.main(["--no-tests", str(target.path)]) == 0
+    assert trees.disagreements(target) == []
+    assert apply.main(["--check", str(target.path)]) == 0
+    file = target.site_packages / "uvicorn" / "workers.py"
+    file.write_text("changed = True\n")
+    assert apply.main(["--no-tests", str(target.path)]) == 2
+    [command] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("  do: ")]
+    run("bash", "-c", command.replace("  do: ", "").replace(", then run this again", ""))
+    assert apply.main(["--check", str(target.path)]) == 1
+    now = trees.snapshot(target.site_packages)
+    assert {name for name in {*now, *before} if now.get(name) != before.get(name)} <= notes(target)
+
+
+def notes(target: Environment) -> set[str]:
+    """What the two note of how a distribution came to be there."""
+    names = ("INSTALLER", "REQUESTED", "RECORD", "uv_cache.json")
+    return {f"uvicorn-{trees.NEWEST}.dist-info/{name}" for name in names}
+
+
+def test_pip(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In an environment made by venv --copies and pip, with bytecode in RECORD."""
+    run(sys.executable, "-m", "venv", "--copies", tmp_path / "venv")
+    target = environment.find(tmp_path / "venv")
+    pip = [target.python, "-m", "pip", "--disable-pip-version-check"]
+    run(*pip, "install", "--quiet", REQUIREMENT, "gunicorn")
+    check_reinstall(target, capsys)
+    pristine = trees.snapshot(target.path)
+    assert apply.main(["--no-tests", str(target.path)]) == 0
+    assert apply.main(["--revert", str(target.path)]) == 0
+    assert trees.snapshot(target.path) == pristine
+    assert apply.main(["--no-tests", str(target.path)]) == 0
+    assert "No broken requirements" in run(*pip, "check")
+    assert "uvicorn/workers.py" in run(*pip, "show", "--files", "uvicorn")
+    run(*pip, "uninstall", "--yes", "uvicorn")
+    assert uvicorn_files(target) == []
+
+
+def test_uv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = environments.make(tmp_path / "venv", sys.version_info[:2], REQUIREMENT, "gunicorn")
+    target = environment.find(made.path)
+
+    def uv(*arguments: str) -> List[object]:
+        return [environments.UV, "pip", *arguments, "--python", target.python]
+
+    check_reinstall(target, capsys)
+    pristine = trees.snapshot(target.path)
+    assert apply.main(["--no-tests", str(target.path)]) == 0
+    assert apply.main(["--revert", str(target.path)]) == 0
+    assert trees.snapshot(target.path) == pristine
+    assert apply.main(["--no-tests", str(target.path)]) == 0
+    run(*uv("check"))
+    assert REQUIREMENT in run(*uv("freeze"))
+    run(*uv("uninstall", "uvicorn"))
+    assert uvicorn_files(target) == []

@@ -77,11 +77,11 @@ def test_installed_from_everywhere(
 ) -> None:
     environment = make(tmp_path, *(["pip==24.0"] if tool == "pip" and release in INVALID else []))
     install = installer(tool, environment)
+    choose = ["--config-settings", f"version={release}"]
     if source == "directory":
-        run(*install, "--config-settings", f"version={release}", VENDOR / distribution)
+        run(*install, *choose, VENDOR / distribution)
     elif source == "git":
-        url = f"{distribution} @ {repository}#subdirectory=vendor/{distribution}"
-        run(*install, url, **{fork.variable(distribution): release})
+        run(*install, *choose, f"{distribution} @ {repository}#subdirectory=vendor/{distribution}")
     else:
         run(*install, "--extra-index-url", index, f"{distribution}=={version(distribution, release)}")
     assert installed(environment, distribution) == release

@@ -29,6 +29,10 @@ refuse() {
     exit 2
 }
 
+pause() {
+    sleep 0.1 2>/dev/null || sleep 1
+}
+
 alive() {
     grep -qs '^State:[[:space:]]*[^XZ]' "/proc/$1/status"
 }
@@ -47,9 +51,15 @@ is_server() {
 }
 
 find_arbiter() {
-    { [ -f "$1" ] && [ -r "$1" ]; } || refuse "$1: expected a pidfile, found no file to read; is the server running?"
     arbiter=
-    read -r arbiter <"$1"
+    # Gunicorn removes its pidfile and writes it anew when it reloads
+    for _ in 1 2 3 4 5 6 7 8 9 10; do
+        { read -r arbiter <"$1"; } 2>/dev/null
+        [ -z "$arbiter" ] || break
+        pause
+    done
+    [ -n "$arbiter" ] || { [ -f "$1" ] && [ -r "$1" ]; } ||
+        refuse "$1: expected a pidfile, found no file to read; is the server running?"
     case $arbiter in
     '' | 0* | *[!0-9]*) refuse "$1: expected a process id, found '$arbiter'" ;;
     esac
@@ -188,7 +198,7 @@ while holders=$(held "$@") && [ -n "$holders" ]; do
         printf '%s\n' "$holders" | signal_holders
         signalled=$now
     fi
-    sleep 0.1 2>/dev/null || sleep 1
+    pause
 done
 
 if ! alive "$arbiter"; then

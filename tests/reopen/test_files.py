@@ -76,4 +76,8 @@ def test_files_with_the_name_of_a_rotated_log_are_waited_for(environment: Enviro
         (server.directory / "removed.log.1").unlink()
         answer = reopen("-t", 0, server.directory / "pidfile", shell=shell)
     assert answer.returncode == 1
-    assert {Path(file).name for file in named(answer.stderr)} == {*ROTATED[:-2], "new?line \\n.log.1", "removed.log.1 (deleted)"}
+    assert {Path(file).name for file in named(answer.stderr)} == {
+        *ROTATED[:-2],
+        "new?line \\n.log.1",
+        "removed.log.1 (deleted)",
+    }

@@ -6,12 +6,12 @@ the package index as the user set it up.
 """
 
 import ast
-import os
 import subprocess
 import sys
+import tarfile
 import tempfile
 from pathlib import Path
-from typing import FrozenSet, List
+from typing import Callable, FrozenSet, List
 
 from packaging.version import Version
 
@@ -38,27 +38,50 @@ def published(distribution: str) -> List[str]:
     return sorted(versions.split(":")[1].replace(",", " ").split(), key=Version)
 
 
-def unpacked(distribution: str, release: str) -> Path:
-    """
-    The folder with the files of a release, fetched once; raises ReleaseError.
-
-    They share their inodes with uv's cache: not to be written to.
-    """
-    folder = CACHE / f"{distribution}-{release}"
+def _kept(name: str, fetch: Callable[[Path], Path]) -> Path:
+    """The folder of that name in the cache; when there is none, the one that fetch(work folder) makes."""
+    folder = CACHE / name
     if folder.exists():
         return folder
     CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=CACHE) as work:
-        new = os.path.join(work, "new")
-        # The file is only read, so for any Python: claim one newer than all that a release may require.
-        choice = ["--no-deps", "--python", sys.executable, "--python-version", "3.99", "--target", new]
-        run(str(UV), "pip", "install", "--quiet", *choice, f"{distribution}=={release}")
+        new = fetch(Path(work))
         try:
-            os.rename(new, folder)
+            new.rename(folder)
         except OSError:  # Another process was first
             if not folder.exists():
                 raise
     return folder
+
+
+def unpacked(distribution: str, release: str) -> Path:
+    """
+    The folder with the files of a release's wheel, fetched once; raises ReleaseError.
+
+    They share their inodes with uv's cache: not to be written to.
+    """
+
+    def fetch(work: Path) -> Path:
+        # The files are only read, so for any Python: claim one newer than all that a release may require.
+        choice = ["--no-deps", "--python", sys.executable, "--python-version", "3.99", "--target", str(work / "new")]
+        run(str(UV), "pip", "install", "--quiet", *choice, f"{distribution}=={release}")
+        return work / "new"
+
+    return _kept(f"{distribution}-{release}", fetch)
+
+
+def source(distribution: str, release: str) -> Path:
+    """The folder with the files of a release's source archive, fetched once; raises ReleaseError."""
+
+    def fetch(work: Path) -> Path:
+        choice = ["--quiet", "--no-deps", "--ignore-requires-python", "--no-binary", distribution, "--dest", str(work)]
+        run(sys.executable, "-m", "pip", "download", *choice, f"{distribution}=={release}")
+        [archive] = work.glob("*.tar.gz")
+        with tarfile.open(archive) as files:
+            files.extractall(work)
+        return work / archive.name[: -len(".tar.gz")]
+
+    return _kept(f"{distribution}-{release}.source", fetch)
 
 
 def server_hooks(folder: Path) -> FrozenSet[str]:

@@ -64,6 +64,13 @@ def test_unpacked_leaves_nothing_of_a_release_that_is_not_there(cache: Path) -> 
     assert list(cache.iterdir()) == []
 
 
+def test_source_is_fetched_once_and_whole(cache: Path) -> None:
+    folder = releases.source("uvicorn-worker", "0.4.0")
+    assert (folder / "tests" / "test_workers.py").is_file() and (folder / "uvicorn_worker").is_dir()
+    assert list(cache.iterdir()) == [folder]
+    assert releases.source("uvicorn-worker", "0.4.0") == folder
+
+
 @pytest.mark.parametrize(
     "distribution, release, hooks",
     [

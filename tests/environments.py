@@ -13,8 +13,9 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Dict, Iterator, NamedTuple, Optional, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
 
+from packaging.version import Version as Release
 from usr1 import patches
 
 CACHE = Path(__file__).resolve().parents[1] / ".cache" / "environments"
@@ -124,3 +125,18 @@ def patched(environment: Environment, distribution: str, release: str) -> None:
 
 #: One release of each of the twelve combinations of file and hook: the newest that the patch names.
 COMBINATIONS = tuple(patch.releases[-1] for patch in patches.catalogue("uvicorn"))
+
+#: From which release on which Python is the oldest that uvicorn runs on (Requires-Python of the wheels).
+OLDEST_PYTHON = (
+    ("0.13.0", (3, 6)),
+    ("0.17.0.post1", (3, 7)),
+    ("0.23.0", (3, 8)),
+    ("0.34.0", (3, 9)),
+    ("0.40.0", (3, 10)),
+)
+
+
+def pythons_for(release: str) -> List[Version]:
+    """The Pythons at hand that a uvicorn release runs on, oldest first."""
+    oldest = [python for first, python in OLDEST_PYTHON if Release(first) <= Release(release)][-1]
+    return [python for python in pythons() if python >= oldest]

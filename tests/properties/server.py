@@ -7,9 +7,7 @@ import signal
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Dict, Iterable, Iterator, List, Mapping, Sequence
-
-import psutil
+from typing import Dict, Iterable, Iterator, List, Mapping, Optional, Sequence
 
 from properties import wait
 from properties.clients import Client, new_request
@@ -74,6 +72,7 @@ class Server:
             **{name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "GUNICORN"))},
             "PYTHONPATH": os.pathsep.join([str(self.directory), str(SERVED)]),
             "PYTHONDONTWRITEBYTECODE": "1",
+            "HOME": str(self.directory),  # Where newer gunicorns put a socket of their own
             "CONTROL": str(self.control),
             "APPLICATION_LOG": str(self.logs.path("application.log")),
             **variables,
@@ -104,11 +103,28 @@ class Server:
     def arbiter(self) -> int:
         return self.process.pid
 
+    def events(self) -> List[List[str]]:
+        """What the served processes have noted, in order, in words."""
+        file = self.control / "events"
+        return [line.split() for line in file.read_text().splitlines()] if file.exists() else []
+
+    def times(self, event: str) -> int:
+        return sum(words[0] == event for words in self.events())
+
     def workers(self) -> List[int]:
-        """Oldest first, by process id."""
-        return sorted(
-            child.pid for child in psutil.Process(self.arbiter).children() if child.status() != psutil.STATUS_ZOMBIE
-        )
+        """Those that gunicorn has forked and not yet seen end, by process id, oldest first."""
+        return [pid for pid, status in self._statuses().items() if status is None]
+
+    def exits(self) -> Dict[int, int]:
+        """The exit status, as waitpid() gave it, of each worker that has ended."""
+        return {pid: status for pid, status in self._statuses().items() if status is not None}
+
+    def _statuses(self) -> Dict[int, Optional[int]]:
+        statuses: Dict[int, Optional[int]] = {}
+        for event, *details in self.events():
+            if event in ("forked", "ended"):
+                statuses[int(details[0])] = int(details[1]) if event == "ended" else None
+        return statuses
 
     def pids(self, target: str) -> List[int]:
         """The processes that a target names: arbiter, worker (one), workers, or all, as killall would."""
@@ -124,12 +140,6 @@ class Server:
     def signal(self, target: str, number: int = signal.SIGUSR1, times: int = 1) -> None:
         for _ in range(times):
             send(self.pids(target), number)
-
-    def exits(self) -> Dict[int, int]:
-        """The exit status, as waitpid() gave it, of each worker that has ended."""
-        file = self.control / "exits"
-        lines = file.read_text().splitlines() if file.exists() else []
-        return {int(pid): int(status) for pid, status in map(str.split, lines)}
 
     def deaths(self) -> List[str]:
         """The workers that have ended, and how, in words."""
@@ -158,8 +168,8 @@ class Server:
 
         def serving() -> bool:
             assert self.process.poll() is None, f"gunicorn ended at once:\n{self.complaints()}"
-            workers = self.workers()
-            return len(workers) == self.worker_count and all((self.control / f"started.{w}").exists() for w in workers)
+            started = {int(details[0]) for event, *details in self.events() if event == "started"}
+            return len(self.workers()) == self.worker_count and started.issuperset(self.workers())
 
         wait.until(serving, lambda: f"not all workers came up:\n{self.complaints()}")
 

@@ -20,12 +20,6 @@ from properties.target import Target
 EXTENDED = ("customised.Extending", "--logger-class", "customised.NotingLogger")
 
 
-def events(server: Server, name: str) -> int:
-    """How often served/customised.py has noted an event."""
-    file = server.control / name
-    return len(file.read_text().splitlines()) if file.exists() else 0
-
-
 def rotate_and_check(server: Server, target: str = "arbiter") -> None:
     """A rotation loses no line and leaves no process with a rotated file."""
     with Load(server.socket, 2, ["async", "thread"]) as load:
@@ -77,10 +71,10 @@ def test_preloaded(target: Target, one_worker_class: str) -> None:
 def test_extended_handler(servers: Servers, one_worker_class: str) -> None:
     """A subclass that overrides handle_usr1 and calls super(), and a logger class, have their part in it."""
     with servers.use(*EXTENDED, base=one_worker_class, workers=1) as server:
-        handled, reopened = events(server, "handled"), events(server, "reopened")
+        handled, reopened = server.times("handled"), server.times("reopened")
         rotate_and_check(server)
-        assert events(server, "handled") > handled
-        assert events(server, "reopened") > reopened
+        assert server.times("handled") > handled
+        assert server.times("reopened") > reopened
 
 
 def test_reported_fix(target: Target, one_worker_class: str) -> None:
@@ -123,16 +117,16 @@ def test_coalescing(servers: Servers, one_worker_class: str) -> None:
         with server.hold(request) as hold, Client(server.socket) as client:
             client.send("block", request)
             hold.reached()
-            before = events(server, "reopened")
+            before = server.times("reopened")
             server.logs.rotate()
             for _ in range(100):
                 server.signal("worker")
                 time.sleep(0.001)
-            assert events(server, "reopened") == before
+            assert server.times("reopened") == before
             hold.release()
             client.answer()
         server.wait_until_reopened(server.workers())
-        assert 0 < events(server, "reopened") - before <= 3
+        assert 0 < server.times("reopened") - before <= 3
 
 
 def test_system_calls(servers: Servers, one_worker_class: str) -> None:

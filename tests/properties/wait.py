@@ -9,11 +9,12 @@ PATIENCE = 20.0
 
 def until(look: Callable[[], T], missing: Callable[[], str], patience: float = PATIENCE) -> T:
     """The first true value that look() returns; fails with what missing() says when patience ends."""
-    deadline = time.monotonic() + patience
+    start = time.monotonic()
     while True:
         found = look()
         if found:
             return found
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - start
+        if waited > patience:
             raise AssertionError(missing())
-        time.sleep(0.001)
+        time.sleep(min(0.001 + waited / 10, 0.02))

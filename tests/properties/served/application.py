@@ -40,7 +40,7 @@ async def lifespan(receive, send):
     await checkpoints.pause_async("lifespan")
     checkpoints.pause("blocking-lifespan")
     await send({"type": "lifespan.startup.complete"})
-    checkpoints.mark("started")
+    checkpoints.note("started", os.getpid())
     await receive()
     await checkpoints.pause_async("shutdown")
     await send({"type": "lifespan.shutdown.complete"})

@@ -11,6 +11,12 @@ import time
 CONTROL = os.environ["CONTROL"]
 
 
+def note(event, *details):
+    """Append an event to the story of this server."""
+    with open(os.path.join(CONTROL, "events"), "a") as events:
+        events.write(" ".join(map(str, (event,) + details)) + "\n")
+
+
 def mark(name):
     open(os.path.join(CONTROL, "%s.%d" % (name, os.getpid())), "w").close()
 

@@ -1,4 +1,4 @@
-"""Gunicorn's configuration: hooks that a test can hold, and a note of each worker's exit status."""
+"""Gunicorn's configuration: hooks that a test can hold, and notes of each worker's birth and end."""
 
 import atexit
 import os
@@ -12,8 +12,7 @@ waitpid = os.waitpid
 def noting_waitpid(pid, options):
     found, status = waitpid(pid, options)
     if pid == -1 and found and os.getpid() == arbiter:  # Not what somebody runs with subprocess
-        with open(os.path.join(checkpoints.CONTROL, "exits"), "a") as exits:
-            exits.write("%d %d\n" % (found, status))
+        checkpoints.note("ended", found, status)
     return found, status
 
 
@@ -21,6 +20,7 @@ os.waitpid = noting_waitpid
 
 
 def post_fork(server, worker):
+    checkpoints.note("forked", os.getpid())
     atexit.register(checkpoints.pause, "last-atexit")
     checkpoints.pause("post_fork")
 

@@ -12,14 +12,9 @@ module, name = os.environ["WORKER_CLASS"].rsplit(".", 1)
 Base = getattr(importlib.import_module(module), name)
 
 
-def note(event):
-    with open(os.path.join(checkpoints.CONTROL, event), "a") as file:
-        file.write("%d\n" % os.getpid())
-
-
 class NotingLogger(Logger):
     def reopen_files(self):
-        note("reopened")
+        checkpoints.note("reopened")
         super().reopen_files()
 
 
@@ -27,7 +22,7 @@ class Extending(Base):
     """Does something of its own on SIGUSR1."""
 
     def handle_usr1(self, sig, frame):
-        note("handled")
+        checkpoints.note("handled")
         super().handle_usr1(sig, frame)
 
 

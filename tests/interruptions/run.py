@@ -113,6 +113,7 @@ class Run:
     """
     One gunicorn with one worker at a time, in a directory of its own.
 
+    loop: one of WORKERS, or a worker class.
     shots: "all" for a signal at every boundary, "one" for each request, boot and exit.
     phases: those of a worker's life that signals are sent in.
     scope: a pattern for the functions that are interrupted, as FILE:NAME.
@@ -134,7 +135,7 @@ class Run:
         self.requests = requests
         self.answered: List[str] = []
         self.unanswered: List[str] = []
-        command = [str(target.python), "-m", "gunicorn", "-c", "python:interrupted", "-k", WORKERS[loop]]
+        command = [str(target.python), "-m", "gunicorn", "-c", "python:interrupted", "-k", WORKERS.get(loop, loop)]
         command += ["--workers", "1", "--max-requests", str(requests), "--bind", "unix:socket"]
         command += [*options, "application:app"]
         variables = {**os.environ, "PYTHONPATH": str(TARGET), "PYTHONDONTWRITEBYTECODE": "1"}

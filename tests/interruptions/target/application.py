@@ -10,6 +10,8 @@ interrupted.interrupter.enter("loading")
 log = logging.getLogger("app")
 log.setLevel(logging.INFO)
 log.addHandler(logging.FileHandler("app.log"))
+logging.getLogger("gone").addHandler(logging.FileHandler(interrupted.GONE))
+os.unlink(interrupted.GONE)  # There is nothing to reopen, and nothing to complain about
 
 
 async def app(scope, receive, send):
@@ -33,5 +35,5 @@ async def app(scope, receive, send):
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
     await send({"type": "http.response.body", "body": b"ok"})
     if last:
-        interrupted.report(checked=os.getpid(), stale=interrupted.stale())
+        interrupted.report(checked=os.getpid(), stale=interrupted.stale(), inherited=interrupted.inherited())
         interrupted.interrupter.enter("closing")

@@ -19,11 +19,13 @@ import re
 import signal
 import sys
 
+from gunicorn.arbiter import Arbiter
 from gunicorn.workers.base import Worker
 
 ALL = os.environ["USR1_SHOTS"] == "all"  # At every boundary, or one for each request, boot and exit
 PHASES = os.environ["USR1_PHASES"].split()
 LOGS = ("access.log", "error.log", "app.log")
+GONE = os.path.abspath("gone.log")
 
 accesslog, errorlog = LOGS[:2]
 control_socket_disable = True
@@ -164,8 +166,8 @@ def stale():
         found += [f"file descriptor {fd}" for fd in (1, 2) if not _is_open_as(fd, errorlog)]
     for name in logging.root.manager.loggerDict:
         for handler in logging.getLogger(name).handlers:
-            is_file = isinstance(handler, logging.FileHandler)
-            if is_file and not _is_open_as(handler.stream.fileno(), handler.baseFilename):
+            is_kept = isinstance(handler, logging.FileHandler) and handler.baseFilename != GONE
+            if is_kept and not _is_open_as(handler.stream.fileno(), handler.baseFilename):
                 found.append(handler.baseFilename)
     return found
 
@@ -175,6 +177,12 @@ def _is_open_as(fd, path):
         return os.path.samefile(fd, path)
     except FileNotFoundError:
         return False
+
+
+def inherited():
+    """The signals that the arbiter's handlers would still take, and swallow."""
+    handlers = {number: signal.getsignal(number) for number in Worker.SIGNALS}
+    return [number for number, handler in handlers.items() if isinstance(getattr(handler, "__self__", None), Arbiter)]
 
 
 def on_starting(server):

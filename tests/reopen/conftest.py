@@ -61,5 +61,5 @@ def gunicorn(environment: Environment, worker_class: str = WORKER_CLASSES[0], mo
     options = ("--pid", "pidfile")
     if worker_class != "gthread":
         return Server(environment.python, worker_class, options=options)
-    modules = {"application": WSGI + more_application + '\ncheckpoints.mark("started")\n'}
+    modules = {"application": WSGI + more_application + '\ncheckpoints.note("started", os.getpid())\n'}
     return Server(environment.python, worker_class, options=(*options, "--threads", "8"), modules=modules)

@@ -82,7 +82,7 @@ def test_the_second_arbiter_during_an_upgrade(server: Server) -> None:
     """After SIGUSR2 there are two arbiters: the new one is a child of the old one, whom the pidfile names."""
     pidfile = server.directory / "pidfile.2"
     server.signal("arbiter", signal.SIGUSR2)
-    wait.until(lambda: len(list(server.control.glob("started.*"))) == 4, lambda: "no new workers came up")
+    wait.until(lambda: server.times("started") == 4, lambda: "no new workers came up")
     server.logs.rotate()
     answer = reopen(server.directory / "pidfile")
     assert (answer.returncode, answer.stderr) == (0, "")
@@ -134,3 +134,13 @@ def test_an_arbiter_under_another_name(environment: Environment) -> None:
         answer = reopen(server.directory / "pidfile")
         assert (answer.returncode, answer.stderr) == (0, "")
         assert not server.logs.held(everybody(server), server.logs.rotated())
+
+
+def test_a_pidfile_that_is_missing_for_a_moment(server: Server) -> None:
+    """Gunicorn removes it and writes it anew when it reloads."""
+    pidfile, away = server.directory / "pidfile", server.directory / "away"
+    pidfile.rename(away)
+    script = psutil.Popen([REOPEN, pidfile])
+    wait.until(script.children, lambda: "the script does not wait")
+    away.rename(pidfile)
+    assert script.wait(wait.PATIENCE) == 0

@@ -110,7 +110,9 @@ def packages(release: str, gunicorn: str = "gunicorn", standard: bool = True) ->
     standard adds the loop and the parser of uvicorn[standard] without the rest of it
     (reloader, .env and YAML readers), which no worker uses.
     """
-    return (f"uvicorn=={release}", gunicorn, *(("uvloop", "httptools", "websockets") if standard else ()))
+    # Before 0.15.0 workers expect a current event loop, which newer policies of uvloop do not make.
+    uvloop = "uvloop<0.22" if Release(release) < Release("0.15.0") else "uvloop"
+    return (f"uvicorn=={release}", gunicorn, *((uvloop, "httptools", "websockets") if standard else ()))
 
 
 def patched(environment: Environment, distribution: str, release: str) -> None:

@@ -28,7 +28,7 @@ OF_ITS_TIME = "2021-01-01"
 # For other Pythons: successors of what does not run there, as far as they work with the rest.
 SUCCEEDED = (
     "uvicorn==0.13.1",
-    "uvloop",
+    "uvloop<0.22",
     "httptools",
     "gunicorn==20.0.4",
     "setuptools<81",

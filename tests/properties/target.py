@@ -7,13 +7,25 @@ from pathlib import Path
 from typing import Dict, List, NamedTuple
 
 _PROBE = """
-import importlib, importlib.util, json, platform
+import asyncio, importlib, importlib.util, json, platform
+import gunicorn, uvicorn
 
 def has(module):
     return importlib.util.find_spec(module) and importlib.import_module(module)
 
 def usable(worker):
-    return all(name in ("auto", "asyncio", "h11") or has(name) for name in worker.CONFIG_KWARGS.values())
+    if not all(name in ("auto", "asyncio", "h11") or has(name) for name in worker.CONFIG_KWARGS.values()):
+        return False
+    if "get_event_loop" not in worker.run.__code__.co_names:
+        return True
+    # Workers before 0.15.0 expect a current event loop, which not every policy of uvloop makes.
+    try:
+        uvicorn.Config(None, **worker.CONFIG_KWARGS).setup_event_loop()
+        return asyncio.get_event_loop()
+    except RuntimeError:
+        return False
+    finally:
+        asyncio.set_event_loop_policy(None)
 
 found = {"uvicorn.workers": has("uvicorn.workers"), "uvicorn_worker": has("uvicorn_worker")}
 classes = [
@@ -21,7 +33,6 @@ classes = [
     for module in sorted(found) if found[module]
     for name in ("UvicornWorker", "UvicornH11Worker") if usable(getattr(found[module], name))
 ]
-import uvicorn, gunicorn
 print(json.dumps({
     "versions": {"uvicorn": uvicorn.__version__, "gunicorn": gunicorn.__version__, "Python": platform.python_version()},
     "worker_classes": classes,

@@ -86,11 +86,8 @@ class Outcome(NamedTuple):
     unanswered: List[str]
     lines: "Counter[str]"
     errors: str  # What is on stderr, and in the error log other than informational lines
-    done: List[str]
-
-    def statuses(self) -> List[int]:
-        """What wait(2) said of each worker, in the order of their ends."""
-        return [report["status"] for report in self.reports if "exited" in report]
+    boundaries: List[str]
+    statuses: List[int]
 
     def complaints(self) -> List[str]:
         """Everything that the signals broke, apart from the exit statuses."""
@@ -135,6 +132,10 @@ class Run:
         self.requests = requests
         self.answered: List[str] = []
         self.unanswered: List[str] = []
+        self._reports: List[Dict[str, Any]] = []
+        self._read = 0
+        self._lines: Counter[str] = collections.Counter()
+        self._rest = ""
         command = [str(target.python), "-m", "gunicorn", "-c", "python:interrupted", "-k", WORKERS.get(loop, loop)]
         command += ["--workers", "1", "--max-requests", str(requests), "--bind", "unix:socket"]
         command += [*options, "application:app"]
@@ -168,11 +169,26 @@ class Run:
             time.sleep(0.01)
 
     def reports(self) -> List[Dict[str, Any]]:
-        reports = self.home / "reports"
-        return [json.loads(line) for line in reports.read_text().splitlines()] if reports.exists() else []
+        with contextlib.suppress(FileNotFoundError), open(self.home / "reports") as file:
+            file.seek(self._read)
+            self._reports += [json.loads(line) for line in file.readlines()]
+            self._read = file.tell()
+        return self._reports
+
+    def fired(self) -> int:
+        """How many signals the workers that have ended sent."""
+        return sum(report["fired"] for report in self.reports() if "exiting" in report)
+
+    def boundaries(self) -> List[str]:
+        """Where signals were sent, in that order."""
+        return (self.home / "done").read_text().splitlines()
+
+    def statuses(self) -> List[int]:
+        """What wait(2) said of each worker, in the order of their ends."""
+        return [report["status"] for report in self.reports() if "exited" in report]
 
     def exits(self) -> int:
-        return sum("exited" in report for report in self.reports())
+        return len(self.statuses())
 
     def life(self) -> None:
         """Serve one worker's requests, up to the first that fails. The last one ends it: wait for that."""
@@ -183,6 +199,8 @@ class Run:
         connection.close()
         if served:
             self.wait(lambda: self.exits() > exits, "the worker's exit")
+            ended = [report["exited"] for report in self.reports() if "exited" in report][-1]
+            self._collect(f"*.log.{ended}.*")  # Or they would be a million in the end
 
     def _get(self, connection: UnixConnection, exits: int, name: object) -> bool:
         path = f"/{exits}-{name}"
@@ -207,23 +225,21 @@ class Run:
         connection.close()
         self.server.terminate()
         self.server.wait(DEADLINE)
-        lines, rest = self._logged()
-        done = (self.home / "done").read_text().splitlines()
-        errors = WAKEUP.sub("", (self.home / "stderr").read_text()) + rest
-        return Outcome(self.reports(), self.answered, self.unanswered, lines, errors, done)
+        self._collect("*.log*")
+        errors = WAKEUP.sub("", (self.home / "stderr").read_text()) + self._rest
+        return Outcome(
+            self.reports(), self.answered, self.unanswered, self._lines, errors, self.boundaries(), self.statuses()
+        )
 
-    def _logged(self) -> "tuple[Counter[str], str]":
-        lines: Counter[str] = collections.Counter()
-        rest = ""
-        for path in self.home.glob("access.log*"):
-            lines.update(re.findall(r'"GET (/\S+) ', path.read_text()))
-        for path in self.home.glob("app.log*"):
-            lines.update(re.findall(r"^app /\S+$", path.read_text(), re.MULTILINE))
-        for path in self.home.glob("error.log*"):
-            for line in path.read_text().splitlines():
+    def _collect(self, pattern: str) -> None:
+        """Count the lines of files that nobody writes to any more."""
+        for path in self.home.glob(pattern):
+            text = path.read_text()
+            path.unlink()
+            self._lines.update(re.findall(r'(?<="GET )/\S+|^app /\S+$', text, re.MULTILINE))
+            for line in text.splitlines() if path.name.startswith("error.log") else ():
                 match = re.fullmatch(r"\[.*\] \[(\d+)\] \[INFO\] (.*)", line)
                 if match:
-                    lines[f"{match[1]} {match[2]}"] += 1
+                    self._lines[f"{match[1]} {match[2]}"] += 1
                 else:
-                    rest += line + "\n"
-        return lines, rest
+                    self._rest += line + "\n"

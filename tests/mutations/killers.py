@@ -62,7 +62,7 @@ def _complaints(run: Run) -> List[str]:
             outcome = run.stop()
     except AssertionError as error:  # It does not come up, or does not end
         return [str(error)]
-    died = [f"a worker ended with {status}" for status in outcome.statuses()[:1] if status]
+    died = [f"a worker ended with {status}" for status in outcome.statuses[:1] if status]
     return outcome.complaints() + died
 
 

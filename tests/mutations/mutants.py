@@ -22,6 +22,11 @@ def added_lines(patch: Patch) -> Set[int]:
     return {change.new for change in diff.changes if change.old is None and change.line.strip()}
 
 
+def statement_lines(patch: Patch, patched: str) -> Set[int]:
+    """Where the statements that a patch adds begin."""
+    return {s.lineno for _, s in _statements(ast.parse(patched), "") if not _is_docstring(s)} & added_lines(patch)
+
+
 def without_a_statement(patch: Patch, patched: str) -> Iterator[Mutant]:
     """For each statement that the patch adds, docstrings aside, the file with pass in its place."""
     added, lines = added_lines(patch), patched.splitlines(keepends=True)

@@ -75,8 +75,9 @@ class Interrupter:
         if not self.armed or sys is None or sys.is_finalizing():  # The modules needed here are being taken apart
             return NO_SIGNAL
         code = frame.f_code
-        # One by one, flush() in emit() is not flush() in close(); a storm that told them apart takes too long
-        caller = code if ALL or not frame.f_back else frame.f_back.f_code
+        # One by one, flush() in emit() is not flush() in close(); telling all apart takes too long
+        apart = not ALL and "/logging/" in code.co_filename and frame.f_back
+        caller = frame.f_back.f_code if apart else code
         boundary = (code, frame.f_lasti, caller)
         if boundary in self.seen:
             return NO_SIGNAL

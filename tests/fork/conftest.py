@@ -44,7 +44,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def uv_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
     """And no version chosen: the environment of whoever runs the tests does not matter."""
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
-    for name in ("SOURCE_DATE_EPOCH", *map(fork.variable, patches.DISTRIBUTIONS)):
+    # What runs in processes of its own here is pip, mostly, and there is no need to see its coverage
+    for name in ("COVERAGE_PROCESS_CONFIG", "SOURCE_DATE_EPOCH", *map(fork.variable, patches.DISTRIBUTIONS)):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -1,7 +1,9 @@
 """scripts/build-fork.sh: wheels for an index, and source trees to read."""
 
+import runpy
 import subprocess
 from pathlib import Path
+from typing import List
 
 import pytest
 from usr1 import build_fork, fork, patches
@@ -93,11 +95,12 @@ def test_no_network(
     assert names(tmp_path / "dist") == set()
 
 
-def test_bad_usage() -> None:
-    for arguments in (["--all", NEWEST], ["--checkout", NEWEST], ["--distribution", "gunicorn"]):
-        answer = subprocess.run([str(SCRIPT), *arguments], stderr=subprocess.PIPE, text=True)
-        assert answer.returncode == 2
-        assert "build-fork.sh: error: " in answer.stderr
+@pytest.mark.parametrize("arguments", [["--all", NEWEST], ["--checkout", NEWEST], ["--distribution", "gunicorn"]])
+def test_bad_usage(arguments: List[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["build_fork", *arguments])
+    with pytest.raises(SystemExit, match="2"):
+        runpy.run_path(build_fork.__file__, run_name="__main__")
+    assert "build-fork.sh: error: " in capsys.readouterr().err
 
 
 def test_a_tree_to_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

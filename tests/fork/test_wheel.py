@@ -13,6 +13,7 @@ from typing import Dict, List
 import environments
 import published
 import pytest
+from packaging.requirements import Requirement
 from usr1 import fork, patches, record, releases, wheel
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -30,6 +31,15 @@ def build(distribution: str, release: str, directory: Path) -> Path:
     settings = {"version": release}
     assert backend.get_requires_for_build_wheel(settings) == [f"{distribution}==={release}"]
     return directory / backend.build_wheel(str(directory), settings)
+
+
+def test_without_a_version_it_is_the_newest_that_the_python_can_run() -> None:
+    """But no fork of it, if the index has some: <= means those as well."""
+    [requirement] = fork.Backend("uvicorn").get_requires_for_build_wheel()
+    accepts = Requirement(requirement).specifier
+    newest = fork.releases("uvicorn")[-1]
+    assert accepts.contains(newest) and accepts.contains("0.13.0") and not accepts.contains("0.12.3")
+    assert not accepts.contains(f"{newest}.post1") and not accepts.contains(f"{newest}+usr1.1")
 
 
 def lines(text: bytes) -> List[str]:

@@ -31,4 +31,7 @@ done
 # shellcheck source=scripts/tools.sh
 . "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/tools.sh"
 use_tools run scripts/requirements.txt
-PYTHONPATH=$root/scripts exec "$TOOLS" -m usr1.apply "$@"
+# Isolated: python -m would import from the directory that this is run in, whatever lies there.
+exec "$TOOLS" -I -c 'import runpy, sys
+sys.path.insert(0, sys.argv.pop(1))
+runpy.run_module("usr1.apply", run_name="__main__", alter_sys=True)' "$root/scripts" "$@"

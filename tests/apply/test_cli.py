@@ -183,11 +183,8 @@ def test_what_fails_is_put_back(
 def test_told_to_end(number: signal.Signals, target: Environment, tmp_path: Path) -> None:
     """While the properties are tested: they are stopped, and all is put back."""
     before = trees.snapshot(target.path)
-    scripts = shutil.copytree(SCRIPT.parents[1] / "scripts", tmp_path / "root" / "scripts")
-    shutil.copytree(SCRIPT.parents[1] / "patches", tmp_path / "root" / "patches")
-    suite(tmp_path / "root", WAITS)
-    command = [sys.executable, "-c", _INTERRUPTIBLE, "-m", "usr1.apply", str(target.path)]
-    variables = {**os.environ, "PYTHONPATH": str(scripts), "PYTEST_ADDOPTS": "-s"}
+    command = [sys.executable, "-c", _INTERRUPTIBLE, str(suite(tmp_path / "root", WAITS)), str(target.path)]
+    variables = {**os.environ, "PYTHONPATH": str(SCRIPT.parent), "PYTEST_ADDOPTS": "-s"}
     with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stdout is not None
         assert any("testing" in line for line in process.stdout)
@@ -203,9 +200,11 @@ def test_told_to_end(number: signal.Signals, target: Environment, tmp_path: Path
 
 # Whoever runs the tests may have started them with the signal ignored, as a shell does with what it puts behind.
 _INTERRUPTIBLE = """
-import os, signal, sys
+import pathlib, runpy, signal, sys
+from usr1 import properties
 signal.signal(signal.SIGINT, signal.default_int_handler)
-os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+properties.ROOT = pathlib.Path(sys.argv.pop(1))
+runpy.run_module("usr1.apply", run_name="__main__", alter_sys=True)
 """
 
 

@@ -121,8 +121,8 @@ def disagreements(target: Environment) -> List[str]:
     """What RECORD says of the files of uvicorn and uvicorn-worker that is not so."""
     wrong = []
     for one in installed.find(target):
-        with one.record.open(newline="") as record:
-            for name, digest, size in csv.reader(record):
+        with one.record.open(newline="", encoding="utf-8", errors="replace") as record:
+            for name, digest, size in filter(None, csv.reader(record)):
                 file = target.site_packages / name
                 if not file.exists():
                     wrong.append(f"{name} is missing")

@@ -1,0 +1,220 @@
+"""
+Environments as broken as Hypothesis makes them: fully done, or byte-identical to before.
+
+The exit status tells the truth, and nothing outside the files of uvicorn changes.
+"""
+
+import contextlib
+import functools
+import os
+import re
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Callable, Dict, Iterator, List
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from usr1 import apply, difference, installed, patches
+from usr1.environment import Environment
+from usr1.installed import UNFINISHED, State
+
+from apply import trees
+
+
+class Files:
+    """Those of uvicorn in an environment, some of which may be gone already."""
+
+    def __init__(self, target: Environment) -> None:
+        self.package = target.site_packages / "uvicorn"
+        self.source = self.package / "workers.py"
+        self.cache = self.package / "__pycache__" / f"workers.{target.cache_tag}.pyc"
+        self.info = sorted(target.site_packages.glob("uvicorn-*.dist-info"))[0]
+        self.record = self.info / "RECORD"
+        self.metadata = self.info / "METADATA"
+
+
+Damage = Callable[[Files], object]
+
+
+def edit(path: Path, change: Callable[[bytes], bytes]) -> None:
+    path.write_bytes(change(path.read_bytes()))
+
+
+def patch_by_hand(files: Files) -> None:
+    """As patch(1) would, or a run of this that was killed."""
+    patch = patches.find("uvicorn", trees.NEWEST)
+    assert patch is not None
+    if patches.sha256(files.source.read_bytes()) == patch.pristine_sha256:
+        edit(files.source, patch.apply)
+
+
+def patch_record(files: Files) -> None:
+    patch = patches.find("uvicorn", trees.NEWEST)
+    assert patch is not None
+    digest = installed.record.digest(patch.patched_sha256)
+    edit(files.record, lambda text: re.sub(rb"(?<=workers\.py,)sha256=[^,]*", digest.encode(), text))
+
+
+def make_directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+LINE = rb"(?m)^uvicorn/workers\.py,.*\n"
+
+
+def line(change: Callable[["re.Match[bytes]"], bytes]) -> Callable[[Files], object]:
+    """Change the one line of RECORD."""
+    return lambda files: edit(files.record, lambda text: re.sub(LINE, change, text))
+
+
+def version(text: bytes) -> Callable[[Files], object]:
+    return lambda files: edit(files.metadata, lambda old: re.sub(rb"(?m)^Version: .*", b"Version: " + text, old))
+
+
+DAMAGES: Dict[str, Damage] = {
+    "source missing": lambda files: files.source.unlink(),
+    "source empty": lambda files: files.source.write_bytes(b""),
+    "source truncated": lambda files: edit(files.source, lambda text: text[: len(text) // 2]),
+    "source with CRLF": lambda files: edit(files.source, lambda text: text.replace(b"\n", b"\r\n")),
+    "source in UTF-16": lambda files: edit(files.source, lambda text: text.decode("latin-1").encode("utf-16")),
+    "source in no encoding": lambda files: edit(files.source, lambda text: text + b"# \xff\n"),
+    "source a directory": lambda files: make_directory(files.source),
+    "source a link": lambda files: files.source.symlink_to(files.source.rename(files.package / "w.py")),
+    "source read-only": lambda files: files.source.chmod(0o400),
+    "source patched by hand": patch_by_hand,
+    "RECORD says patched": patch_record,
+    "RECORD missing": lambda files: files.record.unlink(),
+    "RECORD empty": lambda files: files.record.write_bytes(b""),
+    "RECORD with CRLF": lambda files: edit(files.record, lambda text: text.replace(b"\n", b"\r\n")),
+    "RECORD a directory": lambda files: make_directory(files.record),
+    "RECORD without the line": line(lambda match: b""),
+    "RECORD with the line twice": line(lambda match: match[0] * 2),
+    "RECORD with more lines": line(lambda match: b"../other,sha256=x,1\n\xff,,\n" + match[0] + b"\n,,\n"),
+    "RECORD without hashes": line(lambda match: b"uvicorn/workers.py,,\n"),
+    "RECORD without the size": line(lambda match: re.sub(rb",\d+", b",", match[0])),
+    "RECORD with quotes": line(lambda match: match[0].replace(b"uvicorn/workers.py", b'"uvicorn/workers.py"')),
+    "RECORD with another hash": line(lambda match: match[0].replace(b"sha256=", b"sha256=x")),
+    "METADATA missing": lambda files: files.metadata.unlink(),
+    "METADATA without a version": lambda files: files.metadata.write_bytes(b"\xff"),
+    "another version": version(b"0.54.0.post1"),
+    "a version that is none": version(b"\xff??"),
+    "a fork's version": version(b"0.54.0+usr1.1"),
+    "two dist-infos": lambda files: shutil.copytree(files.info, files.info.with_name("uvicorn-0.1.dist-info")),
+    "no dist-info": lambda files: shutil.rmtree(files.info),
+    "bytecode missing": lambda files: shutil.rmtree(files.cache.parent),
+    "bytecode empty": lambda files: files.cache.write_bytes(b""),
+    "bytecode that is none": lambda files: edit(files.cache, lambda code: code[:16] + b"\xff"),
+    "bytecode of others": lambda files: files.cache.with_name("workers.cpython-27.pyc").write_bytes(b"\xff"),
+    "optimized": lambda files: shutil.copy(files.cache, files.cache.with_suffix(".opt-2.pyc")),
+    "bytecode never checked": lambda files: edit(files.cache, lambda code: code[:4] + b"\1" + code[5:]),
+    "bytecode always checked": lambda files: edit(files.cache, lambda code: code[:4] + b"\3" + code[5:]),
+    "source left behind": lambda files: (files.package / f".workers.py.x{UNFINISHED}").write_bytes(b"x"),
+    "RECORD left behind": lambda files: (files.info / f".RECORD.x{UNFINISHED}").write_bytes(b"x"),
+    "editable": lambda files: (files.info / "direct_url.json").write_text('{"dir_info": {"editable": true}}'),
+    "archive": lambda files: (files.info / "direct_url.json").write_text("{"),
+}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    return trees.light(tmp_path_factory.mktemp("whole") / "venv", trees.source(), bytecode=True)
+
+
+@pytest.fixture(autouse=True)
+def fetched(monkeypatch: pytest.MonkeyPatch, whole: Environment) -> None:
+    """The published file for the difference, which other tests fetch, from where it was copied."""
+
+    def fetch(environment: Environment, requirement: str, directory: str) -> None:
+        shutil.copytree(whole.site_packages / "uvicorn", Path(directory, "uvicorn"))
+
+    monkeypatch.setattr(difference, "_fetch", fetch)
+    monkeypatch.setattr(patches, "catalogue", functools.lru_cache(patches.catalogue))
+
+
+def raw(target: Environment) -> trees.Snapshot:
+    """With every byte, times in bytecode too."""
+    entries: trees.Snapshot = {}
+    for path in target.path.rglob("*"):
+        name = os.fspath(path.relative_to(target.path))
+        entries[name] = (path.lstat().st_mode, path.read_bytes() if path.is_file() else b"")
+    return entries
+
+
+def check_truth(option: str, target: Environment) -> None:
+    """One run: fully done or byte-identical to before."""
+    before = raw(target)
+    status = apply.main([option, str(target.path)])
+    now = raw(target)
+    if status == 2:
+        assert now == before
+        return
+    assert status == 0
+    differing = {name for name in {*before, *now} if before.get(name) != now.get(name)}
+    for name in differing:
+        assert re.search(rf"/uvicorn/(__pycache__/)?workers\.|/RECORD$|\.x{re.escape(UNFINISHED)}$", name), name
+    [one] = installed.find(target)
+    assert one.finished and installed.leftovers(one) == []
+    assert one.state in ((State.PATCHED, State.FORK) if option == "--no-tests" else (State.PRISTINE,))
+    check_record(target, before, now)
+    if differing:
+        check_bytecode(target)
+
+
+def check_record(target: Environment, before: trees.Snapshot, now: trees.Snapshot) -> None:
+    """Only that line is another, and it is true."""
+    name = os.fspath(Files(target).record.relative_to(target.path))
+    others = [re.sub(rb'(?m)^"?uvicorn/workers\.py"?,.*\n', b"", state[name][1]) for state in (before, now)]  # type: ignore[call-overload]
+    assert others[0] == others[1]
+    assert not [wrong for wrong in trees.disagreements(target) if "uvicorn/workers.py" in wrong]
+
+
+def check_bytecode(target: Environment) -> None:
+    for cache in Files(target).cache.parent.glob("workers.*"):
+        assert target.cache_tag in cache.name
+        content = cache.read_bytes()
+        hashed = content[4:8] in (b"\1\0\0\0", b"\3\0\0\0")
+        assert hashed or cache not in trees.stale(target)
+
+
+@contextlib.contextmanager
+def copied(whole: Environment) -> Iterator[Environment]:
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "venv")
+        shutil.copytree(whole.path, path, symlinks=True)
+        site_packages = path / whole.site_packages.relative_to(whole.path)
+        yield whole._replace(path=path, python=path / "bin" / "python", site_packages=site_packages)
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_one_damage(name: str, whole: Environment) -> None:
+    with copied(whole) as target:
+        before = raw(target)
+        DAMAGES[name](Files(target))
+        assert raw(target) != before
+        check_truth("--no-tests", target)
+
+
+OPTIONS = st.lists(st.sampled_from(["--no-tests", "--revert"]), min_size=1, max_size=3)
+
+
+def test_several_damages(whole: Environment, request: pytest.FixtureRequest) -> None:
+    @settings(max_examples=2000 if request.config.getoption("--full") else 30, deadline=None)
+    @given(st.booleans(), st.lists(st.sampled_from(sorted(DAMAGES)), min_size=2, max_size=4), OPTIONS)
+    def check(patched: bool, names: List[str], options: List[str]) -> None:
+        with copied(whole) as target:
+            if patched:
+                assert apply.main(["--no-tests", str(target.path)]) == 0
+            for name in names:
+                # One before may have removed what it is to damage
+                with contextlib.suppress(OSError, IndexError):
+                    DAMAGES[name](Files(target))
+            state = raw(target)
+            assert apply.main(["--check", str(target.path)]) in (0, 1)
+            assert raw(target) == state
+            for option in options:
+                check_truth(option, target)
+
+    check()

@@ -1,0 +1,162 @@
+"""What is said, and what is undone, when something fails that seldom does."""
+
+import errno
+import fcntl
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+from typing import Iterator, List
+
+import psutil
+import pytest
+from usr1 import apply, change, installed, servers
+from usr1.environment import Environment
+
+from apply import changing, trees
+
+
+@pytest.fixture
+def full_disk() -> Iterator[None]:
+    """Files may not grow beyond 100 bytes: a real error of write(2)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def check_refused(target: Environment, capsys: pytest.CaptureFixture[str]) -> str:
+    before = trees.snapshot(target.path)
+    assert apply.main(["--no-tests", str(target.path)]) == 2
+    assert trees.snapshot(target.path) == before
+    return capsys.readouterr().err
+
+
+def test_no_room(target: Environment, full_disk: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "nothing was changed" in check_refused(target, capsys)
+
+
+def fail(monkeypatch: pytest.MonkeyPatch, names: List[str], number: int) -> None:
+    """Have the renames over files of these names fail."""
+    replace = Path.replace
+
+    def failing(self: Path, other: Path) -> Path:
+        if other.name in names:
+            raise OSError(number, os.strerror(number), str(other))
+        return replace(self, other)
+
+    monkeypatch.setattr(Path, "replace", failing)
+
+
+@pytest.mark.parametrize("name", ["RECORD", "workers.py"])
+def test_what_was_replaced_is_put_back(
+    name: str, target: Environment, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bytecode that is removed comes first, then bytecode, RECORD, and the source."""
+    (target.site_packages / "uvicorn" / "__pycache__" / "workers.cpython-399.pyc").write_bytes(
+        b"of another interpreter"
+    )
+    fail(monkeypatch, [name], errno.EPERM)
+    assert "lsattr" in check_refused(target, capsys)
+    assert trees.stale(target) == []
+
+
+def test_what_cannot_be_put_back_is_said(
+    target: Environment, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pristine = trees.snapshot(target.path)
+    with monkeypatch.context() as patched:
+        write, written = change._write, []
+
+        def failing(path: Path, *arguments: object) -> Path:
+            if path in written:
+                raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+            written.append(path)
+            return write(path, *arguments)  # type: ignore[arg-type]
+
+        patched.setattr(change, "_write", failing)
+        fail(patched, ["RECORD"], errno.EIO)
+        assert apply.main(["--no-tests", str(target.path)]) == 3
+    assert "could not be undone" in capsys.readouterr().err
+    assert apply.main(["--revert", str(target.path)]) == 0
+    assert trees.snapshot(target.path) == pristine
+
+
+def test_told_to_end_while_changing(target: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = trees.snapshot(target.path)
+    with monkeypatch.context() as patched:
+        patched.setattr(change, "_sync", lambda paths: sys.exit(143))
+        with pytest.raises(SystemExit):
+            apply.main(["--no-tests", str(target.path)])
+    after = trees.snapshot(target.path)
+    assert after == before
+
+
+def test_what_was_not_written_is_noticed(
+    target: Environment, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", lambda descriptor: os.ftruncate(descriptor, 7))
+    assert "what was read back is not what was written" in check_refused(target, capsys)
+
+
+def test_a_file_system_without_locks(
+    target: Environment, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(descriptor: int, operation: int) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert "No locks available" in check_refused(target, capsys)
+
+
+def test_waiting(target: Environment) -> None:
+    other = os.open(target.site_packages, os.O_RDONLY)
+    fcntl.flock(other, fcntl.LOCK_EX)
+    said: List[str] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        os.close(other)
+
+    with change.alone(target, say):
+        pass
+    assert said == [f"waiting for another run on {target.path} to end ..."]
+
+
+def test_an_interpreter_that_compiles_nothing(target: Environment) -> None:
+    before = trees.snapshot(target.path)
+    assert changing.status("apply", target._replace(python=Path("/bin/false"))) == 2
+    assert trees.snapshot(target.path) == before
+
+
+def test_site_packages_that_are_no_directory(target: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    target.site_packages.rename(target.path / "elsewhere")
+    target.site_packages.write_text("")
+    assert "Not a directory" in check_refused(target, capsys)
+    assert apply.main(["--check", str(target.path)]) == 2
+    assert "cannot look at" in capsys.readouterr().out
+
+
+def test_arguments_that_do_not_go_together(target: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        apply.main(["--json", str(target.path)])
+    assert ended.value.code == 2
+    with pytest.raises(SystemExit) as ended:
+        apply.main(["--revert", str(target.path), str(target.path)])
+    assert ended.value.code == 2
+    assert "only --check takes several" in capsys.readouterr().err
+
+
+def test_a_process_that_has_ended_has_no_parent() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as ended:
+        process = psutil.Process(ended.pid)
+        ended.communicate(b"\n")
+    assert servers._parent(process) == 0
+
+
+def test_the_way_to_install_is_pip_s_where_there_is_one(target: Environment) -> None:
+    assert target.reinstall("uvicorn").startswith("uv pip install ")
+    (target.path / "bin" / "pip").write_text("")
+    assert target.reinstall("uvicorn") == f"{target.path}/bin/pip install --force-reinstall --no-deps uvicorn"
+    assert installed.version(target, "none") is None

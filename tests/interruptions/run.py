@@ -238,7 +238,7 @@ class Run:
             path.unlink()
             self._lines.update(re.findall(r'(?<="GET )/\S+|^app /\S+$', text, re.MULTILINE))
             for line in text.splitlines() if path.name.startswith("error.log") else ():
-                match = re.fullmatch(r"\[.*\] \[(\d+)\] \[INFO\] (.*)", line)
+                match = re.fullmatch(r"\[.*\] \[(\d+)\] \[(?:INFO\] |WARNING\] (?=Maximum request limit))(.*)", line)
                 if match:
                     self._lines[f"{match[1]} {match[2]}"] += 1
                 else:

@@ -43,7 +43,7 @@ class Interrupter:
 
     def __init__(self):
         self.loop = None
-        self.loop_was_open = True
+        self.loop_was_open = self.loop_was_running = True
         self.fired = 0
         self.rotations = 0
         self.done = set() if ALL else set(_read("done").splitlines())  # By the workers before this one
@@ -92,6 +92,7 @@ class Interrupter:
         self.armed = ALL
         self.fired += 1
         self.loop_was_open = self.loop is None or not self.loop.is_closed()
+        self.loop_was_running = self.loop is None or self.loop.is_running()
         self.rotate()
         self.quieten()
         return SIGUSR1
@@ -216,6 +217,13 @@ def child_exit(server, worker):
     server.log.reopen_files()
 
 
+def honours_the_last_signal():
+    """Whether the loop turned once more after it: up to 0.14.0 nothing runs it to close it."""
+    if interrupter.loop and interrupter.loop.is_closed():
+        return interrupter.loop_was_open
+    return interrupter.loop_was_running
+
+
 def worker_exit(server, worker):
-    # What was rotated after the loop closed stays: nothing is left to reopen it
-    report(exiting=os.getpid(), fired=interrupter.fired, stale=stale() if interrupter.loop_was_open else [])
+    found = stale() if honours_the_last_signal() else []
+    report(exiting=os.getpid(), fired=interrupter.fired, stale=found)

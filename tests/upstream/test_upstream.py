@@ -1,8 +1,10 @@
 """The series for upstream's maintainers: true to the patches, and what `git am` and their own tests make of it."""
 
+import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -89,11 +91,19 @@ def run_tests(environment: Environment, tree: Path, *arguments: str, patience: i
         "PYTHONPATH": str(tree.parent),
     }
     command = [str(environment.python), "-m", "pytest", "-q", "-o", "addopts=", "-p", "patient", *arguments]
-    answer = subprocess.run(
-        command, cwd=tree, env=settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    print(answer.stdout)
-    outcomes = re.findall(r"(\d+) (\w+)", answer.stdout.splitlines()[-1].split(" in ")[0])
+    with open(tree.parent / "output", "w+") as output:
+        tests = subprocess.Popen(command, cwd=tree, env=settings, stdout=output, stderr=output, start_new_session=True)
+        try:
+            tests.wait(900)
+        finally:
+            # Upstream's fixtures leave servers behind that do not stop in time.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(tests.pid, signal.SIGKILL)
+            tests.wait()
+        output.seek(0)
+        said = output.read()
+    print(said)
+    outcomes = re.findall(r"(\d+) (\w+)", said.splitlines()[-1].split(" in ")[0])
     return {
         outcome: int(number) for number, outcome in outcomes if outcome not in ("deselected", "warnings", "warning")
     }

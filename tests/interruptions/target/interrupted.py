@@ -135,15 +135,6 @@ raise_at_boundary.argtypes = (Boundary, Ignored, Ignored)
 raise_at_boundary.restype = None
 
 interrupter = None
-final = None
-
-
-class Final:
-    """Sends the last signal of all, when the interpreter takes this module apart: long after atexit."""
-
-    # Its defaults are what it needs: by then the modules have been emptied.
-    def __del__(self, kill=os.kill, pid=os.getpid, number=signal.SIGUSR1):
-        kill(pid(), number)
 
 
 def _read(path):
@@ -201,9 +192,9 @@ def on_starting(server):
 
 
 def post_fork(server, worker):
-    global interrupter, final
+    global interrupter
     interrupter = Interrupter()
-    final = Final()
+    importlib.import_module("final")
     interrupter.captures_output = worker.cfg.capture_output
     interrupter.arm(worker.age == 1 or not ALL)  # In a storm, the second is for another way out
     sys.settrace(interrupter.trace_call)

@@ -81,7 +81,9 @@ def test_installed_from_everywhere(
     if source == "directory":
         run(*install, *choose, VENDOR / distribution)
     elif source == "git":
-        run(*install, *choose, f"{distribution} @ {repository}#subdirectory=vendor/{distribution}")
+        # From one commit uv expects one release, and remembers its dependencies
+        refresh = ["--refresh-package", distribution] if tool == "uv" else []
+        run(*install, *refresh, *choose, f"{distribution} @ {repository}#subdirectory=vendor/{distribution}")
     else:
         run(*install, "--extra-index-url", index, f"{distribution}=={version(distribution, release)}")
     assert installed(environment, distribution) == release

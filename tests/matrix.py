@@ -11,27 +11,24 @@ import datetime
 import hashlib
 import json
 import os
-import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Tuple
+from typing import Dict, List, NamedTuple
 
 import environments
 from environments import NotInstallable, Version
+from properties import run as properties
 from properties import target
 from usr1 import patches
 from usr1.patches import Patch
 
 ROOT = Path(__file__).resolve().parents[1]
-PROPERTIES = ROOT / "tests" / "properties"
 RESULTS = ROOT / ".cache" / "matrix.json"
 TABLE = ROOT / "docs" / "matrix.md"
-PATIENCE = 600  # seconds for one case, which takes about twenty
 
 #: The versions of gunicorn to be paired, and the oldest Python that each runs on.
 GUNICORNS: Dict[str, Version] = {
@@ -91,7 +88,7 @@ def fingerprint(release: str) -> str:
     """Of all that a result depends on: the patch and the properties."""
     patch = patches.find("uvicorn", release)
     assert patch is not None
-    files = [patch.path, *sorted(PROPERTIES.rglob("*.py"))]
+    files = [patch.path, *sorted(properties.PROPERTIES.rglob("*.py"))]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
@@ -106,27 +103,9 @@ def run(case: Case) -> str:
         except (NotInstallable, target.Unusable) as error:
             return f"not installable: {str(error).splitlines()[-1]}"
         environments.patched(environment, "uvicorn", case.release)
-        status, output = properties(environment.path)
+        status, output = properties.run(environment.path)
     failures = [line for line in output.splitlines() if line.startswith(("FAILED", "ERROR"))]
     return "passed" if status == 0 else f"failed: {failures or output[-500:]}"
-
-
-def properties(venv: Path) -> Tuple[int, str]:
-    command = [
-        sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--effort", "quick",
-        "--target", str(venv), str(PROPERTIES),
-    ]  # fmt: skip
-    variables = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    try:
-        output, _ = process.communicate(timeout=PATIENCE)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)  # It has servers to stop
-        output, _ = process.communicate()
-        output += f"\nERROR not done after {PATIENCE} s"
-    return process.returncode, output
 
 
 def table(results: Dict[str, Dict[str, str]], wanted: List[Case]) -> str:

@@ -6,8 +6,6 @@ them hold, and pristine, where some fail for the reason that the patch exists fo
 import itertools
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Tuple
 
@@ -15,10 +13,10 @@ import environments
 import pytest
 from environments import Environment, NotInstallable
 from packaging.version import Version as Release
+from properties import run as properties
 from properties import target
 from usr1 import patches
 
-PROPERTIES = Path(__file__).with_name("properties")
 COMBINATIONS = [
     (distribution, patch.releases[-1])
     for distribution in patches.DISTRIBUTIONS
@@ -60,31 +58,19 @@ def pristine(distribution: str, release: str) -> Environment:
     pytest.skip(f"{distribution} {release} runs on no Python here. {'; '.join(refusals)}")
 
 
-def run(environment: Environment, distribution: str, test: str = "") -> Tuple[int, str]:
-    """The properties, or one of them, of a distribution's workers: pytest's exit status and output."""
-    answer = subprocess.run(
-        [
-            sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--effort", "quick",
-            "--target", str(environment.path), "-k", MODULES[distribution], str(PROPERTIES / test),
-        ],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
-    return answer.returncode, answer.stdout
-
-
 @pytest.mark.parametrize(("distribution", "release"), COMBINATIONS)
 def test_patched(distribution: str, release: str, tmp_path: Path) -> None:
     original = pristine(distribution, release)
     environment = Environment(tmp_path / "venv", original.requirements)
     shutil.copytree(original.path, environment.path, symlinks=True)
     environments.patched(environment, distribution, release)
-    status, output = run(environment, distribution)
+    status, output = properties.run(environment.path, "-k", MODULES[distribution])
     assert status == 0, output
 
 
 @pytest.mark.parametrize(("distribution", "release"), COMBINATIONS)
 def test_pristine(distribution: str, release: str) -> None:
     test, said = reason(distribution, release)
-    status, output = run(pristine(distribution, release), distribution, test)
+    status, output = properties.run(pristine(distribution, release).path, "-k", MODULES[distribution], test=test)
     assert status == 1, output
     assert re.search(said, output), output

@@ -1,0 +1,32 @@
+"""The properties in a pytest of their own, for tests that run them on many environments."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Tuple
+
+PROPERTIES = Path(__file__).parent
+PATIENCE = 600  # seconds for what takes about twenty
+
+
+def run(venv: Path, *arguments: str, test: str = "") -> Tuple[int, str]:
+    """Quickly, all of them or a test of these: pytest's exit status, and what it printed."""
+    command = [
+        sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--effort", "quick",
+        "--target", str(venv), *arguments, str(PROPERTIES / test),
+    ]  # fmt: skip
+    # Hypothesis without bytecode takes seconds to import, each time anew.
+    unwanted = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
+    variables = {name: value for name, value in os.environ.items() if name not in unwanted}
+    process = subprocess.Popen(
+        command, cwd=PROPERTIES, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    try:
+        output, _ = process.communicate(timeout=PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGINT)  # It has servers to stop
+        output, _ = process.communicate()
+        output += f"\nERROR not done after {PATIENCE} s"
+    return process.returncode, output

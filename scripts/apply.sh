@@ -31,7 +31,4 @@ done
 # shellcheck source=scripts/tools.sh
 . "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/tools.sh"
 use_tools run scripts/requirements.txt
-# Isolated: python -m would import from the directory that this is run in, whatever lies there.
-exec "$TOOLS" -I -c 'import runpy, sys
-sys.path.insert(0, sys.argv.pop(1))
-runpy.run_module("usr1.apply", run_name="__main__", alter_sys=True)' "$root/scripts" "$@"
+run_tool apply "$@"

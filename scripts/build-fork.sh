@@ -3,7 +3,6 @@
 set -eu
 
 # shellcheck source=scripts/tools.sh
-. "$(dirname "$0")/tools.sh"
+. "$(dirname "$(readlink -f "$0")")/tools.sh"
 use_tools run scripts/requirements.txt
-export PYTHONPATH=$root/scripts
-exec "$TOOLS" -m usr1.build_fork "$@"
+run_tool build_fork "$@"

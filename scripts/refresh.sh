@@ -3,7 +3,6 @@
 set -eu
 
 # shellcheck source=scripts/tools.sh
-. "$(dirname "$0")/tools.sh"
+. "$(dirname "$(readlink -f "$0")")/tools.sh"
 use_tools test tests/requirements.txt
-export PYTHONPATH=$root/scripts
-exec "$TOOLS" -m usr1.refresh "$@"
+run_tool refresh "$@"

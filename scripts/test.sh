@@ -4,7 +4,7 @@
 set -eu
 
 # shellcheck source=scripts/tools.sh
-. "$(dirname "$0")/tools.sh"
+. "$(dirname "$(readlink -f "$0")")/tools.sh"
 use_tools test tests/requirements.txt
 cd "$root"
 tool() { "$TOOLS" -m "$@"; }

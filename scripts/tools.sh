@@ -47,3 +47,11 @@ use_tools() {
     rm -rf "$new"
     trap - EXIT
 }
+
+# run_tool MODULE ARGUMENTS ... runs a module of scripts/usr1. Isolated: python -m would import
+# from the directory that this is run in, whatever lies there.
+run_tool() {
+    exec "$TOOLS" -I -c 'import runpy, sys
+sys.path.insert(0, sys.argv.pop(1))
+runpy.run_module("usr1." + sys.argv.pop(1), run_name="__main__", alter_sys=True)' "$root/scripts" "$@"
+}

@@ -106,6 +106,27 @@ def test_pip_and_uv_make_the_same_wheels(tmp_path: Path, monkeypatch: pytest.Mon
     assert by_pip == wheel.installed("uvicorn", [str(releases.unpacked("uvicorn", release))])
 
 
+def test_the_order_in_which_files_were_installed_does_not_matter(tmp_path: Path) -> None:
+    files = wheel.installed("uvicorn", [str(releases.unpacked("uvicorn", fork.releases("uvicorn")[-1]))])
+    before = wheel.pack(files, tmp_path).read_bytes()
+    assert wheel.pack(dict(reversed(files.items())), tmp_path).read_bytes() == before
+
+
+def test_only_the_fields_are_changed() -> None:
+    """Not what the description in METADATA says, which may look like them."""
+    newest = fork.releases("uvicorn")[-1]
+    files = wheel.installed("uvicorn", [str(releases.unpacked("uvicorn", newest))])
+    files[f"uvicorn-{newest}.dist-info/METADATA"] += b"\nVersion: as in a changelog\n"
+    forked = fork.fork("uvicorn", files)
+    assert forked[f"uvicorn-{newest}+usr1.1.dist-info/METADATA"].endswith(b"\nVersion: as in a changelog\n")
+
+
+def test_releases_are_ordered_as_numbers() -> None:
+    releases = ["0.17.0.post1", "0.100.0", "0.17.0", "1.2.0", "0.17.1", "0.9.9"]
+    expected = ["0.9.9", "0.17.0", "0.17.0.post1", "0.17.1", "0.100.0", "1.2.0"]
+    assert sorted(releases, key=fork._numbers) == expected
+
+
 #: What a build environment does, on a Python that may be older than the tools.
 BUILD = """
 import sys
@@ -148,6 +169,7 @@ def test_the_date_is_a_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setenv("SOURCE_DATE_EPOCH", epoch)
         with zipfile.ZipFile(build("uvicorn", release, tmp_path)) as archive:
             assert {entry.date_time for entry in archive.infolist()} == {date}
+            assert {entry.compress_type for entry in archive.infolist()} == {zipfile.ZIP_STORED}
             assert {entry.external_attr >> 16 for entry in archive.infolist()} == {0o100644}
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
     with pytest.raises(SystemExit, match="expected: seconds since 1970\n  found:    'yesterday'"):

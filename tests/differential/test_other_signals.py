@@ -103,13 +103,18 @@ def _request(server: Server, release: str) -> bytes:
         return client.get("codes" if returns_codes(release) else "none", "id")
 
 
+# The arbiter may send SIGTERM twice, and the second one has uvicorn skip this: a race without us.
+SKIPPED = re.compile("Waiting for application shutdown|Application shutdown complete")
+
+
 def _by_process(lines: List[str]) -> List[List[str]]:
     found: Dict[str, List[str]] = defaultdict(list)
     process = ""
     for line in lines:
         match = re.match(r"\[[^]]*\] \[(\d+)\] ", line)
         process = match[1] if match else process  # The rest of a traceback has none
-        found[process].append(_normal(line))
+        if not SKIPPED.search(line):
+            found[process].append(_normal(line))
     return list(found.values())
 
 

@@ -187,8 +187,8 @@ def test_result_has_no_unused_import_and_no_undefined_name(patch: Patch) -> None
 
 
 UNTYPED = ["0.13.0-0.13.2", "0.13.3-0.13.4"]
-LOOP_BY_POLICY = [*UNTYPED, "0.14.0", "0.15.0-0.16.0"]
-INTERRUPTING = [*LOOP_BY_POLICY, "0.17.0-0.18.3"]
+RUN_ONCE = [*UNTYPED, "0.14.0"]
+INTERRUPTING = [*RUN_ONCE, "0.15.0-0.16.0", "0.17.0-0.18.3"]
 NO_FUTURE = ["0.14.0", "0.15.0-0.16.0", "0.17.0-0.18.3", "0.19.0", "0.20.0-0.27.1"]
 OLD_HOOK = [*UNTYPED, *NO_FUTURE, "0.28.0-0.28.1"]
 
@@ -222,7 +222,17 @@ DIFFERENCES = [
     ("the server takes signals over elsewhere", OLD_HOOK, [(CAPTURE, INSTALL)]),
     ("runs with uvicorns of both hooks", ["0.2.0-0.3.0"], [(CAPTURE, INSTALL_WHERE_THERE_IS_ONE + CAPTURE)]),
     ("upstream does not set siginterrupt yet", INTERRUPTING, [(HANDLER, HANDLER + UNINTERRUPTED)]),
-    ("runs on Python 3.6", LOOP_BY_POLICY, [("asyncio.get_running_loop()", "asyncio.get_event_loop()")]),
+    (
+        "upstream runs the loop only once, so what is running will do",
+        RUN_ONCE,
+        [
+            ("    _usr1_loop: asyncio.AbstractEventLoop | None = None\n", ""),
+            ("        self._usr1_loop = asyncio.get_running_loop()\n", ""),
+            ("self._usr1_loop or ", ""),
+            ("loop is not None and not loop.is_closed()", "loop is not None"),
+        ],
+    ),
+    ("runs on Python 3.6", ["0.15.0-0.16.0"], [("asyncio.get_running_loop()", "asyncio.get_event_loop()")]),
     (
         "upstream resets no signal",
         ["0.13.0-0.13.2"],
@@ -234,8 +244,12 @@ DIFFERENCES = [
         [
             ("worker: UvicornWorker", 'worker: "UvicornWorker"'),
             ("FrameType | None", "Optional[FrameType]"),
-            ("asyncio.AbstractEventLoop | None", "Optional[asyncio.AbstractEventLoop]"),
         ],
+    ),
+    (
+        "so are those of what is stored",
+        [stem for stem in NO_FUTURE if stem not in RUN_ONCE],
+        [("asyncio.AbstractEventLoop | None", "Optional[asyncio.AbstractEventLoop]")],
     ),
     (
         "upstream has no annotations",
@@ -243,7 +257,6 @@ DIFFERENCES = [
         [
             ("(stream: TextIO, path: str) -> None:", "(stream, path):"),
             ("(self, config: Config, worker: UvicornWorker) -> None:", "(self, config, worker):"),
-            ("_usr1_loop: asyncio.AbstractEventLoop | None = None", "_usr1_loop = None"),
             ("_install_sigusr1_handler(self) -> None:", "_install_sigusr1_handler(self):"),
             ("(self, sig: int, frame: FrameType | None) -> None:", "(self, sig, frame):"),
             ("capture_usr1(self) -> None:", "capture_usr1(self):"),

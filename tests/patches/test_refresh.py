@@ -260,7 +260,8 @@ def test_script_proves_a_changed_release(tmp_path: Path, index: Path, monkeypatc
         source = ROOT / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, repository / name)
     (repository / ".tools-test").symlink_to(ROOT / ".tools-test")
-    environment = {**os.environ, "PYTEST_ADDOPTS": PROVED_BY}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+    environment["PYTEST_ADDOPTS"] = PROVED_BY
     answer = subprocess.run(
         [str(repository / "scripts" / "refresh.sh")], cwd="/", env=environment, text=True, capture_output=True
     )

@@ -23,7 +23,10 @@ every_project = pytest.mark.parametrize("distribution", upstream.PROJECTS)
 
 #: What upstream's tests import, as upstream pins it.
 REQUIREMENTS = {
-    "uvicorn": ("pytest>=9.1.1", "httpx2", "trustme==1.2.1", "cryptography>=44.0.3"),
+    "uvicorn": (
+        *("pytest>=9.1.1", "pytest-mock==3.15.1", "pytest-codspeed>=4.1.1", "httpx2", "trustme==1.2.1"),
+        *("cryptography>=44.0.3", "a2wsgi==1.10.10", "wsproto==1.3.2"),
+    ),
     "uvicorn-worker": ("pytest==8.3.4", "httpx==0.28.1", "trustme==1.2.1", "cryptography==44.0.0"),
 }
 #: Upstream's own tests of what the series touches, quick ones; all of its tests are run with --full.
@@ -167,7 +170,7 @@ def test_upstreams_own_tests_pass(
     distribution: str, tree: Path, environment: Environment, request: pytest.FixtureRequest
 ) -> None:
     arguments = [] if request.config.getoption("--full") else OWN_TESTS[distribution]
-    for patience in (1, 4, 16):
+    for patience in (1, 4, 16) if distribution == "uvicorn-worker" else (1, 1, 1):
         outcomes = run_tests(environment, tree, *arguments, "--last-failed", patience=patience)
         if not outcomes.keys() & {"failed", "error", "errors"}:
             break

@@ -125,6 +125,14 @@ def patched(environment: Environment, distribution: str, release: str) -> None:
     new.replace(target)
 
 
+def patched_copy(original: Environment, path: Path, distribution: str, release: str) -> Environment:
+    """A copy of a pristine environment, patched; its bin/python is its own, its other scripts are not."""
+    shutil.copytree(original.path, path, symlinks=True)
+    copy = Environment(path, original.requirements)
+    patched(copy, distribution, release)
+    return copy
+
+
 #: One release of each of the twelve combinations of file and hook: the newest that the patch names.
 COMBINATIONS = tuple(patch.releases[-1] for patch in patches.catalogue("uvicorn"))
 

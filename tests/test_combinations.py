@@ -5,7 +5,6 @@ them hold, and pristine, where some fail for the reason that the patch exists fo
 
 import itertools
 import re
-import shutil
 from pathlib import Path
 from typing import Tuple
 
@@ -61,9 +60,7 @@ def pristine(distribution: str, release: str) -> Environment:
 @pytest.mark.parametrize(("distribution", "release"), COMBINATIONS)
 def test_patched(distribution: str, release: str, tmp_path: Path) -> None:
     original = pristine(distribution, release)
-    environment = Environment(tmp_path / "venv", original.requirements)
-    shutil.copytree(original.path, environment.path, symlinks=True)
-    environments.patched(environment, distribution, release)
+    environment = environments.patched_copy(original, tmp_path / "venv", distribution, release)
     status, output = properties.run(environment.path, "-k", MODULES[distribution])
     assert status == 0, output
 

@@ -1,7 +1,6 @@
 """Full load: 16 keep-alive clients, 2 workers, and a rotation every 2 ms."""
 
 import math
-import shutil
 import time
 from pathlib import Path
 from typing import Dict
@@ -48,10 +47,7 @@ def storm(environment: Environment, seconds: float, enough: float = math.inf) ->
 
 
 def test_patched(request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    original = pristine()
-    environment = Environment(tmp_path / "venv", original.requirements)
-    shutil.copytree(original.path, environment.path, symlinks=True)
-    environments.patched(environment, "uvicorn", RELEASE)
+    environment = environments.patched_copy(pristine(), tmp_path / "venv", "uvicorn", RELEASE)
     found = storm(environment, seconds=20 if request.config.getoption("--full") else 6)
     assert not any(found.values()), found
 

@@ -4,7 +4,7 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Dict, Iterable, List, Set, Tuple
+from typing import Dict, Iterable, List, Set, TextIO, Tuple
 
 NAMES = ("access.log", "error.log", "application.log")
 
@@ -13,6 +13,7 @@ class Logs:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.rotations = 0
+        self.deleted: List[Tuple[str, TextIO]] = []
         directory.mkdir()
 
     def path(self, name: str) -> Path:
@@ -29,6 +30,13 @@ class Logs:
             if create:
                 self.path(name).touch()
 
+    def delete(self, names: Iterable[str]) -> None:
+        """Remove files, but go on reading what is written to them."""
+        for name in names:
+            if self.path(name).exists():
+                self.deleted.append((name, open(self.path(name), errors="replace")))  # noqa: SIM115
+                self.path(name).unlink()
+
     def rotated(self) -> List[Path]:
         return sorted(self.directory.glob("*.log.*"))
 
@@ -39,13 +47,18 @@ class Logs:
     def held(self, pids: Iterable[int], files: Iterable[Path]) -> List[str]:
         """Which of these processes has which of these files open, in words."""
         inodes = {_inode(os.stat(file)): file.name for file in files}
+        inodes.update((_inode(os.fstat(file.fileno())), f"a deleted {name}") for name, file in self.deleted)
         return [
             f"process {pid} still writes to {inodes[inode]}" for pid in pids for inode in _open_files(pid) & set(inodes)
         ]
 
     def lines(self, name: str, current_only: bool = False) -> List[str]:
         files = [self.path(name)] if current_only else self.directory.glob(f"{name}*")
-        return [line for file in files if file.exists() for line in file.read_text(errors="replace").splitlines()]
+        texts = [file.read_text(errors="replace") for file in files if file.exists()]
+        for file in [] if current_only else [file for deleted, file in self.deleted if deleted == name]:
+            file.seek(0)
+            texts.append(file.read())
+        return [line for text in texts for line in text.splitlines()]
 
     def requests(self, name: str, current_only: bool = False) -> Counter:
         """How many lines each request has in a log: in all its files, or in the current one only."""

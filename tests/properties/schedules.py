@@ -3,6 +3,7 @@
 import time
 from typing import List, NamedTuple, Tuple, Union
 
+from hypothesis import settings
 from hypothesis import strategies as st
 
 from properties.clients import Load
@@ -32,6 +33,9 @@ class Answers(NamedTuple):
     def run(self, server: Server, load: Load) -> None:
         load.wait_for_answers(self.number)
 
+
+#: For properties whose examples take half a second or more each.
+few = settings(max_examples=max(2, settings().max_examples // 3))
 
 Step = Union[Rotate, Signal, Answers]
 

@@ -26,15 +26,16 @@ class Hold:
 
     def reached(self) -> int:
         """Wait for a process to come to this place; its process id."""
-        found = wait.until(
-            lambda: list(self.control.glob(f"{self.place}.*")), lambda: f"no process came to {self.place!r}"
-        )
-        return int(found[0].suffix[1:])
+        return wait.until(self.marks, lambda: f"no process came to {self.place!r}")[0]
+
+    def marks(self) -> List[int]:
+        """The processes that have come to this place."""
+        return [int(mark.suffix[1:]) for mark in self.control.glob(f"{self.place}.*")]
 
     def release(self) -> None:
         self.file.unlink()
-        for mark in self.control.glob(f"{self.place}.*"):
-            mark.unlink()
+        for pid in self.marks():
+            (self.control / f"{self.place}.{pid}").unlink()
 
 
 class Server:

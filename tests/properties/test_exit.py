@@ -1,7 +1,8 @@
 """While a worker ends."""
 
+import contextlib
 import signal
-from typing import List
+from typing import Dict, List, Tuple
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -9,25 +10,38 @@ from hypothesis import strategies as st
 from properties import wait
 from properties.clients import Load
 from properties.conftest import Servers
-from properties.schedules import bursts, kinds, storm, targets
-from properties.server import Server, send
+from properties.schedules import few, kinds, storm, targets
+from properties.server import Hold, Server, send
 
-places = st.sampled_from(["shutdown", "worker_exit", "atexit", "last-atexit", "finalization"])
+PLACES = ("shutdown", "worker_exit", "atexit", "last-atexit", "finalization")
+told = st.fixed_dictionaries({place: st.tuples(targets, st.integers(0, 5)) for place in PLACES})
 
 
-@example(place="finalization", target="workers", times=1)
-@given(place=places, target=targets, times=bursts)
-def test_way_out(servers: Servers, worker_class: str, place: str, target: str, times: int) -> None:
+def arrive(server: Server, worker: int, hold: Hold) -> None:
+    """Wait until the worker has come to this place, alive."""
+    wait.until(
+        lambda: hold.marks() or worker in server.exits(), lambda: f"worker {worker} does not come to {hold.place}"
+    )
+    assert worker not in server.exits(), f"SIGUSR1 before {hold.place} was fatal: {server.deaths()}"
+
+
+@example(told={place: ("workers", 1) for place in PLACES})
+@few
+@given(told=told)
+def test_way_out(servers: Servers, worker_class: str, told: Dict[str, Tuple[str, int]]) -> None:
     """A signal is not fatal on the way out: in shutdown, after the loop has closed, in exit hooks, in finalization."""
-    with servers.use(worker_class, "--max-requests", "2", workers=1) as server:
+    with servers.use(worker_class, "--max-requests", "2", workers=1) as server, contextlib.ExitStack() as stack:
         [worker] = server.workers()
-        with server.hold(place) as hold:
-            requests = server.get(), server.get()
-            assert hold.reached() == worker
+        holds = {place: stack.enter_context(server.hold(place)) for place in PLACES}
+        requests = server.get(), server.get()
+        for place, hold in holds.items():
+            arrive(server, worker, hold)
+            target, times = told[place]
             server.logs.rotate()
             server.signal(target, times=times)
-            if target == "arbiter":
+            if target == "arbiter" and times:
                 server.wait_until_reopened([server.arbiter])
+            hold.release()
         assert server.exit_of(worker) == "exited with 0", "SIGUSR1 on the way out was fatal"
         assert not server.logs.not_exactly_once(requests)
 
@@ -47,6 +61,7 @@ def end_worker(server: Server, number: signal.Signals, usr1_target: str = "") ->
     return server.exit_of(worker)
 
 
+@few
 @given(number=st.sampled_from([signal.SIGTERM, signal.SIGINT]), target=st.sampled_from(["arbiter", "workers"]))
 def test_stopping(servers: Servers, worker_class: str, number: signal.Signals, target: str) -> None:
     """A worker that is told to stop, and SIGUSR1 all the way, ends as it does without."""
@@ -54,6 +69,7 @@ def test_stopping(servers: Servers, worker_class: str, number: signal.Signals, t
         assert end_worker(server, number, target) == end_worker(server, number), "SIGUSR1 changes how a worker ends"
 
 
+@few
 @given(clients=st.integers(1, 4), kinds=kinds)
 def test_turnover(servers: Servers, worker_class: str, clients: int, kinds: List[str]) -> None:
     """While workers end after max_requests and others take their place, no line is lost and no worker killed."""

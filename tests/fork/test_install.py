@@ -2,7 +2,7 @@
 The forks installed, with pip and with uv, from wherever people install.
 
 Every combination of file and hook is installed by uv from a directory, from a git repository and
-from a private index, and by pip from one of these in turn; with --full by both from all.
+from a private index, and a few by pip from one of these in turn; with --full all by both from all.
 """
 
 import os
@@ -179,8 +179,10 @@ def test_uv_does_not_keep_an_older_wheel(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("source", ["directory", "index"])
-def test_the_signal_properties_hold(source: str, index: str, tmp_path: Path) -> None:
+def test_the_signal_properties_hold(source: str, index: str, tmp_path: Path, pytestconfig: pytest.Config) -> None:
     """In an environment of the fork and gunicorn, and nothing else."""
+    if source == "index" and not pytestconfig.getoption("--full"):
+        pytest.skip("only with --full")
     environment = make(tmp_path)
     if source == "directory":
         run(*installer("pip", environment), VENDOR / "uvicorn", "gunicorn")

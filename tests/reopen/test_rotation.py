@@ -20,7 +20,7 @@ from reopen.nginx import Nginx
 
 @pytest.fixture
 def rotations(request: pytest.FixtureRequest) -> int:
-    return 300 if request.config.getoption("--full") else 25
+    return 300 if request.config.getoption("--full") else 10
 
 
 def rotate_under_load(server: Union[Server, Nginx], rotations: int) -> Load:

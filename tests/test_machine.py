@@ -26,9 +26,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 from properties import wait
-from properties.clients import Client, new_request
+from properties.clients import Client, Load, new_request
 from properties.logs import NAMES
-from properties.schedules import names
+from properties.schedules import kinds, names, storm
 from properties.server import Server, send
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, unix_connect
@@ -144,6 +144,28 @@ class Machine(RuleBasedStateMachine):
     def tell_one(self, worker: int, times: int) -> None:
         pids = self.server.workers()
         send(pids[worker % len(pids) :][:1] * times, signal.SIGUSR1)
+
+    @rule(clients=st.integers(1, 3), kinds=kinds, rotations=st.integers(1, 10))
+    def rotate_under_load(self, clients: int, kinds: List[str], rotations: int) -> None:
+        with Load(self.server.socket, clients, kinds) as load:
+            storm(self.server, load, rotations)
+        assert self.churned or not load.broken
+        self.untold |= set(NAMES)  # The last signal may not have been handled yet
+        for name in NAMES:
+            self.expected[name] += load.requests
+
+    @rule(
+        place=st.sampled_from(["post_fork", "lifespan", "blocking-lifespan"]), told=st.sampled_from(["workers", "all"])
+    )
+    def rotate_during_boot(self, place: str, told: str) -> None:
+        with self.server.hold(place) as hold:
+            self.kill(0)
+            hold.reached()
+            self.server.logs.rotate(create=True)
+            self.server.signal(told)
+        self.server.wait_until_serving()
+        self.server.wait_until_reopened(self.server.reached_by(told))
+        self.untold.clear()
 
     # What administrators, and accidents, do
 

@@ -186,8 +186,9 @@ def _recorded(where: Where, patch: Patch) -> Tuple[bytes, record.Line]:
             raise _outside(where, f"an editable install, see {where.dist_info}/direct_url.json")
         if line is None:
             raise _broken(where, f"one line for {patch.target} in {path}", "none, or several, or one that is malformed")
-        if file.resolve() != where.environment.site_packages.resolve() / patch.target:
-            raise _outside(where, f"{file}, a link to {file.resolve()}")
+        real = os.path.realpath(file)  # Path.resolve() would raise RuntimeError for a loop
+        if real != os.path.join(os.path.realpath(where.environment.site_packages), patch.target):
+            raise _outside(where, f"{file}, a link to {real}")
         return file.read_bytes(), line
     except OSError as error:
         raise _broken(where, f"to read {path} and {file}", str(error)) from error

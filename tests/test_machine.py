@@ -238,7 +238,7 @@ def test_machine(request: pytest.FixtureRequest, tmp_path: Path) -> None:
     run_state_machine_as_test(
         Patched,
         settings=hypothesis.settings(
-            max_examples=100 if request.config.getoption("--full") else 8,
+            max_examples=150 if request.config.getoption("--full") else 12,
             stateful_step_count=20,
             deadline=None,
             database=None,

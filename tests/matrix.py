@@ -24,7 +24,7 @@ from environments import NotInstallable, Version
 from properties import run as properties
 from properties import target
 from usr1 import patches
-from usr1.patches import Patch
+from usr1.patches import Patch, PatchError
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / ".cache" / "matrix.json"
@@ -100,9 +100,11 @@ def run(case: Case) -> str:
         try:
             environment = environments.make(Path(directory) / "venv", case.python, *requirements)
             target.inspect(environment.path)
+            environments.patched(environment, "uvicorn", case.release)
         except (NotInstallable, target.Unusable) as error:
             return f"not installable: {str(error).splitlines()[-1]}"
-        environments.patched(environment, "uvicorn", case.release)
+        except PatchError as error:
+            return f"failed: {error}"
         status, output = properties.run(environment.path)
     failures = [line for line in output.splitlines() if line.startswith(("FAILED", "ERROR"))]
     return "passed" if status == 0 else f"failed: {failures or output[-500:]}"
@@ -135,7 +137,8 @@ def main(releases: List[str]) -> int:
     ]
     RESULTS.parent.mkdir(exist_ok=True)
     start = time.monotonic()
-    with ThreadPoolExecutor(2) as pool:
+    pool = ThreadPoolExecutor(2)
+    try:
         futures = {pool.submit(run, case): case for case in wanted if case not in known}
         for number, future in enumerate(as_completed(futures), len(known) + 1):
             case = futures[future]
@@ -143,6 +146,8 @@ def main(releases: List[str]) -> int:
             RESULTS.write_text(json.dumps(results, indent=1))
             minutes = (time.monotonic() - start) / 60
             print(f"{number}/{len(wanted)} {minutes:5.1f} min  {case}: {results[str(case)]['result']}", flush=True)
+    finally:
+        pool.shutdown(cancel_futures=True)  # After an interruption the two that run are still waited for
     text = table(results, wanted)
     print(text)
     if not releases:

@@ -1,9 +1,14 @@
 """Gunicorn's configuration: hooks that a test can hold, and notes of each worker's birth and end."""
 
 import atexit
+import ctypes
 import os
+import signal
 
 import checkpoints
+
+PR_SET_PDEATHSIG = 1
+ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # End with the test, even if that is killed
 
 arbiter = os.getpid()
 waitpid = os.waitpid

@@ -21,7 +21,7 @@ def run(venv: Path, *arguments: str, test: str = "") -> Tuple[int, str]:
     unwanted = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
     variables = {name: value for name, value in os.environ.items() if name not in unwanted}
     process = subprocess.Popen(
-        command, cwd=PROPERTIES, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, cwd=PROPERTIES.parents[1], env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     try:
         output, _ = process.communicate(timeout=PATIENCE)

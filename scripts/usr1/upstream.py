@@ -40,7 +40,6 @@ PROJECTS = {
 #: What the second commit adds to the code: the first one does without.
 CATCH_UP = (
     r"from gunicorn\.glogging import loggers\n",
-    r"(?<=import Any), TextIO",
     r"def reopen_if_rotated(?s:.*?)\n\n\n",
     r" {12}else:\n {16}self\._reopen_rotated_logs\(\)\n",
     r"    def _reopen_rotated_logs(?s:.*?)\n\n(?=    \w)",

@@ -255,7 +255,7 @@ DIFFERENCES = [
         "upstream has no annotations",
         UNTYPED,
         [
-            ("(stream: TextIO, path: str) -> None:", "(stream, path):"),
+            ("(fd: int, path: str) -> None:", "(fd, path):"),
             ("(self, config: Config, worker: UvicornWorker) -> None:", "(self, config, worker):"),
             ("_install_sigusr1_handler(self) -> None:", "_install_sigusr1_handler(self):"),
             ("(self, sig: int, frame: FrameType | None) -> None:", "(self, sig, frame):"),

@@ -53,6 +53,14 @@ def test_captured_output(servers: Servers, one_worker_class: str, boot: bool, ta
         server.wait_until_reopened(server.workers())
 
 
+def test_own_output(target: Target, one_worker_class: str, tmp_path: Path) -> None:
+    """With capture_output a file that the application has put in the place of sys.stdout is left alone."""
+    own = tmp_path / "own"
+    with Server(target.python, one_worker_class, 1, ["--capture-output"], {"OWN_OUTPUT": str(own)}) as server:
+        request = server.get("print")
+        assert f"printed {request}" in own.read_text()
+
+
 def test_preloaded(target: Target, one_worker_class: str) -> None:
     """With preload_app a boot reopens what was rotated meanwhile, and truncates no other log of mode "w"."""
     with Server(target.python, one_worker_class, 1, ["--preload"], {"APPLICATION_LOG_MODE": "w"}) as server:

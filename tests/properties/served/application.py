@@ -11,6 +11,7 @@ import ctypes
 import logging
 import os
 import subprocess
+import sys
 
 import checkpoints
 import finalization  # noqa: F401  only there to end with the interpreter
@@ -30,6 +31,8 @@ def record(message):
 
 
 atexit.register(checkpoints.pause, "atexit")
+if "OWN_OUTPUT" in os.environ:
+    sys.stdout = open(os.environ["OWN_OUTPUT"], "a", buffering=1)  # noqa: SIM115
 record("boot-load %d" % os.getpid())
 checkpoints.pause("load")
 

@@ -143,10 +143,11 @@ def compare(release: str, examples: int) -> None:
     @example(sequence=[("worker", S.SIGCHLD), ("worker", S.SIGQUIT), ("worker", S.SIGABRT)], end=S.SIGTERM)
     @given(sequence=st.lists(steps, max_size=3), end=ends)
     def check(sequence: List[Step], end: signal.Signals) -> None:
-        expected = observe(target, release, pristine, sequence, end)
-        assert observe(target, release, patched, sequence, end) == expected
+        outcome = observe(target, release, patched, sequence, end)
+        # Pristine has several outcomes itself: whether the arbiter reaps its last workers before it leaves is a race.
+        assert outcome in (observe(target, release, pristine, sequence, end) for _ in range(8))
         if returns_codes(release):
-            assert expected.answers == [b"[0, 3, -9]"] * (len(sequence) + 1)
+            assert outcome.answers == [b"[0, 3, -9]"] * (len(sequence) + 1)
 
     check()
 

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import List
 
 import pytest
 
@@ -12,4 +13,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="default",
         help="how many examples the signal properties draw (default: under a minute of them)",
     )
-    group.addoption("--full", action="store_true", help="run the long sweeps too: an hour instead of ten minutes")
+    group.addoption("--full", action="store_true", help="run the long sweeps too: hours instead of ten minutes")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item]) -> None:
+    long = [] if config.getoption("--full") else [item for item in items if item.get_closest_marker("full")]
+    config.hook.pytest_deselected(items=long)
+    items[:] = [item for item in items if item not in long]

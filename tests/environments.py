@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
 
+import pytest
 from packaging.version import Version as Release
 from usr1 import patches
 
@@ -135,6 +136,13 @@ def patched_copy(original: Environment, path: Path, distribution: str, release: 
 
 #: One release of each of the twelve combinations of file and hook: the newest that the patch names.
 COMBINATIONS = tuple(patch.releases[-1] for patch in patches.catalogue("uvicorn"))
+
+
+def combinations(*by_default: str) -> list:
+    """As parameters of a test: these by default, all of them with --full."""
+    full = {release: [pytest.mark.full] for release in COMBINATIONS if release not in by_default}
+    return [pytest.param(release, marks=full.get(release, [])) for release in COMBINATIONS]
+
 
 #: From which release on which Python is the oldest that uvicorn runs on (Requires-Python of the wheels).
 OLDEST_PYTHON = (

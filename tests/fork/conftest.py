@@ -1,4 +1,3 @@
-import os
 import shutil
 import socket
 import subprocess
@@ -41,9 +40,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(autouse=True)
-def uv_on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And no version chosen: the environment of whoever runs the tests does not matter."""
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+def nothing_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment of whoever runs the tests does not matter."""
     # What runs in processes of its own here is pip, mostly, and there is no need to see its coverage
     for name in ("COVERAGE_PROCESS_CONFIG", "SOURCE_DATE_EPOCH", *map(fork.variable, patches.DISTRIBUTIONS)):
         monkeypatch.delenv(name, raising=False)
@@ -97,4 +95,4 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> str:
     git = ["git", "-C", str(directory), "-c", "user.name=tests", "-c", "user.email=tests"]
     for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "as it is now"]):
         subprocess.run([*git, *command], check=True)
-    return f"git+file://{directory}"
+    return f"git+file://localhost{directory}"  # pip before 24.1 asks for a host

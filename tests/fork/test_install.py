@@ -179,10 +179,8 @@ def test_uv_does_not_keep_an_older_wheel(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("source", ["directory", "index"])
-def test_the_signal_properties_hold(source: str, index: str, tmp_path: Path, pytestconfig: pytest.Config) -> None:
+def test_the_signal_properties_hold(source: str, index: str, tmp_path: Path) -> None:
     """In an environment of the fork and gunicorn, and nothing else."""
-    if source == "index" and not pytestconfig.getoption("--full"):
-        pytest.skip("only with --full")
     environment = make(tmp_path)
     if source == "directory":
         run(*installer("pip", environment), VENDOR / "uvicorn", "gunicorn")

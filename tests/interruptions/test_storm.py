@@ -1,7 +1,9 @@
 """SIGUSR1 at every bytecode boundary of a worker's life, in one run."""
 
+import itertools
 import signal
 from pathlib import Path
+from typing import Iterator
 
 import environments
 import pytest
@@ -18,14 +20,15 @@ def storm(home: Path, target: Environment, loop: str) -> Outcome:
         return run.stop()
 
 
-@pytest.mark.parametrize("loop", WORKERS)
-@pytest.mark.parametrize("release", environments.COMBINATIONS)
-def test_a_patched_worker_withstands_a_signal_at_every_boundary(
-    release: str, loop: str, tmp_path: Path, pytestconfig: pytest.Config
-) -> None:
-    turn = (environments.COMBINATIONS.index(release) + list(WORKERS).index(loop)) % 2
-    if turn and release != environments.COMBINATIONS[-1] and not pytestconfig.getoption("--full"):
-        pytest.skip("only with --full: one loop for each release, both for the newest")
+def cases() -> Iterator:
+    """By default one loop for each release, by turns, and both for the newest."""
+    for (n, release), (m, loop) in itertools.product(enumerate(environments.COMBINATIONS), enumerate(WORKERS)):
+        by_default = (n + m) % 2 == 0 or release == environments.COMBINATIONS[-1]
+        yield pytest.param(release, loop, marks=[] if by_default else [pytest.mark.full])
+
+
+@pytest.mark.parametrize(("release", "loop"), cases())
+def test_a_patched_worker_withstands_a_signal_at_every_boundary(release: str, loop: str, tmp_path: Path) -> None:
     outcome = storm(tmp_path, environment(release), loop)
     assert outcome.complaints() == []
     assert outcome.statuses == [0, 15 if release >= "0.29" else 0]

@@ -56,15 +56,6 @@ TEMPTATIONS: Dict[str, Tuple[str, str, str]] = {
     "reopening everything at boot": ("self._reopen_rotated_logs()", "self.log.reopen_files()", "test_preloaded"),
 }
 
-NEWEST = environments.COMBINATIONS[-1]
-
-
-@pytest.fixture(params=environments.COMBINATIONS)
-def release(request: pytest.FixtureRequest) -> str:
-    if request.param != NEWEST and not request.config.getoption("--full"):
-        pytest.skip("only with --full")
-    return request.param
-
 
 class Laboratory:
     """An environment for a patch's mutants, which ends as the patch would have it."""
@@ -102,6 +93,11 @@ class Laboratory:
         new = self.file.with_suffix(".new")
         new.write_text(source)
         new.replace(self.file)
+
+
+@pytest.fixture(params=environments.combinations(environments.COMBINATIONS[-1]))
+def release(request: pytest.FixtureRequest) -> str:
+    return request.param
 
 
 @pytest.fixture

@@ -178,12 +178,9 @@ def test_upstreams_own_tests_pass(
     assert outcomes["passed"] >= 1
 
 
+@pytest.mark.full
 @every_project
-def test_tests_of_the_first_commit_pass_at_it(
-    distribution: str, tree: Path, environment: Environment, request: pytest.FixtureRequest
-) -> None:
-    if not request.config.getoption("--full"):
-        pytest.skip("with --full")
+def test_tests_of_the_first_commit_pass_at_it(distribution: str, tree: Path, environment: Environment) -> None:
     git(tree, "checkout", "--quiet", "main~2")
     names = re.findall(r"(?m)^def (test_usr1_\w+)", (tree / "tests" / "test_workers.py").read_text())
     assert run_tests(environment, tree, *select(names)) == {"passed": 3}

@@ -113,7 +113,8 @@ def packages(release: str, gunicorn: str = "gunicorn", standard: bool = True) ->
     """
     # Before 0.15.0 workers expect a current event loop, which newer policies of uvloop do not make.
     uvloop = "uvloop<0.22" if Release(release) < Release("0.15.0") else "uvloop"
-    return (f"uvicorn=={release}", gunicorn, *((uvloop, "httptools", "websockets") if standard else ()))
+    setuptools = ("setuptools<81",) if gunicorn.startswith("gunicorn==20.") else ()  # It imports pkg_resources
+    return (f"uvicorn=={release}", gunicorn, *setuptools, *((uvloop, "httptools", "websockets") if standard else ()))
 
 
 def patched(environment: Environment, distribution: str, release: str) -> None:
@@ -158,3 +159,53 @@ def pythons_for(release: str) -> List[Version]:
     """The Pythons at hand that a uvicorn release runs on, oldest first."""
     oldest = [python for first, python in OLDEST_PYTHON if Release(first) <= Release(release)][-1]
     return [python for python in pythons() if python >= oldest]
+
+
+class Needs(NamedTuple):
+    """What a release asks for: the oldest Python and gunicorn, and the oldest and the newest uvicorn."""
+
+    python: Version
+    gunicorn: str
+    uvicorns: Tuple[str, str]
+
+
+#: Where the worker classes of a distribution are.
+MODULES = {"uvicorn": "uvicorn.workers", "uvicorn-worker": "uvicorn_worker"}
+
+#: Before 0.4.0 it calls a method of Config that is gone from uvicorn 0.36.0 on, though it does not say so.
+UVICORN_WORKER = {
+    "0.2.0": Needs((3, 8), "20.1.0", ("0.14.0", "0.35.0")),
+    "0.3.0": Needs((3, 9), "20.1.0", ("0.15.0", "0.35.0")),
+    "0.4.0": Needs((3, 9), "21.0.0", ("0.36.0", COMBINATIONS[-1])),
+}
+
+
+class Workers(NamedTuple):
+    """A release of a distribution that has worker classes, and the release of uvicorn that they run."""
+
+    distribution: str
+    release: str
+    uvicorn: str
+
+    def __str__(self) -> str:
+        alone = f"{self.distribution} {self.release}"
+        return alone if self.distribution == "uvicorn" else f"{alone} with uvicorn {self.uvicorn}"
+
+    @property
+    def needs(self) -> Needs:
+        if self.distribution == "uvicorn":
+            return Needs((3, 6), "20.0.4", (self.release, self.release))
+        return UVICORN_WORKER[self.release]
+
+    def pythons(self) -> List[Version]:
+        """Those at hand that they run on, oldest first."""
+        return [python for python in pythons_for(self.uvicorn) if python >= self.needs.python]
+
+    def packages(self, gunicorn: str = "gunicorn", standard: bool = True) -> Tuple[str, ...]:
+        return (f"{self.distribution}=={self.release}", *packages(self.uvicorn, gunicorn, standard))
+
+
+def workers(distribution: str, release: str) -> List[Workers]:
+    """A release with the oldest and the newest uvicorn that it runs with."""
+    one = Workers(distribution, release, release)
+    return [one._replace(uvicorn=uvicorn) for uvicorn in dict.fromkeys(one.needs.uvicorns)]

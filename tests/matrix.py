@@ -1,6 +1,7 @@
 """
-The matrix: the quick properties on every patched release of uvicorn, on the oldest and the newest
-Python at hand that it runs on, with old and new versions of gunicorn.
+The matrix: the quick properties on every patched release, on the oldest and the newest Python at
+hand that it runs on, with old and new versions of gunicorn; uvicorn-worker with the oldest and the
+newest uvicorn that it runs with.
 
 matrix.py [RELEASE ...]: all releases unless some are named. Two cases run at a time. Results are kept in
 .cache/matrix.json, so an interrupted run goes on where it was; docs/matrix.md gets the table.
@@ -20,7 +21,8 @@ from pathlib import Path
 from typing import Dict, List, NamedTuple
 
 import environments
-from environments import NotInstallable, Version
+from environments import MODULES, NotInstallable, Version, Workers
+from packaging.version import Version as Release
 from properties import run as properties
 from properties import target
 from usr1 import patches
@@ -43,12 +45,12 @@ GUNICORNS: Dict[str, Version] = {
 
 
 class Case(NamedTuple):
-    release: str
+    workers: Workers
     python: Version
     gunicorn: str
 
     def __str__(self) -> str:
-        return f"uvicorn {self.release}, Python {self.python[0]}.{self.python[1]}, gunicorn {self.gunicorn}"
+        return f"{self.workers}, Python {self.python[0]}.{self.python[1]}, gunicorn {self.gunicorn}"
 
 
 class Pairing:
@@ -58,35 +60,41 @@ class Pairing:
         self.met: Counter = Counter()
         self.cases: List[Case] = []
 
-    def add(self, patch: Patch, release: str, python: Version) -> None:
-        able = [gunicorn for gunicorn, oldest in GUNICORNS.items() if python >= oldest]
-        chosen = min(able, key=lambda gunicorn: self.met[patch.path, gunicorn] + self.met[python, gunicorn])
-        self.met.update([(patch.path, chosen), (python, chosen)])
-        self.cases.append(Case(release, python, chosen))
+    def add(self, patch: Patch, workers: Workers, python: Version) -> None:
+        able = [gunicorn for gunicorn in GUNICORNS if runs(gunicorn, workers, python)]
+        self._meet(patch, workers, python, min(able, key=lambda one: self.met[patch.path, one] + self.met[python, one]))
 
-    def complete(self, patch: Patch) -> None:
+    def complete(self, patch: Patch, workers: Workers) -> None:
         """Let the newest release of a patch meet the gunicorns that none has met."""
-        for gunicorn, oldest in GUNICORNS.items():
-            pythons = [python for python in environments.pythons_for(patch.releases[-1]) if python >= oldest]
+        for gunicorn in GUNICORNS:
+            pythons = [python for python in workers.pythons() if runs(gunicorn, workers, python)]
             if pythons and not self.met[patch.path, gunicorn]:
-                self.met.update([(patch.path, gunicorn), (pythons[-1], gunicorn)])
-                self.cases.append(Case(patch.releases[-1], pythons[-1], gunicorn))
+                self._meet(patch, workers, pythons[-1], gunicorn)
+
+    def _meet(self, patch: Patch, workers: Workers, python: Version, gunicorn: str) -> None:
+        self.met.update([(patch.path, gunicorn), (python, gunicorn)])
+        self.cases.append(Case(workers, python, gunicorn))
+
+
+def runs(gunicorn: str, workers: Workers, python: Version) -> bool:
+    return python >= GUNICORNS[gunicorn] and Release(gunicorn) >= Release(workers.needs.gunicorn)
 
 
 def cases() -> List[Case]:
     pairing = Pairing()
-    for patch in patches.catalogue("uvicorn"):
-        for release in patch.releases:
-            pythons = environments.pythons_for(release)
-            for python in sorted({*pythons[:1], *pythons[-1:]}):
-                pairing.add(patch, release, python)
-        pairing.complete(patch)
+    for distribution in patches.DISTRIBUTIONS:
+        for patch in patches.catalogue(distribution):
+            every = [one for release in patch.releases for one in environments.workers(distribution, release)]
+            for workers in every:
+                for python in sorted({*workers.pythons()[:1], *workers.pythons()[-1:]}):
+                    pairing.add(patch, workers, python)
+            pairing.complete(patch, every[-1])
     return pairing.cases
 
 
-def fingerprint(release: str) -> str:
+def fingerprint(workers: Workers) -> str:
     """Of all that a result depends on: the patch and the properties."""
-    patch = patches.find("uvicorn", release)
+    patch = patches.find(workers.distribution, workers.release)
     assert patch is not None
     files = [patch.path, *sorted(properties.PROPERTIES.rglob("*.py"))]
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
@@ -94,18 +102,17 @@ def fingerprint(release: str) -> str:
 
 def run(case: Case) -> str:
     """passed, failed: …, or not installable: …"""
-    setuptools = ["setuptools<81"] if case.gunicorn.startswith("20.") else []  # They import pkg_resources
-    requirements = [*environments.packages(case.release, f"gunicorn=={case.gunicorn}"), *setuptools]
+    requirements = case.workers.packages(f"gunicorn=={case.gunicorn}")
     with tempfile.TemporaryDirectory(prefix="usr1-matrix-") as directory:
         try:
             environment = environments.make(Path(directory) / "venv", case.python, *requirements)
             target.inspect(environment.path)
-            environments.patched(environment, "uvicorn", case.release)
+            environments.patched(environment, case.workers.distribution, case.workers.release)
         except (NotInstallable, target.Unusable) as error:
             return f"not installable: {str(error).splitlines()[-1]}"
         except PatchError as error:
             return f"failed: {error}"
-        status, output = properties.run(environment.path)
+        status, output = properties.run(environment.path, "-k", MODULES[case.workers.distribution])
     failures = [line for line in output.splitlines() if line.startswith(("FAILED", "ERROR"))]
     return "passed" if status == 0 else f"failed: {failures or output[-500:]}"
 
@@ -114,25 +121,25 @@ def table(results: Dict[str, Dict[str, str]], wanted: List[Case]) -> str:
     lines = [
         "# The matrix",
         "",
-        f"The signal properties on patched uvicorn, {datetime.date.today()}, on Linux {os.uname().release}.",
+        f"The signal properties on the patched releases, {datetime.date.today()}, on Linux {os.uname().release}.",
         "`scripts/test.sh --full` makes this table.",
         "",
-        "| uvicorn | Python | gunicorn | result |",
+        "| workers | Python | gunicorn | result |",
         "|---|---|---|---|",
     ]
     for case in wanted:
         python = ".".join(map(str, case.python))
-        lines.append(f"| {case.release} | {python} | {case.gunicorn} | {results[str(case)]['result']} |")
+        lines.append(f"| {case.workers} | {python} | {case.gunicorn} | {results[str(case)]['result']} |")
     return "\n".join(lines) + "\n"
 
 
 def main(releases: List[str]) -> int:
-    wanted = [case for case in cases() if not releases or case.release in releases]
+    wanted = [case for case in cases() if not releases or case.workers.release in releases]
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     known = [
         case
         for case in wanted
-        if results.get(str(case), {}).get("fingerprint") == fingerprint(case.release)
+        if results.get(str(case), {}).get("fingerprint") == fingerprint(case.workers)
         and not results[str(case)]["result"].startswith("failed")
     ]
     RESULTS.parent.mkdir(exist_ok=True)
@@ -142,7 +149,7 @@ def main(releases: List[str]) -> int:
         futures = {pool.submit(run, case): case for case in wanted if case not in known}
         for number, future in enumerate(as_completed(futures), len(known) + 1):
             case = futures[future]
-            results[str(case)] = {"result": future.result(), "fingerprint": fingerprint(case.release)}
+            results[str(case)] = {"result": future.result(), "fingerprint": fingerprint(case.workers)}
             RESULTS.write_text(json.dumps(results, indent=1))
             minutes = (time.monotonic() - start) / 60
             print(f"{number}/{len(wanted)} {minutes:5.1f} min  {case}: {results[str(case)]['result']}", flush=True)

@@ -51,6 +51,15 @@ steps = st.one_of(
 schedules: st.SearchStrategy[List[Step]] = st.lists(steps, min_size=4, max_size=16)
 
 
+def play(schedule: List[Step], server: Server, clients: int, kinds: List[str]) -> Load:
+    """What clients asked meanwhile; each of them was answered after the last step, too."""
+    with Load(server.socket, clients, kinds) as load:
+        for step in schedule:
+            step.run(server, load)
+        load.wait_for_answers(clients)
+    return load
+
+
 def storm(server: Server, load: Load, rotations: int, gap: float = 0.002) -> None:
     """Rotations in quick succession, so that signals come in the middle of whatever the workers do."""
     for _ in range(rotations):

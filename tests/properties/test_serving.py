@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from properties.clients import Client, Load, new_request
 from properties.conftest import Servers
 from properties.logs import NAMES
-from properties.schedules import Step, bursts, kinds, schedules, storm, targets
+from properties.schedules import Step, bursts, kinds, play, schedules, storm, targets
 
 loads = st.integers(1, 4)
 
@@ -22,10 +22,7 @@ def test_survival(servers: Servers, worker_class: str, schedule: List[Step], cli
     """No worker dies of SIGUSR1, and no request is broken by it."""
     with servers.use(worker_class) as server:
         before = server.workers()
-        with Load(server.socket, clients, kinds) as load:
-            for step in schedule:
-                step.run(server, load)
-            load.wait_for_answers(clients)
+        load = play(schedule, server, clients, kinds)
         assert not server.exits(), f"SIGUSR1 was fatal: {server.deaths()}"
         assert server.workers() == before
         assert not load.broken
@@ -37,10 +34,7 @@ def test_exactly_once(
 ) -> None:
     """Every answered request has its line exactly once over all files of the access, error and application logs."""
     with servers.use(worker_class) as server:
-        with Load(server.socket, clients, kinds) as load:
-            for step in schedule:
-                step.run(server, load)
-            load.wait_for_answers(clients)
+        load = play(schedule, server, clients, kinds)
         assert not server.logs.not_exactly_once(load.requests)
 
 
@@ -110,9 +104,8 @@ def test_silence(servers: Servers, worker_class: str, schedule: List[Step], clie
     """No signal leaves anything like a traceback in the error log or on stderr."""
     with servers.use(worker_class) as server:
         before = server.stderr()
+        play(schedule, server, clients, kinds)
         with Load(server.socket, clients, kinds) as load:
-            for step in schedule:
-                step.run(server, load)
             storm(server, load, rotations=20)
         assert server.stderr() == before
         assert not re.search(

@@ -111,10 +111,16 @@ def packages(release: str, gunicorn: str = "gunicorn", standard: bool = True) ->
     standard adds the loop and the parser of uvicorn[standard] without the rest of it
     (reloader, .env and YAML readers), which no worker uses.
     """
-    # Before 0.15.0 workers expect a current event loop, which newer policies of uvloop do not make.
-    uvloop = "uvloop<0.22" if Release(release) < Release("0.15.0") else "uvloop"
-    setuptools = ("setuptools<81",) if gunicorn.startswith("gunicorn==20.") else ()  # It imports pkg_resources
-    return (f"uvicorn=={release}", gunicorn, *setuptools, *((uvloop, "httptools", "websockets") if standard else ()))
+    packages = [f"uvicorn=={release}", gunicorn]
+    if gunicorn.startswith("gunicorn==20."):
+        packages.append("setuptools<81")  # It imports pkg_resources
+    if release == "0.23.0":
+        packages.append("typing-extensions")  # Imported before Python 3.11, and not asked for
+    if standard:
+        # Before 0.15.0 workers expect a current event loop, which newer policies of uvloop do not make.
+        uvloop = "uvloop<0.22" if Release(release) < Release("0.15.0") else "uvloop"
+        packages += [uvloop, "httptools", "websockets"]
+    return tuple(packages)
 
 
 def patched(environment: Environment, distribution: str, release: str) -> None:
@@ -145,10 +151,11 @@ def combinations(*by_default: str) -> list:
     return [pytest.param(release, marks=full.get(release, [])) for release in COMBINATIONS]
 
 
-#: From which release on which Python is the oldest that uvicorn runs on (Requires-Python of the wheels).
+#: From which release on which Python is the oldest that uvicorn runs on: Requires-Python of the wheels,
+#: but for 0.17.0, which does not say so and was withdrawn for it.
 OLDEST_PYTHON = (
     ("0.13.0", (3, 6)),
-    ("0.17.0.post1", (3, 7)),
+    ("0.17.0", (3, 7)),
     ("0.23.0", (3, 8)),
     ("0.34.0", (3, 9)),
     ("0.40.0", (3, 10)),

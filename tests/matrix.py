@@ -21,10 +21,11 @@ from pathlib import Path
 from typing import Dict, List, NamedTuple
 
 import environments
-from environments import MODULES, NotInstallable, Version, Workers
+from environments import MODULES, Environment, NotInstallable, Version, Workers
 from packaging.version import Version as Release
 from properties import run as properties
 from properties import target
+from properties.server import Server
 from usr1 import patches
 from usr1.patches import Patch, PatchError
 
@@ -100,12 +101,28 @@ def fingerprint(workers: Workers) -> str:
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
+def make(case: Case, path: Path) -> Environment:
+    return environments.make(path, case.python, *case.workers.packages(f"gunicorn=={case.gunicorn}"))
+
+
+def broken_as_published(pristine: Environment) -> int:
+    """How many requests are not answered, of a hundred to each worker class, while nobody sends a signal."""
+    broken = 0
+    for worker_class in target.inspect(pristine.path).worker_classes:
+        with Server(pristine.python, worker_class) as server:
+            for _ in range(100):
+                try:
+                    server.get()
+                except OSError:
+                    broken += 1
+    return broken
+
+
 def run(case: Case) -> str:
-    """passed, failed: …, or not installable: …"""
-    requirements = case.workers.packages(f"gunicorn=={case.gunicorn}")
+    """passed, failed: …, not installable: …, or broken as published: …"""
     with tempfile.TemporaryDirectory(prefix="usr1-matrix-") as directory:
         try:
-            environment = environments.make(Path(directory) / "venv", case.python, *requirements)
+            environment = make(case, Path(directory) / "venv")
             target.inspect(environment.path)
             environments.patched(environment, case.workers.distribution, case.workers.release)
         except (NotInstallable, target.Unusable) as error:
@@ -113,6 +130,9 @@ def run(case: Case) -> str:
         except PatchError as error:
             return f"failed: {error}"
         status, output = properties.run(environment.path, "-k", MODULES[case.workers.distribution])
+        broken = status and broken_as_published(make(case, Path(directory) / "pristine"))
+    if broken:
+        return f"broken as published: {broken} requests without any signal"
     failures = [line for line in output.splitlines() if line.startswith(("FAILED", "ERROR"))]
     return "passed" if status == 0 else f"failed: {failures or output[-500:]}"
 

@@ -63,9 +63,9 @@ def apply(target: Environment, tests: bool) -> int:
     with change.alone(target, say):
         found = _known(target)
         say(f"{target.path}: Python {target.version}, gunicorn {_gunicorn(target)}")
-        changed = change.make(target, [(one, change.patched(one)) for one in found])
-        for one in installed.find(target):
-            say(f"  {_line(one)}{'' if changed else ', as before'}")
+        change.make(target, [(one, change.patched(one)) for one in found])
+        for before, one in zip(found, installed.find(target)):
+            say(f"  {_line(one)}{', as before' if before.finished and before.content == one.content else ''}")
         if tests and not _hold(target, found):
             return FAILED
     say(f"undo:    scripts/apply.sh --revert {shlex.quote(str(target.path))}")
@@ -98,9 +98,10 @@ def revert(target: Environment) -> int:
                 f"{fork.release} in {target.site_packages}",
                 target.reinstall(f"{fork.distribution}=={fork.release.split('+')[0]}"),
             )
-        changed = change.make(target, [(one, change.pristine(one)) for one in found])
+        change.make(target, [(one, change.pristine(one)) for one in found])
     for one in found:
-        say(f"{target.path}: {one.distribution} {one.release} {'put back as' if changed else 'is as'} it was published")
+        done = "is" if one.finished and one.state is State.PRISTINE else "put back"
+        say(f"{target.path}: {one.distribution} {one.release} {done} as it was published")
     say(f"restart: {_restart(target, found)}")
     return DONE
 

@@ -77,9 +77,9 @@ def patched(installed: Installed) -> bytes:
     return installed.patch.apply(pristine(installed))
 
 
-def make(environment: Environment, wanted: Wanted) -> bool:
+def make(environment: Environment, wanted: Wanted) -> None:
     """
-    Give the files of distributions new contents, all or none. False if there was nothing to do.
+    Give the files of distributions new contents, all or none.
 
     Raises Refusal if something is in the way and nothing was changed, HalfDone if something was and stays so.
     """
@@ -94,7 +94,6 @@ def make(environment: Environment, wanted: Wanted) -> bool:
         if isinstance(error, OSError):
             raise _obstructed(environment, error) from error
         raise
-    return bool(todo)
 
 
 def _stage(environment: Environment, installed: Installed, content: bytes, staged: Staged) -> None:

@@ -90,7 +90,12 @@ def create(path: Path, requirements: List[str]) -> None:
     try:
         path.mkdir()  # Not if another run has just made it
     except OSError as error:
-        raise refusal(f"cannot create {path}", "to make that directory", str(error), "name another") from error
+        raise refusal(
+            f"cannot create {path}",
+            "to make that directory",
+            str(error),
+            "make its parent directory first, or name another",
+        ) from error
     try:
         for command in commands:
             _run(command, path, requirements)

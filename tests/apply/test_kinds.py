@@ -1,6 +1,7 @@
 """Environments of every kind, as other people have them."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -38,6 +39,24 @@ def test_both_distributions(tmp_path: Path) -> None:
     both = trees.light(tmp_path / "venv", trees.source(trees.NEWEST, "uvicorn-worker"), bytecode=True)
     assert set(states(both)) == {"uvicorn", "uvicorn-worker"}
     check_both_ways(both.path, both)
+
+
+def test_of_two_each_is_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = trees.source(trees.NEWEST, "uvicorn-worker")
+    both = trees.light(tmp_path / "venv", source)
+
+    def said(option: str) -> str:
+        """What it says when uvicorn alone has been installed again since it was applied to both."""
+        apply.main(["--no-tests", str(both.path)])
+        for name in ("uvicorn", f"uvicorn-{trees.NEWEST}.dist-info"):
+            shutil.rmtree(both.site_packages / name)
+            shutil.copytree(source.site_packages / name, both.site_packages / name)
+        capsys.readouterr()
+        assert apply.main([option, str(both.path)]) == 0
+        return capsys.readouterr().out
+
+    assert re.findall(r"(\S+) \S+: patched .*, as before", said("--no-tests")) == ["uvicorn-worker"]
+    assert re.findall(r"(\S+) \S+ is as it was published", said("--revert")) == ["uvicorn"]
 
 
 def test_one_that_cannot_be_patched_keeps_the_other_from_being_patched(tmp_path: Path) -> None:

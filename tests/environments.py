@@ -144,13 +144,6 @@ def patched_copy(original: Environment, path: Path, distribution: str, release: 
 #: One release of each of the twelve combinations of file and hook: the newest that the patch names.
 COMBINATIONS = tuple(patch.releases[-1] for patch in patches.catalogue("uvicorn"))
 
-
-def combinations(*by_default: str) -> list:
-    """As parameters of a test: these by default, all of them with --full."""
-    full = {release: [pytest.mark.full] for release in COMBINATIONS if release not in by_default}
-    return [pytest.param(release, marks=full.get(release, [])) for release in COMBINATIONS]
-
-
 #: From which release on which Python is the oldest that uvicorn runs on: Requires-Python of the wheels,
 #: but for 0.17.0, which does not say so and was withdrawn for it.
 OLDEST_PYTHON = (
@@ -216,3 +209,24 @@ def workers(distribution: str, release: str) -> List[Workers]:
     """A release with the oldest and the newest uvicorn that it runs with."""
     one = Workers(distribution, release, release)
     return [one._replace(uvicorn=uvicorn) for uvicorn in dict.fromkeys(one.needs.uvicorns)]
+
+
+def uvicorn(release: str) -> Workers:
+    return Workers("uvicorn", release, release)
+
+
+#: For each patch the newest release that it names, and the oldest and the newest uvicorn that this runs with.
+VARIANTS = tuple(
+    one
+    for distribution in patches.DISTRIBUTIONS
+    for patch in patches.catalogue(distribution)
+    for one in workers(distribution, patch.releases[-1])
+)
+
+
+def variants(*by_default: str) -> list:
+    """As parameters of a test: these by default, all of them with --full."""
+    assert set(by_default) <= set(map(str, VARIANTS))
+    return [
+        pytest.param(one, id=str(one), marks=[] if str(one) in by_default else [pytest.mark.full]) for one in VARIANTS
+    ]

@@ -7,7 +7,7 @@ from typing import Dict, List, NamedTuple, Tuple
 
 import environments
 import pytest
-from environments import Environment
+from environments import Environment, Workers
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from interruptions.run import environment
@@ -135,16 +135,16 @@ def _normal(text: str) -> str:
     return re.sub(r"usr1-\w+|\d+", "N", text)
 
 
-def sources(target: Environment, release: str) -> Tuple[str, str]:
-    patch = patches.find("uvicorn", release)
+def sources(target: Environment, workers: Workers) -> Tuple[str, str]:
+    patch = patches.find(workers.distribution, workers.release)
     assert patch is not None
     [file] = target.path.glob(f"lib/python3.*/site-packages/{patch.target}")
     return file.read_text(), patch.apply(file.read_bytes()).decode()
 
 
-def compare(release: str, examples: int) -> None:
-    target = environment(release, patched=False)
-    pristine, patched = sources(target, release)
+def compare(workers: Workers, examples: int) -> None:
+    target, release = environment(workers, patched=False), workers.uvicorn
+    pristine, patched = sources(target, workers)
 
     @settings(
         max_examples=examples,
@@ -165,6 +165,6 @@ def compare(release: str, examples: int) -> None:
     check()
 
 
-@pytest.mark.parametrize("release", environments.combinations("0.13.2", "0.18.3", environments.COMBINATIONS[-1]))
-def test_other_signals_do_what_they_did(release: str, pytestconfig: pytest.Config) -> None:
-    compare(release, 20 if pytestconfig.getoption("--full") else 3)
+@pytest.mark.parametrize("workers", environments.variants("uvicorn 0.13.2", "uvicorn 0.18.3", "uvicorn 0.54.0"))
+def test_other_signals_do_what_they_did(workers: Workers, pytestconfig: pytest.Config) -> None:
+    compare(workers, 20 if pytestconfig.getoption("--full") else 3)

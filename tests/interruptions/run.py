@@ -20,11 +20,11 @@ from typing import Any, Callable, Counter, Dict, List, NamedTuple, Sequence, Tup
 
 import environments
 import pytest
-from environments import Environment
+from environments import Environment, Workers
 
 TARGET = Path(__file__).with_name("target")
 DEADLINE = 150.0  # seconds, for anything that is waited for: a storm on a busy machine
-WORKERS = {"asyncio": "uvicorn.workers.UvicornH11Worker", "uvloop": "uvicorn.workers.UvicornWorker"}
+WORKERS = {"asyncio": "worker.UvicornH11Worker", "uvloop": "worker.UvicornWorker"}
 
 PHASES = "boot loading serving closing"  # of a worker's life
 
@@ -33,6 +33,7 @@ SCOPE = (
     r"/(asyncio|concurrent|gunicorn|logging)/"
     r"|/(application|contextlib|selectors|signal|threading|weakref)[.]py:"
     r"|/uvicorn/(_compat|main|server|workers)[.]py:"
+    r"|/uvicorn_worker/_workers[.]py:"
     r"|genericpath|posixpath"
 )
 
@@ -44,12 +45,12 @@ WAKEUP = re.compile(
 
 
 @functools.lru_cache(maxsize=None)
-def environment(release: str, patched: bool = True) -> Environment:
-    """One for a uvicorn release on a Python of its time, or the nearest at hand that it installs on."""
-    minor = int(release.split(".")[1])
+def environment(workers: Workers, patched: bool = True) -> Environment:
+    """One for a release on a Python of its uvicorn's time, or the nearest at hand that it installs on."""
+    minor = int(workers.uvicorn.split(".")[1])
     era = 8 if minor < 20 else 11 if minor < 33 else 13
     # Up to 0.16.0 uvicorn takes it that get_event_loop() makes a loop, and newer uvloops do not.
-    requirements = (*environments.packages(release), *(["uvloop<0.18"] if minor < 17 else []))
+    requirements = (*workers.packages(), *(["uvloop<0.18"] if minor < 17 else []))
     for python in sorted(environments.pythons(), key=lambda version: abs(version[1] - era)):
         if python < (3, 7):
             continue  # No opcode events
@@ -57,15 +58,15 @@ def environment(release: str, patched: bool = True) -> Environment:
             pristine = environments.cached(python, *requirements)
         except environments.NotInstallable:
             continue
-        return _patched(python, release, requirements) if patched else pristine
-    pytest.skip(f"uvicorn {release} installs on no Python at hand")
+        return _patched(python, workers, requirements) if patched else pristine
+    pytest.skip(f"{workers} installs on no Python at hand")
 
 
-def _patched(python: environments.Version, release: str, requirements: Tuple[str, ...]) -> Environment:
+def _patched(python: environments.Version, workers: Workers, requirements: Tuple[str, ...]) -> Environment:
     home = tempfile.mkdtemp(prefix="patched-")
     atexit.register(shutil.rmtree, home)
     made = environments.make(Path(home) / "venv", python, *requirements)
-    environments.patched(made, "uvicorn", release)
+    environments.patched(made, workers.distribution, workers.release)
     return made
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import environments
 import pytest
 
 from interruptions.run import WORKERS, Run, environment
@@ -18,7 +19,7 @@ def test_a_signal_at_any_boundary_is_honoured(loop: str, tmp_path: Path, pytestc
     Only with --full to the end; otherwise a few workers show that it goes.
     """
     lives = 20_000 if pytestconfig.getoption("--full") else LIVES
-    with Run(tmp_path, environment("0.54.0"), loop, "one", REQUESTS) as run:
+    with Run(tmp_path, environment(environments.uvicorn("0.54.0")), loop, "one", REQUESTS) as run:
         for _ in range(lives):
             before = run.fired()
             run.life()

@@ -7,7 +7,8 @@ from typing import Iterator
 
 import environments
 import pytest
-from environments import Environment
+from environments import Environment, Workers
+from packaging.version import Version
 
 from interruptions.run import WORKERS, Outcome, Run, environment
 
@@ -21,22 +22,22 @@ def storm(home: Path, target: Environment, loop: str) -> Outcome:
 
 
 def cases() -> Iterator:
-    """By default one loop for each release, by turns, and both for the newest."""
-    for (n, release), (m, loop) in itertools.product(enumerate(environments.COMBINATIONS), enumerate(WORKERS)):
-        by_default = (n + m) % 2 == 0 or release == environments.COMBINATIONS[-1]
-        yield pytest.param(release, loop, marks=[] if by_default else [pytest.mark.full])
+    """By default one loop for each variant, by turns, and both for the newest uvicorn."""
+    for (n, workers), (m, loop) in itertools.product(enumerate(environments.VARIANTS), enumerate(WORKERS)):
+        by_default = (n + m) % 2 == 0 or workers.release == environments.COMBINATIONS[-1]
+        yield pytest.param(workers, loop, id=f"{workers}-{loop}", marks=[] if by_default else [pytest.mark.full])
 
 
-@pytest.mark.parametrize(("release", "loop"), cases())
-def test_a_patched_worker_withstands_a_signal_at_every_boundary(release: str, loop: str, tmp_path: Path) -> None:
-    outcome = storm(tmp_path, environment(release), loop)
+@pytest.mark.parametrize(("workers", "loop"), cases())
+def test_a_patched_worker_withstands_a_signal_at_every_boundary(workers: Workers, loop: str, tmp_path: Path) -> None:
+    outcome = storm(tmp_path, environment(workers), loop)
     assert outcome.complaints() == []
-    assert outcome.statuses == [0, 15 if release >= "0.29" else 0]
+    assert outcome.statuses == [0, 15 if Version(workers.uvicorn) >= Version("0.29.0") else 0]
     assert {line.split()[0] for line in outcome.boundaries} == {"boot", "loading", "serving", "closing"}
 
 
 def test_single_shots_find_the_reentrant_write_of_pristine_0_54_0(tmp_path: Path) -> None:
-    target = environment("0.54.0", patched=False)
+    target = environment(environments.uvicorn("0.54.0"), patched=False)
     with Run(tmp_path, target, "asyncio", "one", 700, phases="serving", scope="/logging/") as run:
         run.life()
         outcome = run.stop()
@@ -44,10 +45,10 @@ def test_single_shots_find_the_reentrant_write_of_pristine_0_54_0(tmp_path: Path
 
 
 def test_it_finds_that_pristine_0_18_3_is_killed(tmp_path: Path) -> None:
-    outcome = storm(tmp_path, environment("0.18.3", patched=False), "asyncio")
+    outcome = storm(tmp_path, environment(environments.uvicorn("0.18.3"), patched=False), "asyncio")
     assert signal.SIGUSR1 in outcome.statuses
 
 
 def test_it_finds_that_pristine_0_13_2_swallows_the_signal(tmp_path: Path) -> None:
-    outcome = storm(tmp_path, environment("0.13.2", patched=False), "asyncio")
+    outcome = storm(tmp_path, environment(environments.uvicorn("0.13.2"), patched=False), "asyncio")
     assert any(complaint.startswith("not reopened") for complaint in outcome.complaints())

@@ -70,7 +70,8 @@ def property_test(test: Callable[..., None], environment: Environment, home: Pat
     """A test of the property suite, called as pytest would."""
     target = targets.inspect(environment.path)
     servers = Servers(target)
-    fixtures = {"target": target, "servers": servers, "one_worker_class": target.worker_classes[0]}
+    # The last class is one of uvicorn-worker, if it is there.
+    fixtures = {"target": target, "servers": servers, "one_worker_class": target.worker_classes[-1]}
     try:
         test(**{name: fixtures[name] for name in inspect.signature(test).parameters})
     except AssertionError as error:

@@ -22,18 +22,19 @@ def added_lines(patch: Patch) -> Set[int]:
     return {change.new for change in diff.changes if change.old is None and change.line.strip()}
 
 
-def statement_lines(patch: Patch, patched: str) -> Set[int]:
-    """Where the statements that a patch adds begin."""
-    return {s.lineno for _, s in _statements(ast.parse(patched), "") if not _is_docstring(s)} & added_lines(patch)
+def statement_lines(patch: Patch, patched: str, unused: str) -> Set[int]:
+    """Where the statements that a patch adds begin, but for those in a function that goes unused."""
+    statements = _statements(ast.parse(patched), "")
+    return {s.lineno for where, s in statements if where != unused and not _is_docstring(s)} & added_lines(patch)
 
 
-def without_a_statement(patch: Patch, patched: str) -> Iterator[Mutant]:
+def without_a_statement(patch: Patch, patched: str, unused: str) -> Iterator[Mutant]:
     """For each statement that the patch adds, docstrings aside, the file with pass in its place."""
     added, lines = added_lines(patch), patched.splitlines(keepends=True)
     for where, statement in _statements(ast.parse(patched), "module"):
         decorators = getattr(statement, "decorator_list", [])
         first = min([statement.lineno, *(decorator.lineno for decorator in decorators)])
-        if first not in added or _is_docstring(statement):
+        if first not in added or _is_docstring(statement) or unused in (where, getattr(statement, "name", "")):
             continue
         text = lines[statement.lineno - 1]
         indent = text[: len(text) - len(text.lstrip())]

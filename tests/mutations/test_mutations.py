@@ -7,7 +7,9 @@ from typing import Dict, Iterator, List, Tuple
 
 import environments
 import pytest
+from environments import Workers
 from interruptions.run import environment
+from packaging.version import Version as Release
 from usr1 import patches
 
 from mutations import killers, mutants
@@ -60,11 +62,13 @@ TEMPTATIONS: Dict[str, Tuple[str, str, str]] = {
 class Laboratory:
     """An environment for a patch's mutants, which ends as the patch would have it."""
 
-    def __init__(self, release: str, home: Path) -> None:
-        patch = patches.find("uvicorn", release)
+    def __init__(self, workers: Workers, home: Path) -> None:
+        patch = patches.find(workers.distribution, workers.release)
         assert patch is not None
         self.patch, self.home = patch, home
-        self.environment = environment(release)
+        self.environment = environment(workers)
+        # A patch of uvicorn-worker may have both hooks, each for other releases of uvicorn.
+        self.unused = "install_signal_handlers" if Release(workers.uvicorn) >= Release("0.29.0") else "capture_signals"
         [self.file] = self.environment.path.glob(f"lib/python3.*/site-packages/{patch.target}")
         self.patched = self.file.read_text()
 
@@ -78,7 +82,7 @@ class Laboratory:
         """Those with no name undefined: ruff finds the others."""
         copy = self.home / "workers.py"
         found = []
-        for mutant in mutants.without_a_statement(self.patch, self.patched):
+        for mutant in mutants.without_a_statement(self.patch, self.patched, self.unused):
             copy.write_text(mutant.source)
             if not killers.undefined_names(copy):
                 found.append(mutant)
@@ -95,14 +99,9 @@ class Laboratory:
         new.replace(self.file)
 
 
-@pytest.fixture(params=environments.combinations(environments.COMBINATIONS[-1]))
-def release(request: pytest.FixtureRequest) -> str:
-    return request.param
-
-
-@pytest.fixture
-def laboratory(release: str, tmp_path: Path) -> Iterator[Laboratory]:
-    with Laboratory(release, tmp_path) as laboratory:
+@pytest.fixture(params=environments.variants(f"uvicorn {environments.COMBINATIONS[-1]}"))
+def laboratory(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Laboratory]:
+    with Laboratory(request.param, tmp_path) as laboratory:
         yield laboratory
 
 

@@ -4,7 +4,7 @@ import os
 import signal
 
 import interrupted
-from uvicorn.workers import UvicornH11Worker
+from worker import UvicornH11Worker
 
 
 class AsReported(UvicornH11Worker):

@@ -41,7 +41,9 @@ PROJECTS = {
 CATCH_UP = (
     r"from gunicorn\.glogging import loggers\n",
     r"def reopen_if_rotated(?s:.*?)\n\n\n",
-    r" {12}else:\n {16}self\._reopen_rotated_logs\(\)\n",
+    r"(?<=_reopen_logs\()catch_up=True",
+    r"(?<=_reopen_logs\(self), catch_up: bool = False",
+    r" {12}elif catch_up:\n {16}self\._reopen_rotated_logs\(\)\n",
     r"    def _reopen_rotated_logs(?s:.*?)\n\n(?=    \w)",
 )
 

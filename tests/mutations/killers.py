@@ -100,6 +100,8 @@ KILLERS: Dict[str, Killer] = {
             test_customised.test_extended_handler,
             test_customised.test_failing_reopening,
             test_customised.test_forked_process,
+            test_customised.test_own_files,
+            test_customised.test_own_handler,
             test_customised.test_preloaded,
             test_customised.test_system_calls,
         )

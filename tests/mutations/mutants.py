@@ -29,12 +29,14 @@ def statement_lines(patch: Patch, patched: str, unused: str) -> Set[int]:
 
 
 def without_a_statement(patch: Patch, patched: str, unused: str) -> Iterator[Mutant]:
-    """For each statement that the patch adds, docstrings aside, the file with pass in its place."""
+    """For each statement that the patch adds, docstrings and pass aside, the file with pass in its place."""
     added, lines = added_lines(patch), patched.splitlines(keepends=True)
     for where, statement in _statements(ast.parse(patched), "module"):
         decorators = getattr(statement, "decorator_list", [])
         first = min([statement.lineno, *(decorator.lineno for decorator in decorators)])
-        if first not in added or _is_docstring(statement) or unused in (where, getattr(statement, "name", "")):
+        if first not in added or _is_docstring(statement) or isinstance(statement, ast.Pass):
+            continue
+        if unused in (where, getattr(statement, "name", "")):
             continue
         text = lines[statement.lineno - 1]
         indent = text[: len(text) - len(text.lstrip())]

@@ -10,8 +10,13 @@ from mutations import mutants
 from mutations.recording import recorded, recording
 from mutations.test_mutations import Laboratory
 
-CHECKS = ("before init_signals", "while the application loads", "test_failing_reopening", "test_forked_process")
-
+CHECKS = (
+    "before init_signals",
+    "while the application loads",
+    "in the emission, handled as reported",
+    "test_failing_reopening",
+    "test_forked_process",
+)
 
 BY_DEFAULT = ("uvicorn 0.13.2", "uvicorn 0.28.1", "uvicorn 0.54.0", "uvicorn-worker 0.4.0 with uvicorn 0.54.0")
 

@@ -17,14 +17,14 @@ from mutations import killers, mutants
 #: Which check misses a statement, by WHERE: STATEMENT. Names that ruff finds undefined are not listed.
 MISSED_BY: Dict[str, List[str]] = {
     "before init_signals": [
-        r"reopen_if_rotated: (?!try|rotated)",
+        r"reopen_if_rotated: ",
         r"WorkerServer: def ",
         r"__init__: ",
         r"capture_signals: ",
         r"install_signal_handlers: ",
         r"UvicornWorker: (?!_usr1_loop)",
         r"capture_usr1: self\._reopen_logs",
-        r"_reopen_logs: (try|if self|self\._reopen_rotated_logs)",
+        r"_reopen_logs: (try|if self|elif|self\._reopen_rotated_logs)",
         r"_reopen_rotated_logs: (?!handler\.release)",
         r"init_signals: atexit",
     ],
@@ -40,8 +40,8 @@ MISSED_BY: Dict[str, List[str]] = {
     "burst": [r"_reopen_logs: self\._usr1_pending = False"],
     "test_extended_handler": [r"_reopen_rotated_logs: handler\.release"],
     "test_failing_reopening": [r"_reopen_logs: self\.log\.exception"],
-    "test_forked_process": [r"_defer_usr1: (if self\.pid|self\._reopen_logs)"],
-    "in the emission, handled as reported": [r"capture_usr1: self\._install_sigusr1_handler"],
+    "test_forked_process": [r"_defer_usr1: (if self\.pid|_thread)"],
+    "in the emission, handled as reported": [r"capture_usr1: (if signal|self\._install_sigusr1_handler)"],
     "test_system_calls": [r"_install_sigusr1_handler: signal\.siginterrupt"],
     "inherited handlers": [r"init_signals: for"],
 }
@@ -56,6 +56,9 @@ TEMPTATIONS: Dict[str, Tuple[str, str, str]] = {
     "SIG_DFL for an instant": ("set(self.SIGNALS) - {signal.SIGUSR1}", "self.SIGNALS", "storm"),
     "a closed loop": (" and not loop.is_closed()", "", "after the loop closed"),
     "reopening everything at boot": ("self._reopen_rotated_logs()", "self.log.reopen_files()", "test_preloaded"),
+    "the name of a handler": ("stream.name", "handler.baseFilename", "test_own_files"),
+    "any logfile": ("if self.cfg.capture_output and logfile", "if logfile", "test_extended_handler"),
+    "the signal from whoever has it": (" in (self.handle_usr1, signal.SIG_IGN)", " is not None", "test_own_handler"),
 }
 
 

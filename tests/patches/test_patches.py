@@ -260,7 +260,7 @@ DIFFERENCES = [
             ("_install_sigusr1_handler(self) -> None:", "_install_sigusr1_handler(self):"),
             ("(self, sig: int, frame: FrameType | None) -> None:", "(self, sig, frame):"),
             ("capture_usr1(self) -> None:", "capture_usr1(self):"),
-            ("_reopen_logs(self) -> None:", "_reopen_logs(self):"),
+            ("_reopen_logs(self, catch_up: bool = False) -> None:", "_reopen_logs(self, catch_up=False):"),
             ("_reopen_rotated_logs(self) -> None:", "_reopen_rotated_logs(self):"),
         ],
     ),

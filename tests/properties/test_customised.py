@@ -1,8 +1,10 @@
 """What the settings and extension points of gunicorn make different."""
 
 import os
+import re
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from properties.clients import Client, Load, new_request
 from properties.conftest import Servers
 from properties.logs import NAMES
 from properties.schedules import storm, targets
-from properties.server import Server
+from properties.server import Server, send
 from properties.target import Target
 
 EXTENDED = ("customised.Extending", "--logger-class", "customised.NotingLogger")
@@ -34,8 +36,10 @@ def rotate_and_check(server: Server, target: str = "arbiter") -> None:
 
 @given(boot=st.booleans(), target=targets)
 def test_captured_output(servers: Servers, one_worker_class: str, boot: bool, target: str) -> None:
-    """With capture_output what the application prints is in the new error log too, after a rotation at boot as well."""
-    with servers.use(one_worker_class, "--capture-output", workers=1) as server:
+    """With capture_output what is printed is in the new error log too, after a rotation at boot as well."""
+    # The access log goes the same way, by a name that never names a rotated file
+    options = ("--capture-output", "--access-logfile", "/dev/stdout")
+    with servers.use(one_worker_class, *options, workers=1) as server:
         server.get("print")
         if boot:
             with server.hold("post_fork") as hold:
@@ -49,16 +53,20 @@ def test_captured_output(servers: Servers, one_worker_class: str, boot: bool, ta
             server.signal(target)
             server.wait_until_reopened(server.reached_by(target))
         request = server.get("print")
-        assert any(f"printed {request}" in line for line in server.logs.lines("error.log", current_only=True))
+        for line in (f"printed {request}", f"GET /print/{request}"):
+            assert any(line in found for found in server.logs.lines("error.log", current_only=True))
         server.wait_until_reopened(server.workers())
 
 
-def test_own_output(target: Target, one_worker_class: str, tmp_path: Path) -> None:
-    """With capture_output a file that the application has put in the place of sys.stdout is left alone."""
-    own = tmp_path / "own"
-    with Server(target.python, one_worker_class, 1, ["--capture-output"], {"OWN_OUTPUT": str(own)}) as server:
+def test_own_files(target: Target, one_worker_class: str) -> None:
+    """A file that the application has put in the place of sys.stdout, or of a handler's own, is left alone."""
+    variables = {"OWN_OUTPUT": "output", "OWN_FILE": "file"}
+    server = Server(target.python, one_worker_class, 1, ["--capture-output"], variables)
+    server.logs.path("application.log").touch()
+    with server:
         request = server.get("print")
-        assert f"printed {request}" in own.read_text()
+        assert f"printed {request}" in (server.directory / "output").read_text()
+        assert request in (server.directory / "file").read_text()
 
 
 def test_preloaded(target: Target, one_worker_class: str) -> None:
@@ -76,6 +84,27 @@ def test_preloaded(target: Target, one_worker_class: str) -> None:
             assert not server.logs.not_exactly_once(requests)
 
 
+def test_unreachable_log(target: Target, one_worker_class: str) -> None:
+    """A log that cannot be reopened at boot keeps no other one on its rotated file; the next signal mends it."""
+    with Server(target.python, one_worker_class, 1, ["--preload"]) as server:
+        access = server.logs.path("access.log")
+        with server.hold("post_fork") as hold:
+            server.signal("workers", signal.SIGKILL)
+            worker = hold.reached()
+            server.logs.rotate()
+            for name in NAMES:
+                server.logs.path(name).touch() if name != access.name else access.mkdir()
+        requests = [server.get()]
+        assert server.logs.held([worker], server.logs.rotated()) == [
+            f"process {worker} still writes to access.log.000001"
+        ]
+        access.rmdir()
+        server.signal("arbiter")
+        server.wait_until_reopened(server.pids("all"))
+        assert server.workers() == [worker]
+        assert not server.logs.not_exactly_once([*requests, server.get()])
+
+
 def test_extended_handler(servers: Servers, one_worker_class: str) -> None:
     """A subclass that overrides handle_usr1 and calls super(), and a logger class, have their part in it."""
     with servers.use(*EXTENDED, base=one_worker_class, workers=1) as server:
@@ -83,6 +112,8 @@ def test_extended_handler(servers: Servers, one_worker_class: str) -> None:
         rotate_and_check(server)
         assert server.times("handled") > handled
         assert server.times("reopened") > reopened
+        audit = (server.control / "audit").read_text()
+        assert f"reopened by {server.workers()[0]}\n" in audit, "a file of the logger class's own was taken away"
 
 
 def test_reported_fix(target: Target, one_worker_class: str) -> None:
@@ -91,6 +122,19 @@ def test_reported_fix(target: Target, one_worker_class: str) -> None:
         before = server.stderr()
         rotate_and_check(server, "workers")
         assert server.stderr() == before
+
+
+def test_ignored_signal(target: Target, one_worker_class: str) -> None:
+    """Where the application ignores SIGUSR1 while it loads, as one must not to die of it, logs are reopened too."""
+    with Server(target.python, one_worker_class, variables={"ON_USR1": "ignore"}) as server:
+        rotate_and_check(server)
+
+
+def test_own_handler(target: Target, one_worker_class: str) -> None:
+    """An application that sets a handler of its own for SIGUSR1 while it loads keeps it."""
+    with Server(target.python, one_worker_class, 1, variables={"ON_USR1": "note"}) as server:
+        server.signal("worker")
+        wait.until(lambda: server.times("noted"), lambda: "the application's own handler was not called")
 
 
 def test_own_server(target: Target, one_worker_class: str) -> None:
@@ -159,13 +203,21 @@ def waits_in_read(pid: int) -> None:
     wait.until(lambda: calls.read_text().split()[0] == "0", lambda: f"process {pid} does not wait in read(2)")
 
 
-def test_forked_process(servers: Servers, one_worker_class: str) -> None:
-    """A process that the application forks reopens its logs on a SIGUSR1 of its own."""
-    with servers.use(*EXTENDED, base=one_worker_class, workers=1) as server:
-        request = new_request()
+def test_forked_process(target: Target, one_worker_class: str) -> None:
+    """A process that the application forks reopens its logs on SIGUSR1s of its own, whatever it is logging."""
+    with Server(target.python, one_worker_class, 1, ["--capture-output"]) as server:
+        quiet, request = server.stderr(), new_request()
         with server.hold(request) as hold, Client(server.socket) as client:
             child = int(client.get("fork", request))
             assert hold.reached() == child
-            server.logs.rotate()
-            os.kill(child, signal.SIGUSR1)
+            for _ in range(300):
+                server.logs.rotate(create=True)
+                send([child], signal.SIGUSR1)
             server.wait_until_reopened([child])
+        wait.until(lambda: server.times("logged"), lambda: "the forked process does not end")
+        [[_, number]] = [event for event in server.events() if event[0] == "logged"]
+        wanted = Counter(f"{request} line {n} of process {child}" for n in range(1, int(number) + 1))
+        for name in ("error.log", "application.log"):
+            text = "\n".join(server.logs.lines(name))
+            assert Counter(re.findall(rf"{request} line \d+ of process {child}$", text, re.MULTILINE)) == wanted
+        assert server.stderr() == quiet

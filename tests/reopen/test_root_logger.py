@@ -90,7 +90,10 @@ def test_patches_apply_and_make_one_change(request: pytest.FixtureRequest, patch
         pristine = (releases.unpacked("gunicorn", release) / patch.target).read_bytes()
         changed = patch.apply(pristine)
         assert patch.revert(changed) == pristine
-        assert changed == pristine.replace(b"    return [logging.getLogger", b"    return [root] + [logging.getLogger")
+        expected = pristine.replace(b"    return [logging.getLogger", b"    return [root] + [logging.getLogger")
+        if b"existing = list(" not in pristine:  # Before 21.0.0 it walks through what threads may change
+            expected = expected.replace(b"for name in existing]", b"for name in list(existing)]")
+        assert changed == expected
 
 
 def test_no_release_is_named_twice() -> None:

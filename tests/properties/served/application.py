@@ -10,16 +10,26 @@ import atexit
 import ctypes
 import logging
 import os
+import signal
 import subprocess
 import sys
 
 import checkpoints
 import finalization  # noqa: F401  only there to end with the interpreter
 
+
+class OwnFile(logging.FileHandler):
+    """Writes to another file than the one that it is named after, as some do to tell processes apart."""
+
+    def _open(self):
+        return open(os.environ["OWN_FILE"], "a")
+
+
 log = logging.getLogger("application")
 log.setLevel(logging.INFO)
 log.propagate = False
-handler = logging.FileHandler(os.environ["APPLICATION_LOG"], mode=os.environ.get("APPLICATION_LOG_MODE", "a"))
+Handler = OwnFile if "OWN_FILE" in os.environ else logging.FileHandler
+handler = Handler(os.environ["APPLICATION_LOG"], mode=os.environ.get("APPLICATION_LOG_MODE", "a"))
 handler.setFormatter(logging.Formatter("[%(process)d] %(message)s"))
 log.addHandler(handler)
 error_log = logging.getLogger("gunicorn.error")
@@ -33,6 +43,10 @@ def record(message):
 atexit.register(checkpoints.pause, "atexit")
 if "OWN_OUTPUT" in os.environ:
     sys.stdout = open(os.environ["OWN_OUTPUT"], "a", buffering=1)  # noqa: SIM115
+ON_USR1 = {"": None, "ignore": signal.SIG_IGN, "note": lambda number, frame: checkpoints.note("noted")}
+on_usr1 = ON_USR1[os.environ.get("ON_USR1", "")]
+if on_usr1:
+    signal.signal(signal.SIGUSR1, on_usr1)
 record("boot-load %d" % os.getpid())
 checkpoints.pause("load")
 
@@ -88,13 +102,17 @@ async def read_body(receive, request):
 
 
 def fork(request):
-    """The process id of a child that keeps the log open, and leaves when told."""
+    """The process id of a child that logs numbered lines, with its own name in them, until told to leave."""
     child = os.fork()
     if child:
         return str(child)
     try:
-        checkpoints.pause(request)
-        log.info(request)
+        checkpoints.mark(request)
+        number = 0
+        while checkpoints.held(request):
+            number += 1
+            record("%s line %d of process %d" % (request, number, os.getpid()))
+        checkpoints.note("logged", number)
     finally:
         os._exit(0)
 

@@ -6,20 +6,27 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Callable, Dict
 
 from usr1.environment import Environment
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
+def variables() -> Dict[str, str]:
+    """
+    The environment variables to run the properties with: none that tells pytest or Python what to do.
+
+    PYTEST_ADDOPTS=--collect-only would test nothing, PYTHONOPTIMIZE=1 would leave out every assertion.
+    """
+    return {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "PYTHON"))}
+
+
 def hold(environment: Environment) -> bool:
     """Whether every property holds there. They say so themselves, one line each."""
     suite = [str(ROOT / "tests" / "properties"), "--target", str(environment.path)]
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *suite]
-    # Hypothesis without bytecode takes seconds to import, each time anew. Servers leave none in the environment.
-    unwanted = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
-    variables = {name: value for name, value in os.environ.items() if name not in unwanted}
-    with subprocess.Popen(command, cwd=ROOT, env=variables) as pytest:
+    with subprocess.Popen(command, cwd=ROOT, env=variables()) as pytest:
         try:
             return pytest.wait() == 0
         except BaseException as error:

@@ -138,7 +138,7 @@ def test_time(target: Environment) -> None:
 
 
 SUITE: Dict[str, str] = {
-    "setup.cfg": "[tool:pytest]\n",
+    "setup.cfg": "[tool:pytest]\naddopts = -s\n",
     "tests/conftest.py": "def pytest_addoption(parser):\n    parser.addoption('--target')\n",
 }
 HOLDS = "def test_it(pytestconfig):\n    assert 'PYTHONPATH' not in __import__('os').environ\n"
@@ -180,12 +180,21 @@ def test_what_fails_is_put_back(
     assert trees.snapshot(target.path) == before
 
 
+@pytest.mark.parametrize("name, value", [("PYTEST_ADDOPTS", "--collect-only"), ("PYTHONOPTIMIZE", "1")])
+def test_the_user_s_variables_prove_nothing(
+    name: str, value: str, target: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(properties, "ROOT", suite(tmp_path / "root", FAILS))
+    monkeypatch.setenv(name, value)
+    assert apply.main(["--tests-only", str(target.path)]) == 1
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_told_to_end(number: signal.Signals, target: Environment, tmp_path: Path) -> None:
     """While the properties are tested: they are stopped, and all is put back."""
     before = trees.snapshot(target.path)
     command = [sys.executable, "-c", _INTERRUPTIBLE, str(suite(tmp_path / "root", WAITS)), str(target.path)]
-    variables = {**os.environ, "PYTHONPATH": str(SCRIPT.parent), "PYTEST_ADDOPTS": "-s"}
+    variables = {**os.environ, "PYTHONPATH": str(SCRIPT.parent)}
     with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stdout is not None
         assert any("testing" in line for line in process.stdout)

@@ -1,11 +1,12 @@
 """The properties in a pytest of their own, for tests that run them on many environments."""
 
-import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import Tuple
+
+from usr1.properties import variables
 
 PROPERTIES = Path(__file__).parent
 PATIENCE = 600  # seconds for what takes about twenty
@@ -17,11 +18,8 @@ def run(venv: Path, *arguments: str, test: str = "") -> Tuple[int, str]:
         sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--effort", "quick",
         "--target", str(venv), *arguments, str(PROPERTIES / test),
     ]  # fmt: skip
-    # Hypothesis without bytecode takes seconds to import, each time anew.
-    unwanted = ("PYTHONPATH", "PYTHONDONTWRITEBYTECODE")
-    variables = {name: value for name, value in os.environ.items() if name not in unwanted}
     process = subprocess.Popen(
-        command, cwd=PROPERTIES.parents[1], env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command, cwd=PROPERTIES.parents[1], env=variables(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     try:
         output, _ = process.communicate(timeout=PATIENCE)

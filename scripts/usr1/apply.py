@@ -230,13 +230,11 @@ def _end(number: int, frame: Optional[FrameType]) -> NoReturn:
 
 
 if __name__ == "__main__":
-    # Told to end, undo what is not finished, as for Ctrl-C.
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    # Told to end, undo what is not finished. What a shell puts behind has SIGINT ignored, and would hand
+    # that on to the properties, which are stopped by it.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)
     # A path may be no text.
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        sys.exit(128 + signal.SIGINT)
+    sys.exit(main())

@@ -26,13 +26,12 @@ def hold(environment: Environment) -> bool:
     """Whether every property holds there. They say so themselves, one line each."""
     suite = [str(ROOT / "tests" / "properties"), "--target", str(environment.path)]
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *suite]
-    with subprocess.Popen(command, cwd=ROOT, env=variables()) as pytest:
+    # In a session of its own: a Ctrl-C reaches it from here only, and a second one does not stop the stopping.
+    with subprocess.Popen(command, cwd=ROOT, env=variables(), start_new_session=True) as pytest:
         try:
             return pytest.wait() == 0
-        except BaseException as error:
-            # It has servers to stop. A Ctrl-C has reached it already, and a second one would stop the stopping.
-            if not isinstance(error, KeyboardInterrupt):
-                pytest.send_signal(signal.SIGINT)
+        except BaseException:
+            pytest.send_signal(signal.SIGINT)  # It has servers to stop
             with contextlib.suppress(subprocess.TimeoutExpired):
                 pytest.wait(timeout=30)
             pytest.kill()

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Dict
 
+import psutil
 import pytest
 from usr1 import apply, environment, installed, properties
 from usr1.environment import Environment
@@ -143,7 +144,18 @@ SUITE: Dict[str, str] = {
 }
 HOLDS = "def test_it(pytestconfig):\n    assert 'PYTHONPATH' not in __import__('os').environ\n"
 FAILS = "def test_it(pytestconfig):\n    assert not pytestconfig.getoption('--target')\n"
-WAITS = "def test_it():\n    print('testing', flush=True)\n    __import__('signal').sigwait([])\n"
+WAITS = """
+import subprocess
+
+def test_it():
+    \"\"\"With something to stop, as servers are, in a session of its own.\"\"\"
+    with subprocess.Popen(["sleep", "60"], stdout=subprocess.DEVNULL, start_new_session=True) as server:
+        try:
+            print("testing", server.pid, flush=True)
+            server.wait()
+        finally:
+            server.kill()
+"""
 
 
 def suite(root: Path, test: str) -> Path:
@@ -189,30 +201,28 @@ def test_the_user_s_variables_prove_nothing(
     assert apply.main(["--tests-only", str(target.path)]) == 1
 
 
+@pytest.mark.parametrize("ignored", ["SIG_DFL", "SIG_IGN"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_told_to_end(number: signal.Signals, target: Environment, tmp_path: Path) -> None:
-    """While the properties are tested: they are stopped, and all is put back."""
+def test_told_to_end(number: signal.Signals, ignored: str, target: Environment, tmp_path: Path) -> None:
+    """While the properties are tested: they are stopped, and all is put back; with SIGINT ignored, as by a shell."""
     before = trees.snapshot(target.path)
-    command = [sys.executable, "-c", _INTERRUPTIBLE, str(suite(tmp_path / "root", WAITS)), str(target.path)]
+    command = [sys.executable, "-c", _INTERRUPTIBLE, ignored, str(suite(tmp_path / "root", WAITS)), str(target.path)]
     variables = {**os.environ, "PYTHONPATH": str(SCRIPT.parent)}
     with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stdout is not None
-        assert any("testing" in line for line in process.stdout)
-        if number is signal.SIGINT:
-            os.killpg(process.pid, number)  # As a terminal does
-        else:
-            process.send_signal(number)
+        server = next(int(line.split()[-1]) for line in process.stdout if "testing" in line)
+        os.killpg(process.pid, number)  # As a terminal does
         said = process.stdout.read()
     assert process.returncode == 128 + number
+    assert not psutil.pid_exists(server)
     assert "is as it was found" in said
     assert trees.snapshot(target.path) == before
 
 
-# Whoever runs the tests may have started them with the signal ignored, as a shell does with what it puts behind.
 _INTERRUPTIBLE = """
 import pathlib, runpy, signal, sys
 from usr1 import properties
-signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGINT, getattr(signal, sys.argv.pop(1)))
 properties.ROOT = pathlib.Path(sys.argv.pop(1))
 runpy.run_module("usr1.apply", run_name="__main__", alter_sys=True)
 """

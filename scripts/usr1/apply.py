@@ -2,13 +2,14 @@
 
 import argparse
 import json
+import os
 import shlex
 import shutil
 import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Any, Dict, List, NoReturn, Optional, Sequence
+from typing import Any, Dict, List, NoReturn, Optional, Sequence, TextIO
 
 from usr1 import change, difference, environment, installed, properties, servers
 from usr1.environment import Environment
@@ -22,7 +23,8 @@ Report = Dict[str, Any]
 
 class Arguments(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(REFUSED, f"apply.sh: {message}; see scripts/apply.sh --help\n")
+        say(f"apply.sh: {message}; see scripts/apply.sh --help", stream=sys.stderr)
+        sys.exit(REFUSED)
 
 
 def main(arguments: Optional[Sequence[str]] = None) -> int:
@@ -52,10 +54,10 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
             return apply(environment.find(venv), not options.no_tests)
         return apply_anew(venv, not options.no_tests)
     except Refusal as error:
-        print(f"apply.sh: {error}", file=sys.stderr)
+        say(f"apply.sh: {error}", stream=sys.stderr)
         return REFUSED
     except HalfDone as error:
-        print(f"apply.sh: {error}", file=sys.stderr)
+        say(f"apply.sh: {error}", stream=sys.stderr)
         return HALF_DONE
 
 
@@ -64,10 +66,16 @@ def apply(target: Environment, tests: bool) -> int:
         found = _known(target)
         say(f"{target.path}: Python {target.version}, gunicorn {_gunicorn(target)}")
         change.make(target, [(one, change.patched(one)) for one in found])
-        for before, one in zip(found, installed.find(target)):
-            say(f"  {_line(one)}{', as before' if before.finished and before.content == one.content else ''}")
-        if tests and not _hold(target, found):
-            return FAILED
+        proved = False
+        try:
+            for before, one in zip(found, installed.find(target)):
+                say(f"  {_line(one)}{', as before' if before.finished and before.content == one.content else ''}")
+            proved = not tests or properties.hold(target, say)
+        finally:
+            if not proved:
+                _put_back(target, found)
+    if not proved:
+        return FAILED
     say(f"undo:    scripts/apply.sh --revert {shlex.quote(str(target.path))}")
     say(f"restart: {_restart(target, found)}")
     return DONE
@@ -109,7 +117,7 @@ def revert(target: Environment) -> int:
 def dry_run(target: Environment) -> int:
     for one in _known(target):
         if one.patch and not one.patched:
-            print(one.patch.text, end="")
+            say(one.patch.text, end="")
     return DONE
 
 
@@ -118,16 +126,16 @@ def tests_only(target: Environment) -> int:
         if one.problem and one.state in (State.MISSING, State.OUTSIDE):
             raise one.problem
         say(f"{target.path}: Python {target.version}, gunicorn {_gunicorn(target)}, {_line(one)}")
-    return DONE if properties.hold(target) else FAILED
+    return DONE if properties.hold(target, say) else FAILED
 
 
 def check(venvs: List[Path], as_json: bool) -> int:
     """DONE if everything there is patched, REFUSED if something is no environment, else FAILED."""
     reports = [_report(venv, explain=len(venvs) == 1) for venv in venvs]
     if as_json:
-        print(json.dumps(reports, indent=2))
+        say(json.dumps(reports, indent=2))
     else:
-        print("\n".join(map(_summary, reports)))
+        say("\n".join(map(_summary, reports)))
     if any(report["patched"] is None for report in reports):
         return REFUSED
     return DONE if all(report["patched"] for report in reports) else FAILED
@@ -201,17 +209,15 @@ def _gunicorn(target: Environment) -> str:
     return version
 
 
-def _hold(target: Environment, before: List[Installed]) -> bool:
-    """Run the properties, and put the files back as they were unless all of them hold."""
-    held = False
+def _put_back(target: Environment, before: List[Installed]) -> None:
+    """Give the files the contents that they had; raises HalfDone if that cannot be."""
     try:
-        held = properties.hold(target)
-    finally:
-        if not held:
-            now = installed.find(target)
-            change.make(target, [(one, then.content) for one, then in zip(now, before)])
-            say(f"a property failed, or could not be tested: {target.path} is as it was found")
-    return held
+        change.make(target, [(one, then.content) for one, then in zip(_known(target), before)])
+    except Refusal as error:
+        raise HalfDone(
+            f"a property failed, or could not be tested, and {target.path} cannot be put back: {error}"
+        ) from error
+    say(f"a property failed, or could not be tested: {target.path} is as it was found")
 
 
 def _restart(target: Environment, found: List[Installed]) -> str:
@@ -221,8 +227,16 @@ def _restart(target: Environment, found: List[Installed]) -> str:
     return f"the servers that still run the old code: gunicorn with pid {', '.join(map(str, pids))}"
 
 
-def say(line: str) -> None:
-    print(line, flush=True)
+def say(text: str, end: str = "\n", stream: Optional[TextIO] = None) -> None:
+    # What is said must never decide what is done: once it cannot be written (A | head, a full disk),
+    # the rest goes nowhere.
+    stream = stream or sys.stdout
+    try:
+        print(text, end=end, file=stream, flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        if not isinstance(error, BrokenPipeError):
+            say(f"apply.sh: cannot write what there is to say: {error}", stream=sys.stderr)
 
 
 def _end(number: int, frame: Optional[FrameType]) -> NoReturn:
@@ -234,7 +248,9 @@ if __name__ == "__main__":
     # that on to the properties, which are stopped by it.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)
-    # A path may be no text.
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    # A path may be no text, and a stream may be closed (>&-).
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        getattr(sys, name).reconfigure(errors="backslashreplace")
     sys.exit(main())

@@ -22,17 +22,23 @@ def variables() -> Dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "PYTHON"))}
 
 
-def hold(environment: Environment) -> bool:
+def hold(environment: Environment, say: Callable[[str], None]) -> bool:
     """Whether every property holds there. They say so themselves, one line each."""
     suite = [str(ROOT / "tests" / "properties"), "--target", str(environment.path)]
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-q", *suite]
+    command = [sys.executable, "-u", "-m", "pytest", "-p", "no:cacheprovider", "-q", *suite]
     # In a session of its own: a Ctrl-C reaches it from here only, and a second one does not stop the stopping.
-    with subprocess.Popen(command, cwd=ROOT, env=variables(), start_new_session=True) as pytest:
+    with subprocess.Popen(
+        command, cwd=ROOT, env=variables(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, errors="replace", start_new_session=True,
+    ) as pytest:  # fmt: skip
+        assert pytest.stdout is not None
         try:
+            for line in pytest.stdout:
+                say(line.rstrip("\n"))
             return pytest.wait() == 0
         except BaseException:
             pytest.send_signal(signal.SIGINT)  # It has servers to stop
             with contextlib.suppress(subprocess.TimeoutExpired):
-                pytest.wait(timeout=30)
+                pytest.communicate(timeout=30)
             pytest.kill()
             raise

@@ -3,6 +3,7 @@
 import os
 import re
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -226,6 +227,53 @@ signal.signal(signal.SIGINT, getattr(signal, sys.argv.pop(1)))
 properties.ROOT = pathlib.Path(sys.argv.pop(1))
 runpy.run_module("usr1.apply", run_name="__main__", alter_sys=True)
 """
+
+
+@pytest.mark.parametrize("lost", ["| head -n 1", ">/dev/full", "<&- >&- 2>&-"])
+def test_a_lost_output_decides_nothing(lost: str, target: Environment, tmp_path: Path) -> None:
+    """The properties are run, and only those that hold make what is patched stay."""
+
+    def script(root: Path, *arguments: str) -> int:
+        command = shlex.join([sys.executable, "-c", _INTERRUPTIBLE, "SIG_DFL", str(root), *arguments, str(target.path)])
+        variables = {**os.environ, "PYTHONPATH": str(SCRIPT.parent)}
+        shell = ["bash", "-c", f"{command} {lost}; exit ${{PIPESTATUS[0]}}"]
+        answer = subprocess.run(shell, env=variables, capture_output=True, text=True)
+        wanted = r"(apply\.sh: cannot write what there is to say: .*No space left on device\n)?"
+        assert re.fullmatch(wanted, answer.stderr), answer.stderr
+        return answer.returncode
+
+    holds, fails = suite(tmp_path / "holds", HOLDS), suite(tmp_path / "fails", FAILS)
+    assert script(holds, "--dry-run") == 0
+    assert script(fails) == 1
+    assert state(target) is State.PRISTINE
+    assert script(holds) == 0
+    assert state(target) is State.PATCHED
+    assert script(holds, "--revert") == 0
+    assert state(target) is State.PRISTINE
+
+
+def test_what_is_no_property_puts_back_too(
+    target: Environment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Anything that happens between the change and its proof."""
+    before = trees.snapshot(target.path)
+    monkeypatch.setattr(apply, "_line", lambda one: 1 / 0)
+    for option in ([], ["--no-tests"]):
+        with pytest.raises(ZeroDivisionError):
+            apply.main([*option, str(target.path)])
+        assert trees.snapshot(target.path) == before
+
+
+def test_what_cannot_be_put_back(
+    target: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is not said that nothing was changed."""
+    [record] = target.site_packages.glob("uvicorn-*.dist-info/RECORD")
+    monkeypatch.setattr(
+        properties, "ROOT", suite(tmp_path / "root", f"def test_it():\n    open({str(record)!r}, 'w')\n    1 / 0\n")
+    )
+    assert apply.main([str(target.path)]) == 3
+    assert "cannot be put back" in capsys.readouterr().err
 
 
 @pytest.fixture

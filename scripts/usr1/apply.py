@@ -34,7 +34,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     for option in ("--no-tests", "--tests-only", "--check", "--revert", "--dry-run"):
         does.add_argument(option, action="store_true")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("venvs", metavar="VENV", nargs="+", type=Path)
+    parser.add_argument("venvs", metavar="VENV", nargs="+", type=_path)
     options = parser.parse_args(arguments)
     if options.json and not options.check:
         parser.error("--json goes with --check")
@@ -50,7 +50,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
             return dry_run(environment.find(venv))
         if options.tests_only:
             return tests_only(environment.find(venv))
-        if venv.exists():
+        if environment.exists(venv):
             return apply(environment.find(venv), not options.no_tests)
         return apply_anew(venv, not options.no_tests)
     except Refusal as error:
@@ -59,6 +59,12 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     except HalfDone as error:
         say(f"apply.sh: {error}", stream=sys.stderr)
         return HALF_DONE
+
+
+def _path(name: str) -> Path:
+    if not name:  # It would be the working directory
+        raise argparse.ArgumentTypeError("expected a path, found an empty one (an unset variable?)")
+    return Path(name)
 
 
 def apply(target: Environment, tests: bool) -> int:

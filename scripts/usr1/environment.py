@@ -45,17 +45,34 @@ class Environment(NamedTuple):
         return self.pip(f"install --force-reinstall --no-deps {requirement}")
 
 
+def exists(path: Path) -> bool:
+    """Whether there is anything in a place; raises Refusal if one cannot tell."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise refusal(
+            f"cannot look at {path}",
+            "a path that leads to an environment, or to nothing",
+            f"{error} (as user {os.getuid()})",
+            "run this as a user who may look there, or name another",
+        ) from error
+    return True
+
+
 def find(path: Path) -> Environment:
     """The environment in a directory; raises Refusal if there is none."""
-    path = Path(os.path.abspath(path))
     python = path / "bin" / "python"
-    if not os.path.exists(python):
+    if not exists(python):
         raise refusal(
             f"{path} is not a virtual environment",
             f"a Python in {python}",
-            "none" if path.is_dir() else f"no directory {path}",
+            "none" if exists(path) else f"no directory {path}",
             "name the environment's directory, the one that bin/python is in",
         )
+    path = Path(os.path.abspath(path))
+    python = path / "bin" / "python"
     command = [str(python), "-I", "-S", "-c", _PROBE]
     try:
         answer = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)

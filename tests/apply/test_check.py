@@ -1,7 +1,10 @@
 """--check: the state of environments, in words and as JSON; and nothing changes."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Dict, List
 
@@ -168,6 +171,39 @@ def test_several(target: Environment, tmp_path: Path, capsys: pytest.CaptureFixt
     assert ": uvicorn 0." in said and "; uvicorn-worker 0." in said
     assert len(check(capsys, 1, target, other, changed).splitlines()) == 3
     assert [report["patched"] for report in as_json(capsys, target, other, changed)] == [True, True, False]
+
+
+@pytest.mark.parametrize("name", ["loop", "x" * 300], ids=["loop", "long"])
+def test_a_path_that_leads_nowhere(
+    name: str, target: Environment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of several the others are still told."""
+    (tmp_path / "loop").symlink_to("loop")
+    path = tmp_path / name
+    for options in ([], ["--no-tests"], ["--revert"], ["--check"]):
+        assert apply.main([*options, str(path)]) == 2
+        output = capsys.readouterr()
+        trees.check_four_lines(output.out if options == ["--check"] else output.err, f"cannot look at {path}")
+    assert apply.main(["--check", str(target.path), str(path), str(target.path)]) == 2
+    one, middle, other = capsys.readouterr().out.splitlines()
+    assert one == other and one.startswith(f"{target.path}: uvicorn")
+    assert middle.startswith(f"cannot look at {path}")
+
+
+def test_a_working_directory_that_is_gone(tmp_path: Path) -> None:
+    """Nobody can tell what a path is relative to."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    for option in ("--no-tests", "--check"):
+        answer = subprocess.run(
+            ["bash", "-c", 'cd "$0" && rmdir "$0" && exec "$@"', str(gone),
+             sys.executable, "-m", "usr1.apply", option, "venv"],
+            env={**os.environ, "PYTHONPATH": os.fspath(patches.PATCHES.parent / "scripts")},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        gone.mkdir()
+        assert answer.returncode == 2 and "Traceback" not in answer.stdout, answer.stdout
+        assert "expected: " in answer.stdout
 
 
 def test_an_interrupted_run(target: Environment, capsys: pytest.CaptureFixture[str]) -> None:

@@ -69,6 +69,8 @@ def test_help(arguments: list[str]) -> None:
         (["--bogus", "venv"], "--bogus"),
         (["--revert", "--check", "venv"], "not allowed with"),
         (["--json", "venv"], "--json goes with --check"),
+        ([""], "VENV: expected a path"),
+        (["--check", "one", ""], "VENV: expected a path"),
         (["one", "two"], "only --check takes several environments"),
     ],
 )

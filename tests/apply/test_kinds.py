@@ -14,7 +14,7 @@ from usr1 import apply, environment, installed, patches
 from usr1.environment import Environment
 from usr1.installed import State
 
-from apply import changing, trees
+from apply import trees
 
 NOBODY = 65534
 
@@ -178,17 +178,18 @@ def test_owner_and_mode_are_kept(target: Environment) -> None:
     check_both_ways(target.path, target)
 
 
-def apply_as_nobody(target: Environment) -> int:
-    """The exit status without root's privileges, in a process of its own."""
+def apply_as_nobody(target: Environment, option: str = "--no-tests", said: str = os.devnull) -> int:
+    """The exit status without root's privileges, in a process of its own, which writes what it says to a file."""
     patches.catalogue("uvicorn")  # Nobody may import what this needs, if it is in root's home
     pid = os.fork()
     if pid == 0:
         try:
+            sys.stdout = sys.stderr = open(said, "w")  # noqa: SIM115
             if os.getuid() == 0:
                 os.setgroups([])
                 os.setgid(NOBODY)
                 os.setuid(NOBODY)
-            os._exit(changing.status("apply", target))
+            os._exit(apply.main([option, str(target.path)]))
         finally:
             os._exit(70)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
@@ -227,7 +228,12 @@ def test_files_of_others_are_refused(target: Environment) -> None:
     assert trees.snapshot(target.path) == before
 
 
-def test_not_to_be_looked_at(target: Environment) -> None:
+def test_not_to_be_looked_at(target: Environment, tmp_path: Path) -> None:
     open_to_all(target)
-    target.site_packages.chmod(0o300)
-    assert apply_as_nobody(target) == 2
+    for directory in (target.site_packages, target.path, target.path.parent):
+        mode = directory.stat().st_mode
+        directory.chmod(0o300 if directory == target.site_packages else 0o000)
+        for option in ("--no-tests", "--check"):
+            assert apply_as_nobody(target, option, str(tmp_path.parent / "said")) == 2
+            trees.check_four_lines((tmp_path.parent / "said").read_text(), f"cannot look at {target.path}")
+        directory.chmod(mode)

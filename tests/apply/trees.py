@@ -49,6 +49,12 @@ def light(path: Path, like: Environment, python: Optional[Path] = None, bytecode
     return copy
 
 
+def check_four_lines(said: str, start: str) -> None:
+    """A refusal: what, expected, found, do."""
+    assert [line.split(":")[0].strip() for line in said.splitlines()[1:]] == ["expected", "found", "do"], said
+    assert start in said.splitlines()[0], said
+
+
 def compile_all(target: Environment) -> None:
     """As pip does when it installs, RECORD included."""
     for one in installed.find(target):

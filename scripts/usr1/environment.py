@@ -107,11 +107,12 @@ def create(path: Path, requirements: List[str]) -> None:
     try:
         path.mkdir()  # Not if another run has just made it
     except OSError as error:
+        there = "remove it, if it is a link that leads nowhere, or run this again, if another run has just made it"
         raise refusal(
             f"cannot create {path}",
             "to make that directory",
             str(error),
-            "make its parent directory first, or name another",
+            there if isinstance(error, FileExistsError) else "make its parent directory first, or name another",
         ) from error
     try:
         for command in commands:

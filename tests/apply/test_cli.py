@@ -308,7 +308,11 @@ def test_a_new_environment_that_cannot_be_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert apply.main([str(tmp_path / "no" / "such" / "directory")]) == 2
-    assert "cannot create" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "cannot create" in said and "make its parent directory first" in said
+    (tmp_path / "link").symlink_to("nowhere")
+    assert apply.main([str(tmp_path / "link")]) == 2
+    assert "a link that leads nowhere" in capsys.readouterr().err
     monkeypatch.setenv("UV_OFFLINE", "1")
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
     assert apply.main([str(tmp_path / "venv")]) == 2

@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import List, NamedTuple
 
-from usr1.refusal import refusal
+from usr1.refusal import Refusal, refusal
 
 # The scheme is the one of a virtual environment and of conda, whatever the distributor's default is.
 _PROBE = """
@@ -75,17 +75,23 @@ def find(path: Path) -> Environment:
     python = path / "bin" / "python"
     command = [str(python), "-I", "-S", "-c", _PROBE]
     try:
-        answer = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60)
-        version, cache_tag, site_packages = json.loads(answer.stdout.decode())
-    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-        said = answer.stdout.decode(errors="replace").strip() if isinstance(error, ValueError) else str(error)
-        raise refusal(
-            f"{python} does not run",
-            "Python 3.6 or later",
-            said.splitlines()[-1] if said else "no answer",
-            "make the environment anew",
-        ) from error
+        answer = subprocess.run(command, capture_output=True, timeout=60)
+        # Three strings, and nothing else. On stderr there may be anything, such as what ld.so warns of.
+        version, cache_tag, site_packages = map(os.fspath, json.loads(answer.stdout))
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise _broken(python, str(error)) from error
+    except (ValueError, TypeError) as error:
+        raise _broken(python, (answer.stderr + answer.stdout).decode(errors="replace")) from error
     return Environment(path, python, version, cache_tag, path / site_packages.lstrip("/"))
+
+
+def _broken(python: Path, said: str) -> Refusal:
+    return refusal(
+        f"{python} does not run",
+        "Python 3.6 or later",
+        said.strip().splitlines()[-1] if said.strip() else "no answer",
+        "make the environment anew",
+    )
 
 
 def create(path: Path, requirements: List[str]) -> None:

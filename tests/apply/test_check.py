@@ -151,12 +151,27 @@ def test_no_environment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     )
     (tmp_path / "bin").mkdir()
     python = tmp_path / "bin" / "python"
-    for content, found in (("", "Exec format error"), ("#!/bin/sh\n", "no answer"), ("#!/bin/sh\necho no\n", "no")):
+    answers = {"": "Exec format error", "#!/bin/sh\n": "no answer", "#!/bin/sh\necho no >&2; exit 1\n": "no"}
+    odd = ("no", "null", "1", "[1, 2, 3]", '["1", "2"]', '["1", null, "3"]', "\\377")
+    answers.update(
+        (f"#!/bin/sh\nprintf '{said}'\n", said.replace("\\377", "\N{REPLACEMENT CHARACTER}")) for said in odd
+    )
+    for content, found in answers.items():
         python.write_text(content)
         python.chmod(0o755)
         assert apply.main(["--check", str(tmp_path)]) == 2
         said = capsys.readouterr().out
-        assert f"{python} does not run" in said and found in said
+        trees.check_four_lines(said, f"{python} does not run")
+        assert f"found:    {found}" in said or content == ""
+
+
+def test_what_its_python_says_on_stderr(
+    target: Environment, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ld.so warns of a library that is not there, and all is well."""
+    monkeypatch.setenv("LD_PRELOAD", "/nonexistent.so")
+    for option in ("--no-tests", "--check", "--revert"):
+        assert apply.main([option, str(target.path)]) == 0
 
 
 def test_several(target: Environment, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

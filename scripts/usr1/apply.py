@@ -82,7 +82,7 @@ def apply(target: Environment, tests: bool) -> int:
                 _put_back(target, found)
     if not proved:
         return FAILED
-    say(f"undo:    scripts/apply.sh --revert {shlex.quote(str(target.path))}")
+    say(f"undo:    {_undo(target, found)}")
     say(f"restart: {_restart(target, found)}")
     return DONE
 
@@ -110,7 +110,7 @@ def revert(target: Environment) -> int:
                 f"{fork.distribution} {fork.release} was installed as the fork, not patched",
                 "a release that scripts/apply.sh has patched",
                 f"{fork.release} in {target.site_packages}",
-                target.reinstall(f"{fork.distribution}=={fork.release.split('+')[0]}"),
+                _published(target, fork),
             )
         change.make(target, [(one, change.pristine(one)) for one in found])
     for one in found:
@@ -224,6 +224,17 @@ def _put_back(target: Environment, before: List[Installed]) -> None:
             f"a property failed, or could not be tested, and {target.path} cannot be put back: {error}"
         ) from error
     say(f"a property failed, or could not be tested: {target.path} is as it was found")
+
+
+def _undo(target: Environment, found: List[Installed]) -> str:
+    forks = [one for one in found if one.state is State.FORK]
+    revert = [f"scripts/apply.sh --revert {shlex.quote(str(target.path))}"] if forks != found else []
+    return " && ".join([_published(target, fork) for fork in forks] + revert)
+
+
+def _published(target: Environment, fork: Installed) -> str:
+    """The command line that puts the published release in the place of a fork."""
+    return target.reinstall(f"{fork.distribution}=={fork.release.split('+')[0]}")
 
 
 def _restart(target: Environment, found: List[Installed]) -> str:

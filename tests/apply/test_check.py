@@ -67,10 +67,24 @@ def test_fork(target: Environment, capsys: pytest.CaptureFixture[str]) -> None:
     assert f": uvicorn {trees.NEWEST}+usr1.1: fork (patches/" in check(capsys, 0, target)
     before = trees.snapshot(target.path)
     assert apply.main(["--no-tests", str(target.path)]) == 0
-    assert ", as before" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert ", as before" in said
     assert apply.main(["--revert", str(target.path)]) == 2
-    assert f"--no-deps uvicorn=={trees.NEWEST}" in capsys.readouterr().err
+    reinstall = target.reinstall(f"uvicorn=={trees.NEWEST}")
+    assert f"  do:       {reinstall}\n" in capsys.readouterr().err
+    assert f"undo:    {reinstall}\n" in said
     assert trees.snapshot(target.path) == before
+
+
+def test_a_fork_beside_what_was_patched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each is undone in its own way."""
+    both = trees.light(tmp_path / "venv", trees.source(trees.NEWEST, "uvicorn-worker"))
+    apply.main(["--no-tests", str(both.path)])
+    rename_release(both, f"{trees.NEWEST}+usr1.1")
+    capsys.readouterr()
+    assert apply.main(["--no-tests", str(both.path)]) == 0
+    undo = f"{both.reinstall(f'uvicorn=={trees.NEWEST}')} && scripts/apply.sh --revert {both.path}"
+    assert f"undo:    {undo}\n" in capsys.readouterr().out
 
 
 def test_a_fork_with_the_published_file_is_none(target: Environment, capsys: pytest.CaptureFixture[str]) -> None:

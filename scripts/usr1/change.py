@@ -188,10 +188,11 @@ def _discard(paths: Iterable[Path]) -> None:
 
 
 def _obstructed(environment: Environment, error: OSError) -> Refusal:
-    owner = environment.path.stat().st_uid
+    owner, user = environment.path.stat().st_uid, os.getuid()
+    as_whom = f"run this again as user {owner}, or as root" if owner != user else "run this again as root"
     again = {
-        errno.EACCES: f"run this again as user {owner}, or as root",
-        errno.EPERM: f"run this again as user {owner}, or as root; or see lsattr(1)",
+        errno.EACCES: as_whom if owner != user else "make it writable, then run this again",
+        errno.EPERM: f"{as_whom}; or see lsattr(1)",
         errno.EROFS: "mount it writable, then run this again",
         errno.ENOSPC: "make room there, then run this again",
         errno.EDQUOT: "make room there, then run this again",
@@ -199,6 +200,6 @@ def _obstructed(environment: Environment, error: OSError) -> Refusal:
     return refusal(
         f"cannot change {environment.path}; nothing was changed",
         f"to write in {environment.site_packages}",
-        f"{error} (as user {os.getuid()}; it belongs to user {owner})",
+        f"{error} (as user {user}; it belongs to user {owner})",
         again.get(error.errno or 0, "mend the file system, then run this again"),
     )

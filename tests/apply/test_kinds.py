@@ -210,6 +210,20 @@ def test_read_only(target: Environment) -> None:
             path.chmod(0o755)
 
 
+def test_read_only_by_its_owner(target: Environment, tmp_path: Path) -> None:
+    """To be that user is no help."""
+    open_to_all(target)
+    if os.getuid() == 0:
+        for path in [target.path, *target.path.rglob("*")]:
+            os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+    (target.site_packages / "uvicorn").chmod(0o555)
+    try:
+        assert apply_as_nobody(target, said=str(tmp_path / "said")) == 2
+    finally:
+        (target.site_packages / "uvicorn").chmod(0o755)
+    assert (tmp_path / "said").read_text().endswith("  do:       make it writable, then run this again\n")
+
+
 def open_to_all(target: Environment) -> None:
     """pytest's directories are for their owner alone."""
     for path in target.site_packages.parents:

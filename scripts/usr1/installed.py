@@ -222,8 +222,11 @@ def _missing(environment: Environment) -> Installed:
     answer = subprocess.run([str(environment.python), "-I", "-c", probe], capture_output=True, timeout=60)
     origin = answer.stdout.decode(errors="replace").strip()
     if origin:
-        outside = _outside(Where(environment, name, "", Path()), origin)
-        return Installed(name, outside.state, outside.refusal, note=outside.note)
+        where = Where(environment, name, "", Path())
+        found = _outside(where, origin)
+        if environment.site_packages in Path(origin).parents:
+            found = _broken(where, f"its dist-info in {environment.site_packages}", f"{origin} alone")
+        return Installed(name, found.state, found.refusal, note=found.note)
     problem = refusal(
         f"{name} is not installed in {environment.path}",
         " or ".join(patches.DISTRIBUTIONS),

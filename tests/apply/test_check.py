@@ -158,6 +158,13 @@ def test_not_installed(target: Environment, capsys: pytest.CaptureFixture[str]) 
     assert report["installed"][0]["state"] == "not installed" and report["patched"] is False
 
 
+def test_without_its_dist_info(target: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(dist_info(target))
+    said = check(capsys, 1, target)
+    assert ": uvicorn: broken installation (expected its dist-info in " in said
+    assert f"  found:    {target.site_packages}/uvicorn/__init__.py alone\n" in said
+
+
 def test_no_environment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert apply.main(["--check", str(tmp_path / "none"), str(tmp_path)]) == 2
     assert capsys.readouterr().out == "".join(

@@ -25,7 +25,7 @@ def variables() -> Dict[str, str]:
 def hold(environment: Environment, say: Callable[[str], None]) -> bool:
     """Whether every property holds there. They say so themselves, one line each."""
     suite = [str(ROOT / "tests" / "properties"), "--target", str(environment.path)]
-    command = [sys.executable, "-u", "-m", "pytest", "-p", "no:cacheprovider", "-q", *suite]
+    command = [sys.executable, "-u", "-m", "pytest", "-p", "no:cacheprovider", "-q", "--tb=no", "-rN", *suite]
     # In a session of its own: a Ctrl-C reaches it from here only, and a second one does not stop the stopping.
     with subprocess.Popen(
         command, cwd=ROOT, env=variables(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,

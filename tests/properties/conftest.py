@@ -1,5 +1,6 @@
 import contextlib
 import re
+import textwrap
 from pathlib import Path
 from typing import Dict, Generator, Iterator, Mapping, Optional, Tuple
 
@@ -21,6 +22,7 @@ def pytest_configure(config: pytest.Config) -> None:
         deadline=None,
         database=None,
         print_blob=False,
+        report_multiple_bugs=False,  # One reason for each property is enough, and several hide each other
         # A schedule is short, and what it shows is often a race: shrinking would take long and say little.
         phases=[hypothesis.Phase.explicit, hypothesis.Phase.generate],
         suppress_health_check=list(hypothesis.HealthCheck),
@@ -52,19 +54,34 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     report.sentence = item.function.__doc__.splitlines()[0]
+    report.reason = textwrap.indent(f"{_reason(call.excinfo.value)}\n", "       ") if report.failed else ""
     return report
 
 
+def _reason(error: BaseException) -> str:
+    """What an assertion says, without what pytest and Hypothesis say of its parts; of a group, of the first one."""
+    while hasattr(error, "exceptions"):
+        error = error.exceptions[0]
+    said = re.split(r"\n(?:assert | +\+ |  \n)", str(error))[0]
+    return said if isinstance(error, AssertionError) else f"{type(error).__name__}: {said}"
+
+
 def pytest_report_teststatus(report: pytest.TestReport) -> Optional[Tuple[str, str, str]]:
-    """Instead of a dot, the sentence that the property is."""
+    """Instead of a dot, the sentence that the property is, and why it does not hold."""
     if not hasattr(report, "sentence") or not (report.when == "call" or report.failed):
         return None
     served = re.search(r"\[(.*)\]", report.nodeid)
     line = report.sentence + (f" [{served[1]}]" if served else "")
-    return report.outcome, f"{report.outcome.upper()} {line} ({report.duration:.1f} s)\n", report.outcome.upper()
+    return (
+        report.outcome,
+        f"{report.outcome.upper()} {line} ({report.duration:.1f} s)\n{report.reason}",
+        report.outcome.upper(),
+    )
 
 
 def _target(config: pytest.Config) -> Target:

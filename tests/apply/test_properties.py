@@ -1,5 +1,8 @@
 """The properties as they are run for people, on their machines."""
 
+from pathlib import Path
+
+import pytest
 from properties import run as properties
 
 from apply import trees
@@ -11,3 +14,13 @@ def test_what_fails_says_why_in_a_few_words() -> None:
     failed, why = [line for line in output.splitlines() if line][-4:-2]
     assert failed.startswith("FAILED A signal during post_fork, ")
     assert why.startswith("       SIGUSR1 during post_fork was missed: ['process ")
+
+
+def test_a_long_path_to_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Longer than that of a socket may be; and no socket of another gunicorn's is in danger."""
+    for name in ("TMPDIR", "XDG_RUNTIME_DIR"):
+        (tmp_path / (name * 16)).mkdir()
+        monkeypatch.setenv(name, str(tmp_path / (name * 16)))
+    status, output = properties.run(trees.source().path, test="test_serving.py::test_promptness")
+    assert status == 0, output
+    assert [list(directory.iterdir()) for directory in tmp_path.iterdir()] == [[], []]

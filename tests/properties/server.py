@@ -59,13 +59,15 @@ class Server:
         self.logs = Logs(self.directory / "logs")
         self.control = self.directory / "control"
         self.control.mkdir()
-        self.socket = self.directory / "socket"
+        # By a descriptor: the path of a socket has 107 bytes at most, that of TMPDIR any number.
+        self.opened = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
+        self.socket = Path(f"/proc/self/fd/{self.opened}/socket")
         for name, source in modules.items():
             (self.directory / f"{name}.py").write_text(source)
         self.worker_count = workers
         self.command = [
             str(python), "-m", "gunicorn.app.wsgiapp", "--worker-class", worker_class, "--workers", str(workers),
-            "--bind", f"unix:{self.socket}", "--config", str(SERVED / "configuration.py"),
+            "--bind", "unix:socket", "--config", str(SERVED / "configuration.py"),
             "--access-logfile", str(self.logs.path("access.log")), "--error-logfile", str(self.logs.path("error.log")),
             "--worker-tmp-dir", str(self.directory), *options, "application:app",
         ]  # fmt: skip
@@ -73,7 +75,9 @@ class Server:
             **{name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "GUNICORN"))},
             "PYTHONPATH": os.pathsep.join([str(self.directory), str(SERVED)]),
             "PYTHONDONTWRITEBYTECODE": "1",
-            "HOME": str(self.directory),  # Where newer gunicorns put a socket of their own
+            # Where newer gunicorns put a socket of their own, in the place of another one's
+            "HOME": str(self.directory),
+            "XDG_RUNTIME_DIR": str(self.directory),
             "CONTROL": str(self.control),
             "APPLICATION_LOG": str(self.logs.path("application.log")),
             **variables,
@@ -96,6 +100,7 @@ class Server:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)  # How it ends by itself is for tests to look at
         self.process.wait()
+        os.close(self.opened)
         shutil.rmtree(self.directory)
 
     # Processes

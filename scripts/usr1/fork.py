@@ -6,6 +6,7 @@ user's own settings. Runs in users' build environments: Python 3.6 and later, wh
 and later (https://peps.python.org/pep-0517/ has the hooks).
 """
 
+import difflib
 import os
 import re
 import sys
@@ -115,7 +116,22 @@ class Backend:
         self.distribution = distribution
 
     def _release(self, config_settings: ConfigSettings) -> Optional[str]:
-        return (config_settings or {}).get("version") or os.environ.get(variable(self.distribution))
+        settings = dict(config_settings or {})
+        version = settings.pop("version", None)
+        if version == "":
+            raise self._mistaken("version=")
+        # Installers hand the settings of one command to every package that it builds, so others than
+        # ours are none of our business, but for those that somebody must have meant for us.
+        for name, value in settings.items():
+            near = difflib.get_close_matches(name.lower(), ["version", "--version"], cutoff=0.85)
+            if near or value in releases(self.distribution):
+                raise self._mistaken(f"{name}={value}")
+        return version or os.environ.get(variable(self.distribution))
+
+    def _mistaken(self, setting: str) -> Refusal:
+        newest = releases(self.distribution)[-1]
+        do = f"choose a release (for pip: -C version={newest}, for example), or leave the setting out for the newest"
+        return refusal(f"a setting for {self.distribution} makes no sense", "version=X.Y.Z", setting, do)
 
     def get_requires_for_build_wheel(self, config_settings: ConfigSettings = None) -> List[str]:
         try:

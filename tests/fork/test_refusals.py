@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import List
 
@@ -47,6 +48,56 @@ def test_a_release_without_a_patch(version: str) -> None:
         f"  found:    {version}",
         f"  do:       choose one of them (for pip: -C version={NEWEST}, for example)",
     ]
+
+
+MISTAKEN = [("version", "")]
+MISTAKEN += [
+    (name, "0.33.0") for name in ("versoin", "verion", "Version", "versions", "--version", "release", "uvicorn")
+]
+MISTAKEN += [("versoin", "0.12.3")]
+
+
+@pytest.mark.parametrize("name, value", MISTAKEN)
+def test_a_setting_that_chooses_nothing(name: str, value: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It must not get another release than was meant: by neither hook, and not beside one that chooses."""
+    monkeypatch.syspath_prepend(str(releases.unpacked("uvicorn", NEWEST)))
+    for settings in ({name: value}, {"version": NEWEST, name: value}):
+        for hook in (
+            fork.Backend("uvicorn").get_requires_for_build_wheel,
+            partial(fork.Backend("uvicorn").build_wheel, str(tmp_path)),
+        ):
+            with pytest.raises(SystemExit) as refusal:
+                hook(config_settings=settings)
+            assert str(refusal.value).splitlines() == [
+                "a setting for uvicorn makes no sense",
+                "  expected: version=X.Y.Z",
+                f"  found:    {name}={value}",
+                f"  do:       choose a release (for pip: -C version={NEWEST}, for example),"
+                " or leave the setting out for the newest",
+            ]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_settings_of_other_packages() -> None:
+    """Every package of one command gets them."""
+    others = {
+        "editable_mode": "compat",
+        "--global-option": ["--quiet"],
+        "--build-option": "",
+        "setup-args": ["-Doptimization=3"],
+        "cmake.version": ">=3.15",
+        "python-version": "3.9",
+    }
+    backend = fork.Backend("uvicorn")
+    assert backend.get_requires_for_build_wheel(others) == backend.get_requires_for_build_wheel()
+    assert backend.get_requires_for_build_wheel({**others, "version": "0.33.0"}) == ["uvicorn===0.33.0"]
+
+
+def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = fork.Backend("uvicorn")
+    unset = backend.get_requires_for_build_wheel()
+    monkeypatch.setenv("UVICORN_USR1_VERSION", "")
+    assert backend.get_requires_for_build_wheel() == unset
 
 
 def test_a_file_that_is_not_the_published_one(pristine: Path, tmp_path: Path) -> None:
@@ -113,17 +164,36 @@ def test_no_source_distribution_and_nothing_to_edit(tmp_path: Path) -> None:
         backend.build_editable(str(tmp_path))
 
 
-@pytest.mark.parametrize("installer", ["pip", "uv"])
-def test_the_installer_shows_the_message(installer: str, tmp_path: Path) -> None:
-    vendor = str(ROOT / "vendor" / "uvicorn")
+def wheel_by(installer: str, tmp_path: Path, *options: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    """What an installer says when it makes a wheel of the recipe."""
     command = {
-        "pip": [sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", str(tmp_path), vendor],
-        "uv": [str(environments.UV), "build", "--wheel", "--out-dir", str(tmp_path), vendor],
+        "pip": [sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir"],
+        "uv": [str(environments.UV), "build", "--wheel", "--out-dir"],
     }[installer]
-    environment = {**os.environ, "UVICORN_USR1_VERSION": "0.12.3"}
-    answer = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.run(
+        [*command, str(tmp_path), *options, str(ROOT / "vendor" / "uvicorn")],
+        env={**os.environ, **variables},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("installer", ["pip", "uv"])
+@pytest.mark.parametrize(
+    "setting, variable, said",
+    [
+        ("version=", "", "a setting for uvicorn makes no sense\n"),
+        ("versoin=0.33.0", "", "a setting for uvicorn makes no sense\n"),
+        ("editable_mode=compat", "0.12.3", "no patch is pinned to uvicorn 0.12.3\n"),
+    ],
+)
+def test_the_installer_shows_the_message(
+    setting: str, variable: str, said: str, installer: str, tmp_path: Path
+) -> None:
+    answer = wheel_by(installer, tmp_path, "--config-settings", setting, UVICORN_USR1_VERSION=variable)
     assert answer.returncode != 0
-    assert "no patch is pinned to uvicorn 0.12.3\n" in answer.stdout
+    assert said in answer.stdout
     assert "Traceback" not in answer.stdout
     assert list(tmp_path.glob("**/*.whl")) == []
 
@@ -131,14 +201,8 @@ def test_the_installer_shows_the_message(installer: str, tmp_path: Path) -> None
 @pytest.mark.parametrize("installer", ["pip", "uv"])
 def test_no_network(installer: str, tmp_path: Path) -> None:
     """The installer's own message, which names what it looked for."""
-    vendor = str(ROOT / "vendor" / "uvicorn")
-    options = ["--no-index", "--find-links", str(published.directory("whatthepatch", "1.0.7")), vendor]
-    command = {
-        "pip": [sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir", str(tmp_path), *options],
-        "uv": [str(environments.UV), "build", "--wheel", "--out-dir", str(tmp_path), *options],
-    }[installer]
-    environment = {**os.environ, "UVICORN_USR1_VERSION": NEWEST}
-    answer = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    options = ["--no-index", "--find-links", str(published.directory("whatthepatch", "1.0.7"))]
+    answer = wheel_by(installer, tmp_path, *options, UVICORN_USR1_VERSION=NEWEST)
     assert answer.returncode != 0
     assert f"uvicorn==={NEWEST}" in answer.stdout
     assert list(tmp_path.glob("*.whl")) == []

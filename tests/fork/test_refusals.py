@@ -208,6 +208,24 @@ def test_no_network(installer: str, tmp_path: Path) -> None:
     assert list(tmp_path.glob("*.whl")) == []
 
 
+def test_a_wheelhouse(tmp_path: Path) -> None:
+    """Of the release, what it depends on, and whatthepatch; without that the installer names it."""
+    house = tmp_path / "house"
+    download = ["download", "--quiet", "--dest", str(house), f"uvicorn==={NEWEST}", "whatthepatch>=1.0.2,<2"]
+    subprocess.run([sys.executable, "-m", "pip", *download], check=True)
+    options = ["--no-index", "--find-links", str(house)]
+    for installer in ("pip", "uv"):
+        answer = wheel_by(installer, tmp_path / installer, *options, PIP_FIND_LINKS="")
+        assert answer.returncode == 0, answer.stdout
+        assert len(list((tmp_path / installer).glob(f"uvicorn-{NEWEST}+usr1.*.whl"))) == 1
+    [whatthepatch] = house.glob("whatthepatch-*")
+    whatthepatch.unlink()
+    for installer in ("pip", "uv"):
+        answer = wheel_by(installer, tmp_path / "none", *options, PIP_FIND_LINKS="")
+        assert answer.returncode != 0 and "whatthepatch" in answer.stdout
+    assert list(tmp_path.glob("none/*.whl")) == []
+
+
 def test_a_python_that_the_release_does_not_run_on(tmp_path: Path) -> None:
     """The installer's own message too: it names the release, and the Pythons that it runs on."""
     oldest = next(python for python in environments.pythons() if (3, 7) <= python < (3, 10))

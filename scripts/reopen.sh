@@ -52,6 +52,8 @@ is_server() {
 
 find_arbiter() {
     arbiter=
+    # Reading from a pipe could wait forever
+    [ ! -e "$1" ] || [ -f "$1" ] || refuse "$1: expected a pidfile, found no regular file"
     # Gunicorn removes its pidfile and writes it anew when it reloads
     for _ in 1 2 3 4 5 6 7 8 9 10; do
         { read -r arbiter <"$1"; } 2>/dev/null

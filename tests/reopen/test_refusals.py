@@ -43,7 +43,14 @@ def test_a_pidfile_that_names_no_process(tmp_path: Path, content: str, complaint
 
 def test_no_pidfile(tmp_path: Path) -> None:
     assert "found no file to read; is the server running?" in refusal(tmp_path / "pidfile")
-    assert "found no file to read; is the server running?" in refusal(tmp_path)
+    assert "expected a pidfile, found no regular file" in refusal(tmp_path)
+
+
+def test_a_pipe_for_a_pidfile(tmp_path: Path) -> None:
+    """Reading from it would wait for a writer, and so would logrotate."""
+    os.mkfifo(tmp_path / "pidfile")
+    for pidfile in (tmp_path / "pidfile", "/dev/null"):
+        assert f"{pidfile}: expected a pidfile, found no regular file" in refusal(pidfile)
 
 
 #: Not killed by SIGUSR1, but it would tell.

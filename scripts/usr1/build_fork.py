@@ -51,17 +51,18 @@ def build(distribution: str, releases: Sequence[str], outdir: Path) -> None:
     """
     for release in releases:
         fork.find(distribution, release)
-    outdir.mkdir(parents=True, exist_ok=True)
 
     def one(release: str) -> Path:
-        return wheel.pack(fork.fork(distribution, fetch(distribution, release), release), outdir)
+        forked = fork.fork(distribution, fetch(distribution, release), release)
+        outdir.mkdir(parents=True, exist_ok=True)
+        return wheel.pack(forked, outdir)
 
     with ThreadPoolExecutor(os.cpu_count()) as workers:
         for n, path in enumerate(workers.map(one, releases), 1):
             print(f"[{n}/{len(releases)}] {path}", flush=True)
     forks = sorted(outdir.glob("*+usr1.*.whl"))
     sums = [f"{patches.sha256(path.read_bytes())}  {path.name}\n" for path in forks]
-    (outdir / "SHA256SUMS").write_text("".join(sums))
+    wheel.write(outdir / "SHA256SUMS", "".join(sums).encode())
 
 
 def checkout(distribution: str, release: str, directory: Path) -> None:
@@ -73,6 +74,8 @@ def checkout(distribution: str, release: str, directory: Path) -> None:
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise refusal(f"{directory} is in use", "an empty directory, or none", "files", "name another one")
     patch = fork.find(distribution, release)
+    if not shutil.which("git"):
+        raise refusal("there is no git to make a repository with", "git on the PATH", "none", "install git")
     files = fetch(distribution, release)
     forked = fork.fork(distribution, files, release)
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +102,21 @@ def _git(tree: Path, *command: str) -> None:
     # Not the user's name, signature, hooks, ignored files or line endings
     who = {f"GIT_{role}_{what}": "uvicorn-usr1" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
     alone = {**os.environ, **who, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
-    subprocess.run(["git", *command], cwd=tree, env=alone, check=True)
+    answer = subprocess.run(
+        ["git", *command], cwd=tree, env=alone, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    if answer.returncode != 0:
+        raise refusal(
+            "git cannot make the repository",
+            f"git {command[0]} to succeed",
+            f"exit status {answer.returncode}: {answer.stdout.strip()}",
+            "look at the disk, and at git",
+        )
+
+
+def _refused(error: Refusal) -> int:
+    print(f"build-fork.sh: {error}", file=sys.stderr)
+    return REFUSED
 
 
 def main(arguments: List[str]) -> int:
@@ -109,21 +126,27 @@ def main(arguments: List[str]) -> int:
         epilog="Exit status: 0 done; 2 refused, and the message says why. Every wheel that is there is whole.",
     )
     parser.add_argument("--distribution", choices=patches.DISTRIBUTIONS, default=patches.DISTRIBUTIONS[0])
-    parser.add_argument("--outdir", type=Path, default=Path("dist"), help="where the wheels go (default: dist)")
+    parser.add_argument("--outdir", type=Path, help="where the wheels go (default: dist)")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("versions", nargs="*", metavar="VERSION", default=[], help="releases (default: the newest)")
     what.add_argument("--all", action="store_true", help="every release that has a patch")
     what.add_argument("--checkout", nargs=2, metavar=("VERSION", "DIR"), help="make a git repository to read instead")
     options = parser.parse_args(arguments)
+    if options.checkout and options.outdir:
+        parser.error("argument --outdir: not allowed with argument --checkout")
     every = fork.releases(options.distribution)
+    outdir = options.outdir or Path("dist")
     try:
         if options.checkout:
-            checkout(options.distribution, options.checkout[0], Path(options.checkout[1]))
+            outdir = Path(options.checkout[1])
+            checkout(options.distribution, options.checkout[0], outdir)
         else:
-            build(options.distribution, every if options.all else options.versions or every[-1:], options.outdir)
+            build(options.distribution, every if options.all else options.versions or every[-1:], outdir)
     except Refusal as error:
-        print(f"build-fork.sh: {error}", file=sys.stderr)
-        return REFUSED
+        return _refused(error)
+    except OSError as error:
+        expected = "a directory that may be written, with room on its disk"
+        return _refused(refusal(f"{outdir} cannot be written", expected, str(error), "name another one, or mend that"))
     return 0
 
 

@@ -94,12 +94,16 @@ def pack(files: Files, directory: Path) -> Path:
     info = dist_info(files)
     [tag] = re.findall(r"^Tag: (\S+)$", files[info + "/WHEEL"].decode(), re.MULTILINE)
     wheel = directory / "{}-{}.whl".format(info[: -len(".dist-info")], tag)
-    data = _archive(files, info + "/RECORD")
-    with tempfile.TemporaryDirectory(dir=str(directory), prefix=".") as scratch:
-        new = Path(scratch, wheel.name)
-        new.write_bytes(data)
-        new.replace(wheel)
+    write(wheel, _archive(files, info + "/RECORD"))
     return wheel
+
+
+def write(path: Path, data: bytes) -> None:
+    """Write a file, whole or not at all."""
+    with tempfile.TemporaryDirectory(dir=str(path.parent), prefix=".") as scratch:
+        new = Path(scratch, path.name)
+        new.write_bytes(data)
+        new.replace(path)
 
 
 def _archive(files: Files, record: str) -> bytes:

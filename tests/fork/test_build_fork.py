@@ -1,10 +1,12 @@
 """scripts/build-fork.sh: wheels for an index, and source trees to read."""
 
+import resource
 import runpy
 import subprocess
 from pathlib import Path
 from typing import List
 
+import environments
 import pytest
 from usr1 import build_fork, fork, patches
 
@@ -92,10 +94,18 @@ def test_no_network(
     assert said.startswith(f"build-fork.sh: uvicorn {NEWEST} cannot be fetched\n")
     assert {"uv": "the network was disabled", "pip": f"uvicorn==={NEWEST}"}[tool] in said
     assert f"the settings of {tool}" in said
-    assert names(tmp_path / "dist") == set()
+    assert "dist" not in names(tmp_path)
 
 
-@pytest.mark.parametrize("arguments", [["--all", NEWEST], ["--checkout", NEWEST], ["--distribution", "gunicorn"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--all", NEWEST],
+        ["--checkout", NEWEST],
+        ["--checkout", NEWEST, "tree", "--outdir", "dist"],
+        ["--distribution", "gunicorn"],
+    ],
+)
 def test_bad_usage(arguments: List[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("sys.argv", ["build_fork", *arguments])
     with pytest.raises(SystemExit, match="2"):
@@ -141,3 +151,69 @@ def test_a_tree_where_something_is(what: str, tmp_path: Path, capsys: pytest.Cap
     assert build_fork.main(["--checkout", NEWEST, str(taken)]) == 2
     assert capsys.readouterr().err.startswith(f"build-fork.sh: {taken} is in use\n")
     assert names(tmp_path) == {"taken"}
+
+
+def refused(capsys: pytest.CaptureFixture[str]) -> List[str]:
+    """The lines of the only message."""
+    said = capsys.readouterr()
+    assert said.out == ""
+    lines = said.err.splitlines()
+    assert [line.split(":")[0].strip() for line in lines] == ["build-fork.sh", "expected", "found", "do"]
+    return lines
+
+
+@pytest.mark.parametrize("outdir", ["file", "file/dist", "/proc/nowhere/dist"])
+def test_where_no_directory_can_be(outdir: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    path = tmp_path / outdir
+    assert build_fork.main([NEWEST, "--outdir", str(path)]) == 2
+    what, _, found, _ = refused(capsys)
+    assert what == f"build-fork.sh: {path} cannot be written" and "[Errno " in found
+    if path.name == "dist":
+        assert build_fork.main(["--checkout", NEWEST, str(path)]) == 2
+        assert refused(capsys)[0] == f"build-fork.sh: {path} cannot be written"
+    assert names(tmp_path) == {"file"}
+
+
+@pytest.mark.parametrize("arguments", [[], ["--checkout", NEWEST]])
+def test_a_full_disk(
+    arguments: List[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Here no file may have more than 4096 bytes, but for what uv fetches."""
+    uv = tmp_path / "bin" / "uv"
+    uv.parent.mkdir()
+    uv.write_text(f'#!/bin/sh\nulimit -S -f unlimited\nexec "{environments.UV}" "$@"\n')
+    uv.chmod(0o755)
+    monkeypatch.setenv("PATH", str(uv.parent), prepend=":")
+    out = tmp_path / "out"
+    out.mkdir()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        status = build_fork.main([*arguments, str(out)] if arguments else ["--outdir", str(out)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert status == 2
+    what, _, found, _ = refused(capsys)
+    if arguments:
+        assert what == "build-fork.sh: git cannot make the repository"
+    else:
+        assert what == f"build-fork.sh: {out} cannot be written" and "File too large" in found
+    assert names(out) == set()
+
+
+def test_a_tree_without_git(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    assert build_fork.main(["--checkout", NEWEST, str(tmp_path / "tree")]) == 2
+    assert refused(capsys)[0] == "build-fork.sh: there is no git to make a repository with"
+    assert names(tmp_path) == set()
+
+
+def test_a_git_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("GIT_DIR", "/proc/nowhere")
+    assert build_fork.main(["--checkout", NEWEST, str(tmp_path / "tree")]) == 2
+    what, _, found, _ = refused(capsys)
+    assert what == "build-fork.sh: git cannot make the repository" and "/proc/nowhere" in found
+    assert names(tmp_path) == set()

@@ -23,13 +23,13 @@ set -eu
 
 for argument; do
     case $argument in -h | --help)
-        sed -n '2,/^$/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+        sed -n '2,/^$/s/^# \{0,1\}//p' "$0"
         exit
         ;;
     esac
 done
 
 # shellcheck source=scripts/tools.sh
-. "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/tools.sh"
+. "$(dirname "$(readlink -f "$0")")/tools.sh"
 use_tools run scripts/requirements.txt
 run_tool apply "$@"

@@ -2,6 +2,11 @@
 # Sourced by the scripts. use_tools NAME REQUIREMENTS makes the environment .tools-NAME
 # beside them, anew whenever the requirements change, and sets TOOLS to its Python.
 
+if [ -z "${BASH_VERSION:-}" ]; then
+    echo "${0##*/}: expected bash, found another shell; run it as it is, without sh in front" >&2
+    exit 2
+fi
+
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 fail() {

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Sourced by the scripts. use_tools NAME REQUIREMENTS makes the environment .tools-NAME
-# beside them, anew whenever the requirements change, and sets TOOLS to its Python.
+# Sourced by the scripts. use_tools NAME REQUIREMENTS makes the environment .tools-NAME-HASH
+# beside them, another one whenever the requirements change, and sets TOOLS to its Python.
 
 if [ -z "${BASH_VERSION:-}" ]; then
     echo "${0##*/}: expected bash, found another shell; run it as it is, without sh in front" >&2
@@ -26,17 +26,21 @@ tools_python() {
 }
 
 use_tools() {
-    local home=$root/.tools-$1 requirements=$root/$2 python new log
+    local requirements=$root/$2 hash home python log
+    # What a requirements file includes lies in the other one.
+    hash=$({ cat "$requirements" "$root/scripts/requirements.txt"; } | sha256sum)
+    home=$root/.tools-$1-${hash:0:12}
     TOOLS=$home/bin/python
-    # What a requirements file includes lies in the other one: compare both.
-    if [ -x "$TOOLS" ] && cat "$requirements" "$root/scripts/requirements.txt" | cmp -s - "$home/requirements"; then
+    if [ -x "$TOOLS" ]; then
+        touch -c "$home" 2>/dev/null || true # When it was last in use
         return
     fi
-    python=$(tools_python) || exit 2
     new=$(mktemp -d "$home.XXXXXX") || fail "cannot write to $root, where the tools' environment goes"
     log=$new/log
-    # shellcheck disable=SC2064  # now, while new is in scope
-    trap "rm -rf '$new'" EXIT
+    trap 'rm -rf "$new"' EXIT
+    python=$(tools_python) || exit 2
+    # One whose Python is gone is of use to nobody.
+    if [ -L "$TOOLS" ] && [ ! -x "$TOOLS" ]; then mv -T "$home" "$new/broken" 2>/dev/null || true; fi
     printf 'Setting up the tools in %s (once) ...\n' "$home" >&2
     if command -v uv >/dev/null; then
         uv venv --quiet --python "$python" "$new/env" >"$log" 2>&1 &&
@@ -45,10 +49,11 @@ use_tools() {
         "$python" -m venv "$new/env" >"$log" 2>&1 &&
             "$new/env/bin/python" -m pip install --quiet --disable-pip-version-check -r "$requirements" >>"$log" 2>&1
     fi || fail "cannot make the tools' environment (on Debian: apt install python3-venv): $(tail -n 3 "$log")"
-    cat "$requirements" "$root/scripts/requirements.txt" >"$new/env/requirements"
-    # Only this rename makes it visible: an environment is whole, or not there.
-    rm -rf "$home"
-    mv -T "$new/env" "$home"
+    # Only this rename makes it visible: an environment is whole, or not there. If another run was
+    # faster, its environment is as good, and in use.
+    mv -T "$new/env" "$home" 2>/dev/null || [ -x "$TOOLS" ] || fail "cannot rename $new/env to $home; is that in the way?"
+    # Those of other requirements may be in use as well, but not when no run began with them for a month.
+    find "$root" -maxdepth 1 -name ".tools-$1-*" -mtime +30 -exec mv -t "$new" {} + 2>/dev/null || true
     rm -rf "$new"
     trap - EXIT
 }

@@ -3,10 +3,13 @@
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import List
 
+import environments
 import pytest
+from properties import wait
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -40,6 +43,89 @@ def refusal(answer: "subprocess.CompletedProcess[str]") -> str:
     assert answer.stdout == ""
     [message] = answer.stderr.splitlines()
     return message
+
+
+def tools(repository: Path) -> List[Path]:
+    """The environments, oldest first; each must be whole, and nothing besides left behind."""
+    found = sorted(repository.glob(".tools*"), key=lambda path: path.stat().st_ctime)
+    for path in found:
+        subprocess.run([path / "bin" / "python", "-c", "import whatthepatch"], check=True)
+    return found
+
+
+def test_made_once(repository: Path) -> None:
+    first = run(repository)
+    assert first.returncode == 0 and first.stderr.startswith("Setting up the tools in ")
+    [made] = tools(repository)
+    before = made.stat().st_ino
+    again = run(repository)
+    assert (again.returncode, again.stderr) == (0, "")
+    assert [path.stat().st_ino for path in tools(repository)] == [before]
+
+
+def test_of_two_first_runs_the_slower_leaves_the_tools_of_the_faster(repository: Path, tmp_path: Path) -> None:
+    """They are in use."""
+    slow = tmp_path / "slow" / "uv"
+    slow.parent.mkdir()
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    slow.write_text(f'#!/bin/sh\n[ "$1" != venv ] || read -r _ <"{fifo}"\nexec "{environments.UV}" "$@"\n')
+    slow.chmod(0o755)
+
+    def opened() -> int:
+        try:
+            return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:
+            return 0
+
+    variables = {**os.environ, "PATH": f"{slow.parent}:{os.environ['PATH']}"}
+    with subprocess.Popen(command(repository), env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as slower:
+        # Closed, it lets the slower one go on
+        with open(wait.until(opened, lambda: "the slower run does not come to make an environment"), "w"):
+            assert run(repository).returncode == 0
+            [before] = [path.stat().st_ino for path in repository.glob(".tools*") if (path / "bin").is_dir()]
+        slower.communicate(timeout=60)
+    assert slower.returncode == 0
+    assert [path.stat().st_ino for path in tools(repository)] == [before]
+
+
+def test_other_requirements_get_another(repository: Path) -> None:
+    """What has the old ones may still be running; but not after a month."""
+    assert run(repository).returncode == 0
+    [first] = tools(repository)
+    before = first.stat().st_ino
+    requirements = repository / "scripts" / "requirements.txt"
+    requirements.write_text(requirements.read_text() + "\n# More\n")
+    assert run(repository).returncode == 0
+    assert len(tools(repository)) == 2 and first.stat().st_ino == before
+    long_ago = time.time() - 32 * 24 * 3600
+    for path in tools(repository):
+        os.utime(path, (long_ago, long_ago))
+    assert run(repository).returncode == 0
+    assert len(tools(repository)) == 2, "nothing is made anew, and so nothing thrown away"
+    requirements.write_text(requirements.read_text() + "\n# Still more\n")
+    assert run(repository).returncode == 0
+    used, newest = tools(repository)
+    assert used != first and newest != first
+
+
+def test_its_python_is_gone(repository: Path) -> None:
+    assert run(repository).returncode == 0
+    [made] = tools(repository)
+    (made / "bin" / "python").unlink()
+    (made / "bin" / "python").symlink_to(repository / "none")
+    assert run(repository).returncode == 0
+    assert tools(repository) == [made]
+
+
+def test_something_in_its_place(repository: Path) -> None:
+    assert run(repository).returncode == 0
+    [made] = tools(repository)
+    (made / "bin" / "python").unlink()
+    answer = run(repository)
+    assert answer.returncode == 2
+    assert answer.stderr.endswith(f" to {made}; is that in the way?\n")
+    assert list(repository.glob(".tools*")) == [made]
 
 
 BASH = [path.name for path in sorted((ROOT / "scripts").glob("*.sh")) if b"bash" in path.read_bytes().splitlines()[0]]

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import List
 
@@ -259,7 +260,7 @@ def test_script_proves_a_changed_release(tmp_path: Path, index: Path, monkeypatc
     for name in ("scripts", "tests", "patches", "setup.cfg"):
         source = ROOT / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, repository / name)
-    (repository / ".tools-test").symlink_to(ROOT / ".tools-test")
+    (repository / Path(sys.prefix).name).symlink_to(sys.prefix)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
     environment["PYTEST_ADDOPTS"] = PROVED_BY
     answer = subprocess.run(

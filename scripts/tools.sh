@@ -16,26 +16,32 @@ fail() {
 
 tools_python() {
     local python
-    for python in ${PYTHON:+"$PYTHON"} python3 python3.{13,12,11,10,9} "$HOME"/.pyenv/versions/*/bin/python3; do
+    if [ -n "${PYTHON:-}" ]; then
+        set -- "$PYTHON"
+    else
+        set -- python3 python3.{13,12,11,10,9} "${HOME:-}"/.pyenv/versions/*/bin/python3
+    fi
+    for python; do
         if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null; then
             command -v "$python"
             return
         fi
     done
-    fail "expected Python 3.9 or later for the tools, found none; install one, or name it: PYTHON=/path/to/python3"
+    fail "expected Python 3.9 or later for the tools, found ${PYTHON:-none}; install one, or name it: PYTHON=/path/to/python3"
 }
 
 use_tools() {
     local requirements=$root/$2 hash home python log
     # What a requirements file includes lies in the other one.
-    hash=$({ cat "$requirements" "$root/scripts/requirements.txt"; } | sha256sum)
+    hash=$({ cat "$requirements" "$root/scripts/requirements.txt" && echo "${PYTHON:-}"; } | sha256sum)
     home=$root/.tools-$1-${hash:0:12}
     TOOLS=$home/bin/python
     if [ -x "$TOOLS" ]; then
         touch -c "$home" 2>/dev/null || true # When it was last in use
         return
     fi
-    new=$(mktemp -d "$home.XXXXXX") || fail "cannot write to $root, where the tools' environment goes"
+    new=$(mktemp -d "$home.XXXXXX" 2>/dev/null) ||
+        fail "cannot write to $root, where the tools' environment goes; run this once as a user who may, or in a clone of your own"
     log=$new/log
     trap 'rm -rf "$new"' EXIT
     python=$(tools_python) || exit 2

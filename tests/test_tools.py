@@ -3,6 +3,8 @@
 import os
 import shutil
 import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import List
@@ -126,6 +128,49 @@ def test_something_in_its_place(repository: Path) -> None:
     assert answer.returncode == 2
     assert answer.stderr.endswith(f" to {made}; is that in the way?\n")
     assert list(repository.glob(".tools*")) == [made]
+
+
+def test_without_a_home(repository: Path) -> None:
+    variables = {name: value for name, value in os.environ.items() if name != "HOME"}
+    answer = subprocess.run(command(repository), env=variables, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stderr
+    assert len(tools(repository)) == 1
+
+
+def test_the_python_that_is_asked_for(repository: Path) -> None:
+    """Also when there are tools already."""
+    assert run(repository).returncode == 0
+    others = [python for python in environments.pythons() if python >= (3, 9) and python != sys.version_info[:2]]
+    for python in others[-1:]:
+        assert run(repository, PYTHON=str(environments.pythons()[python])).returncode == 0
+        made = tools(repository)[-1]
+        assert (made / "lib" / f"python{python[0]}.{python[1]}").is_dir()
+    before = tools(repository)
+    older = [str(path) for python, path in environments.pythons().items() if python < (3, 9)]
+    for python_of_no_use in ("/nonexistent", "/bin/false", *older):
+        assert refusal(run(repository, PYTHON=python_of_no_use)) == (
+            f"build-fork.sh: expected Python 3.9 or later for the tools, found {python_of_no_use};"
+            " install one, or name it: PYTHON=/path/to/python3"
+        )
+    assert tools(repository) == before
+
+
+def test_a_clone_that_may_not_be_written() -> None:
+    directory = Path(tempfile.mkdtemp())
+    try:
+        repository = copy(directory / "clone")
+        for path in (directory, repository):
+            path.chmod(0o555)
+        user = 65534 if os.geteuid() == 0 else None
+        answer = subprocess.run(command(repository), user=user, capture_output=True, text=True)
+        assert refusal(answer) == (
+            f"build-fork.sh: cannot write to {repository}, where the tools' environment goes;"
+            " run this once as a user who may, or in a clone of your own"
+        )
+    finally:
+        for path in (directory, repository):
+            path.chmod(0o755)
+        shutil.rmtree(directory)
 
 
 BASH = [path.name for path in sorted((ROOT / "scripts").glob("*.sh")) if b"bash" in path.read_bytes().splitlines()[0]]

@@ -24,10 +24,10 @@ def every(full: bool) -> List[Tuple[str, str]]:
 
 
 def installations(full: bool) -> List[Tuple[str, str, str, str]]:
-    """Each of these by uv from everywhere; by pip, ten times slower, a few from one place in turn, or all of them."""
+    """Each of these by uv from everywhere; by pip, ten times slower, from one place in turn, or from everywhere too."""
     cases = every(full)
     by_uv = [("uv", source, *case) for case in cases for source in SOURCES]
-    by_pip = [("pip", SOURCES[n % 3], *case) for n, case in enumerate(cases[::-4])]
+    by_pip = [("pip", SOURCES[n % 3], *case) for n, case in enumerate(cases)]
     return by_uv + ([("pip", *case) for _, *case in by_uv] if full else by_pip)
 
 

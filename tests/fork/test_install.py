@@ -2,7 +2,7 @@
 The forks installed, with pip and with uv, from wherever people install.
 
 Every combination of file and hook is installed by uv from a directory, from a git repository and
-from a private index, and a few by pip from one of these in turn; with --full all by both from all.
+from a private index, and by pip from one of these in turn; with --full all by both from all.
 """
 
 import os

@@ -183,7 +183,6 @@ def wheel_by(installer: str, tmp_path: Path, *options: str, **variables: str) ->
 @pytest.mark.parametrize(
     "setting, variable, said",
     [
-        ("version=", "", "a setting for uvicorn makes no sense\n"),
         ("versoin=0.33.0", "", "a setting for uvicorn makes no sense\n"),
         ("editable_mode=compat", "0.12.3", "no patch is pinned to uvicorn 0.12.3\n"),
     ],

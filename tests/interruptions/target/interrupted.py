@@ -43,7 +43,7 @@ class Interrupter:
 
     def __init__(self):
         self.loop = None
-        self.loop_was_open = self.loop_was_running = True
+        self.honoured = True  # Whether there was a turn of the loop after the last signal
         self.fired = 0
         self.rotations = 0
         self.done = set() if ALL else set(_read("done").splitlines())  # By the workers before this one
@@ -91,11 +91,17 @@ class Interrupter:
         os.write(self.file, where.encode() + b"\n")
         self.armed = ALL
         self.fired += 1
-        self.loop_was_open = self.loop is None or not self.loop.is_closed()
-        self.loop_was_running = self.loop is None or self.loop.is_running()
+        if self.phase == "closing":
+            self.wait_for_a_turn()
         self.rotate()
         self.quieten()
         return SIGUSR1
+
+    def wait_for_a_turn(self):
+        """Before the loop is closed it may have made its last turn: up to 0.14.0 nothing runs it to close it."""
+        self.honoured = False
+        with contextlib.suppress(RuntimeError):  # It is closed
+            self.loop.call_soon(setattr, self, "honoured", True)
 
     def quieten(self):
         """Of a storm that fills the event loop's wakeup pipe Python would warn on stderr, each time."""
@@ -208,13 +214,8 @@ def child_exit(server, worker):
     server.log.reopen_files()
 
 
-def honours_the_last_signal():
-    """Whether the loop turned once more after it: up to 0.14.0 nothing runs it to close it."""
-    if interrupter.loop and interrupter.loop.is_closed():
-        return interrupter.loop_was_open
-    return interrupter.loop_was_running
-
-
 def worker_exit(server, worker):
-    found = stale() if honours_the_last_signal() else []
+    armed, interrupter.armed = interrupter.armed, False
+    found = stale() if interrupter.honoured else []
     report(exiting=os.getpid(), fired=interrupter.fired, stale=found)
+    interrupter.armed = armed

@@ -146,6 +146,10 @@ def test_arguments_that_do_not_go_together(target: Environment, capsys: pytest.C
         apply.main(["--revert", str(target.path), str(target.path)])
     assert ended.value.code == 2
     assert "only --check takes several" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        apply.main(["--check", ""])
+    assert ended.value.code == 2
+    assert "an empty one" in capsys.readouterr().err
 
 
 def test_a_process_that_has_ended_has_no_parent() -> None:

@@ -263,7 +263,10 @@ def _end(number: int, frame: Optional[FrameType]) -> NoReturn:
 if __name__ == "__main__":
     # Told to end, undo what is not finished. What a shell puts behind has SIGINT ignored, and would hand
     # that on to the properties, which are stopped by it.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # As nohup has it
+        signals.append(signal.SIGHUP)
+    for number in signals:
         signal.signal(number, _end)
     # A path may be no text, and a stream may be closed (>&-).
     for name in ("stdout", "stderr"):

@@ -223,6 +223,19 @@ def test_told_to_end(number: signal.Signals, ignored: str, target: Environment, 
     assert trees.snapshot(target.path) == before
 
 
+def test_nohup(target: Environment, tmp_path: Path) -> None:
+    """It outlives its terminal."""
+    command = ["nohup", sys.executable, "-c", _INTERRUPTIBLE, "SIG_DFL", str(suite(tmp_path / "root", WAITS))]
+    variables = {**os.environ, "PYTHONPATH": str(SCRIPT.parent)}
+    with subprocess.Popen([*command, str(target.path)], env=variables, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        next(line for line in process.stdout if "testing" in line)
+        ignored = re.search(r"^SigIgn:\t(\w+)$", Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE)
+        process.terminate()
+        process.stdout.read()
+    assert ignored and int(ignored[1], 16) >> (signal.SIGHUP - 1) & 1
+
+
 _INTERRUPTIBLE = """
 import pathlib, runpy, signal, sys
 from usr1 import properties

@@ -66,7 +66,8 @@ def _install(path: Path, python: Version, requirements: Tuple[str, ...], exclude
         cutoff = ["--exclude-newer", exclude_newer] if exclude_newer else []
         commands = [
             [str(UV), "venv", "--quiet", "--python", str(pythons()[python]), str(path)],
-            [str(UV), "pip", "install", "--quiet", "--python", str(path), *cutoff, *requirements],
+            # Compiled once, rather than by each of the many servers, which write no bytecode
+            [str(UV), "pip", "install", "--quiet", "--compile-bytecode", "--python", str(path), *cutoff, *requirements],
         ]
     else:  # uv knows no Python before 3.7
         commands = [

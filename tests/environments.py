@@ -61,13 +61,11 @@ def pythons() -> Dict[Version, Path]:
     return dict(sorted(found.items()))
 
 
-def _install(path: Path, python: Version, requirements: Tuple[str, ...], exclude_newer: Optional[str]) -> None:
+def _install(path: Path, python: Version, requirements: Tuple[str, ...], options: List[str]) -> None:
     if python >= (3, 7):
-        cutoff = ["--exclude-newer", exclude_newer] if exclude_newer else []
         commands = [
             [str(UV), "venv", "--quiet", "--python", str(pythons()[python]), str(path)],
-            # Compiled once, rather than by each of the many servers, which write no bytecode
-            [str(UV), "pip", "install", "--quiet", "--compile-bytecode", "--python", str(path), *cutoff, *requirements],
+            [str(UV), "pip", "install", "--quiet", "--python", str(path), *options, *requirements],
         ]
     else:  # uv knows no Python before 3.7
         commands = [
@@ -81,10 +79,18 @@ def _install(path: Path, python: Version, requirements: Tuple[str, ...], exclude
             raise NotInstallable(answer.stdout.strip())
 
 
-def make(path: Path, python: Version, *requirements: str, exclude_newer: Optional[str] = None) -> Environment:
-    """A new environment at path, all or nothing; raises NotInstallable."""
+def make(
+    path: Path, python: Version, *requirements: str, exclude_newer: Optional[str] = None, compiled: bool = False
+) -> Environment:
+    """
+    A new environment at path, all or nothing; raises NotInstallable.
+
+    compiled is for one with many servers: they write no bytecode, and would all compile the same.
+    """
+    options = ["--exclude-newer", exclude_newer] if exclude_newer else []
+    options += ["--compile-bytecode"] if compiled else []
     try:
-        _install(path, python, requirements, exclude_newer)
+        _install(path, python, requirements, options)
     except NotInstallable:
         shutil.rmtree(path, ignore_errors=True)
         raise
@@ -100,7 +106,7 @@ def cached(python: Version, *requirements: str, exclude_newer: Optional[str] = N
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (path / "whole").exists():
             shutil.rmtree(path, ignore_errors=True)
-            make(path, python, *requirements, exclude_newer=exclude_newer)
+            make(path, python, *requirements, exclude_newer=exclude_newer, compiled=True)
             (path / "whole").touch()
     return Environment(path, requirements)
 

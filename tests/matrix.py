@@ -102,7 +102,8 @@ def fingerprint(workers: Workers) -> str:
 
 
 def make(case: Case, path: Path) -> Environment:
-    return environments.make(path, case.python, *case.workers.packages(f"gunicorn=={case.gunicorn}"))
+    packages = case.workers.packages(f"gunicorn=={case.gunicorn}")
+    return environments.make(path, case.python, *packages, compiled=True)
 
 
 def broken_as_published(pristine: Environment) -> int:

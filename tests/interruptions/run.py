@@ -65,7 +65,7 @@ def environment(workers: Workers, patched: bool = True) -> Environment:
 def _patched(python: environments.Version, workers: Workers, requirements: Tuple[str, ...]) -> Environment:
     home = tempfile.mkdtemp(prefix="patched-")
     atexit.register(shutil.rmtree, home)
-    made = environments.make(Path(home) / "venv", python, *requirements)
+    made = environments.make(Path(home) / "venv", python, *requirements, compiled=True)
     environments.patched(made, workers.distribution, workers.release)
     return made
 

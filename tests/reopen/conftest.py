@@ -40,7 +40,7 @@ def programs() -> None:
 def make(directory: Path) -> Environment:
     """A new environment with the newest patched uvicorn and the newest gunicorn, pristine."""
     packages = environments.packages(UVICORN, f"gunicorn=={GUNICORN}")
-    made = environments.make(directory / "environment", max(environments.pythons()), *packages)
+    made = environments.make(directory / "environment", max(environments.pythons()), *packages, compiled=True)
     environments.patched(made, "uvicorn", UVICORN)
     return made
 

@@ -275,9 +275,7 @@ def test_script_proves_a_changed_release(tmp_path: Path, index: Path, monkeypatc
 def edited(copy: Path) -> Path:
     path = copy / "uvicorn" / "0.36.0-0.54.0.patch"
     text = path.read_text()
-    changed = text.replace(
-        "+        return  # The path names no", "+        # Why:\n+        return  # The path names no"
-    )
+    changed = text.replace("+        pass  # The path names no", "+        # Why:\n+        pass  # The path names no")
     assert changed != text
     path.write_text(changed)
     return path

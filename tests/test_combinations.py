@@ -55,6 +55,12 @@ def pristine(workers: Workers) -> Environment:
     pytest.skip(f"{workers} runs on no Python here. {'; '.join(refusals)}")
 
 
+@pytest.fixture(autouse=True)
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The properties run none of the scripts: no need to see their coverage."""
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+
+
 @pytest.mark.parametrize("workers", COMBINATIONS, ids=str)
 def test_patched(workers: Workers, tmp_path: Path) -> None:
     original = pristine(workers)

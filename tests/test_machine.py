@@ -35,6 +35,13 @@ from websockets.sync.client import ClientConnection, unix_connect
 
 workers = st.integers(0, 3)  # Of those that there are, counted round
 
+# What CPython says when hundreds of signals find the loop busy. The wakeup pipe, which asyncio has for uvicorn's
+# SIGQUIT handler, is full then, on the pristine release too; the loop wakes up all the same.
+FULL = re.compile(
+    r"Exception ignored when trying to write to the signal wakeup fd:\n"
+    r"Traceback .*\n(?: .*\n|\n)*BlockingIOError: .*\n"
+)
+
 
 class Stream(threading.Thread):
     """A request whose answer takes several seconds."""
@@ -213,7 +220,7 @@ class Machine(RuleBasedStateMachine):
             return
         self.server.wait_until_serving()
         assert not [death for death in self.server.deaths() if "SIGUSR1" in death]
-        assert self.server.stderr() == self.quiet
+        assert FULL.sub("", self.server.stderr()) == self.quiet
         assert not re.search("reentrant|while reopening", "\n".join(self.server.logs.lines("error.log")))
         for name, requests in self.expected.items():
             assert not self.server.logs.not_exactly_once(requests, [name])

@@ -220,7 +220,8 @@ class Machine(RuleBasedStateMachine):
             return
         self.server.wait_until_serving()
         assert not [death for death in self.server.deaths() if "SIGUSR1" in death]
-        assert FULL.sub("", self.server.stderr()) == self.quiet
+        # It may be about to be written
+        wait.until(lambda: FULL.sub("", self.server.stderr()) == self.quiet, self.server.stderr)
         assert not re.search("reentrant|while reopening", "\n".join(self.server.logs.lines("error.log")))
         for name, requests in self.expected.items():
             assert not self.server.logs.not_exactly_once(requests, [name])

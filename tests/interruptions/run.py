@@ -97,10 +97,9 @@ class Outcome(NamedTuple):
             if "checked" in report:
                 pid = report["checked"]
                 expected += [f"{pid} Booting worker with pid: {pid}", f"{pid} Started server process [{pid}]"]
-                expected += [f"{pid} Finished server process [{pid}]"]
             if "exiting" in report:
                 pid = report["exiting"]
-                expected += [f"{pid} Worker exiting (pid: {pid})"]
+                expected += [f"{pid} Finished server process [{pid}]", f"{pid} Worker exiting (pid: {pid})"]
         # In a run of thousands of workers process ids come again
         workers = collections.Counter(str(report["exited"]) for report in self.reports if "exited" in report)
         found = [f"not answered: {path}" for path in self.unanswered]

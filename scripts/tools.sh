@@ -49,11 +49,11 @@ use_tools() {
     if [ -L "$TOOLS" ] && [ ! -x "$TOOLS" ]; then mv -T "$home" "$new/broken" 2>/dev/null || true; fi
     printf 'Setting up the tools in %s (once) ...\n' "$home" >&2
     if command -v uv >/dev/null; then
-        uv venv --quiet --python "$python" "$new/env" >"$log" 2>&1 &&
-            uv pip install --quiet --python "$new/env/bin/python" -r "$requirements" >>"$log" 2>&1
+        uv venv --quiet --seed --python "$python" "$new/env" >"$log" 2>&1 &&
+            env -u UV_CONSTRAINT uv pip install --quiet --python "$new/env/bin/python" -r "$requirements" >>"$log" 2>&1
     else
         "$python" -m venv "$new/env" >"$log" 2>&1 &&
-            "$new/env/bin/python" -m pip install --quiet --disable-pip-version-check -r "$requirements" >>"$log" 2>&1
+            env -u PIP_CONSTRAINT "$new/env/bin/python" -m pip install --quiet --disable-pip-version-check -r "$requirements" >>"$log" 2>&1
     fi || fail "cannot make the tools' environment (on Debian: apt install python3-venv): $(tail -n 3 "$log")"
     # Only this rename makes it visible: an environment is whole, or not there. If another run was
     # faster, its environment is as good, and in use.

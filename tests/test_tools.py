@@ -55,6 +55,20 @@ def tools(repository: Path) -> List[Path]:
     return found
 
 
+@pytest.mark.parametrize("uv", [True, False])
+def test_it_has_a_pip_of_its_own(uv: bool, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever made it: the next run may find no uv. And what somebody constrains is not ours."""
+    if not uv:
+        places = [place for place in os.environ["PATH"].split(os.pathsep) if not shutil.which("uv", path=place)]
+        monkeypatch.setenv("PATH", os.pathsep.join(places))
+    constraint = repository / "constraint.txt"
+    constraint.write_text("whatthepatch==1.0.2\n")
+    answer = run(repository, PIP_CONSTRAINT=str(constraint), UV_CONSTRAINT=str(constraint))
+    assert answer.returncode == 0, answer.stderr
+    [made] = tools(repository)
+    subprocess.run([made / "bin" / "python", "-m", "pip", "--version"], check=True)
+
+
 def test_made_once(repository: Path) -> None:
     first = run(repository)
     assert first.returncode == 0 and first.stderr.startswith("Setting up the tools in ")

@@ -151,7 +151,7 @@ def _report(venv: Path, explain: bool) -> Report:
     try:
         target = environment.find(venv)
         found = installed.find(target)
-        restart = servers.outdated(target, [one.file for one in found if not one.problem])
+        restart = servers.outdated(target, [file for one in found if not one.problem for file in one.written])
     except Refusal as error:
         problem = str(error) if explain else str(error).splitlines()[0]
         return {"venv": str(venv), "patched": None, "problem": problem, "restart": [], "installed": []}
@@ -234,11 +234,11 @@ def _undo(target: Environment, found: List[Installed]) -> str:
 
 def _published(target: Environment, fork: Installed) -> str:
     """The command line that puts the published release in the place of a fork."""
-    return target.reinstall(f"{fork.distribution}=={fork.release.split('+')[0]}")
+    return target.reinstall(f"{fork.distribution}=={installed.release_of(fork.release)}")
 
 
 def _restart(target: Environment, found: List[Installed]) -> str:
-    pids = servers.outdated(target, [one.file for one in found])
+    pids = servers.outdated(target, [file for one in found for file in one.written])
     if not pids:
         return "running servers, if any; none was found here that still runs the old code"
     return f"the servers that still run the old code: gunicorn with pid {', '.join(map(str, pids))}"

@@ -10,7 +10,7 @@ from typing import List
 
 from usr1 import patches
 from usr1.environment import Environment
-from usr1.installed import Installed
+from usr1.installed import Installed, release_of
 
 LINES = 30
 
@@ -18,7 +18,7 @@ LINES = 30
 def show(environment: Environment, installed: Installed) -> str:
     """The first lines of the difference, or why there is none to show: the release comes from the user's index."""
     assert installed.patch is not None
-    requirement = f"{installed.distribution}=={installed.release}"
+    requirement = f"{installed.distribution}=={release_of(installed.release)}"
     with tempfile.TemporaryDirectory() as directory:
         try:
             _fetch(environment, requirement, directory)

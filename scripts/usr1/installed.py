@@ -38,6 +38,11 @@ class State(enum.Enum):
     MISSING = "not installed"
 
 
+def release_of(version: str) -> str:
+    """The release that a version is, or that a fork of this version was made from."""
+    return version.partition("+")[0]
+
+
 class Installed(NamedTuple):
     distribution: str
     state: State
@@ -60,6 +65,11 @@ class Installed(NamedTuple):
         """Where a change writes."""
         return self.file.parent, self.file.parent / "__pycache__", self.record.parent
 
+    @property
+    def written(self) -> Tuple[Path, Path]:
+        """What tells when it was installed or changed: uv links the file as old as it is in its cache."""
+        return self.file, self.record
+
 
 class Where(NamedTuple):
     """What to look at, and to name in a message."""
@@ -68,6 +78,10 @@ class Where(NamedTuple):
     distribution: str
     version: str
     dist_info: Path
+
+    @property
+    def published(self) -> str:
+        return release_of(self.version)
 
 
 class _Problem(Exception):
@@ -237,7 +251,7 @@ def _missing(environment: Environment) -> Installed:
 
 
 def _outside(where: Where, found: str) -> _Problem:
-    requirement = where.distribution + (where.version and f"=={where.version}")
+    requirement = where.distribution + (where.version and f"=={where.published}")
     problem = refusal(
         f"{where.distribution} lives outside {where.environment.path}, where others may use it",
         f"its files in {where.environment.site_packages}",
@@ -248,7 +262,7 @@ def _outside(where: Where, found: str) -> _Problem:
 
 
 def _broken(where: Where, expected: str, found: str) -> _Problem:
-    requirement = f"{where.distribution}=={where.version or 'VERSION'}"
+    requirement = f"{where.distribution}=={where.published or 'VERSION'}"
     problem = refusal(
         f"the installation of {where.distribution} in {where.environment.path} is broken",
         expected,
@@ -283,8 +297,8 @@ def _supported(distribution: str) -> List[Version]:
 def _changed(where: Where, patch: Patch, content: bytes) -> Refusal:
     return refusal(
         f"{where.environment.site_packages / patch.target} was changed by hand",
-        f"SHA-256 {patch.pristine_sha256}, as {where.distribution} {where.version} was published,"
+        f"SHA-256 {patch.pristine_sha256}, as {where.distribution} {where.published} was published,"
         f" or {patch.patched_sha256}, patched",
         f"SHA-256 {patches.sha256(content)}",
-        f"{where.environment.reinstall(f'{where.distribution}=={where.version}')}, then run this again",
+        f"{where.environment.reinstall(f'{where.distribution}=={where.published}')}, then run this again",
     )

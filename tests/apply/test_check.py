@@ -92,6 +92,17 @@ def test_a_fork_with_the_published_file_is_none(target: Environment, capsys: pyt
     assert "changed by hand" in check(capsys, 1, target)
 
 
+def test_a_fork_changed_by_hand(target: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    """No public index has it: the release that it was made from is what to install, and to compare it with."""
+    apply.main(["--no-tests", str(target.path)])
+    rename_release(target, f"{trees.NEWEST}+usr1.1")
+    file = target.site_packages / "uvicorn" / "workers.py"
+    file.write_text(file.read_text() + "# by hand\n")
+    said = check(capsys, 1, target)
+    assert f"install --force-reinstall --no-deps uvicorn=={trees.NEWEST} " in said
+    assert f"--- uvicorn=={trees.NEWEST}, patched\n" in said
+
+
 @pytest.mark.parametrize("patched", [False, True])
 def test_changed_by_hand(patched: bool, target: Environment, capsys: pytest.CaptureFixture[str]) -> None:
     """The difference is from the pristine file or the patched one, whichever is nearer."""

@@ -63,6 +63,9 @@ def test_its_servers_are_named(command: str, served: Environment, capsys: pytest
         long_ago = time.time() - 3600
         os.utime(served.site_packages / "uvicorn" / "workers.py", (long_ago, long_ago))
         assert old(served) == [], "as if restarted"
+        assert apply.main(["--check", str(path)]) == 0
+        # uv links workers.py as old as its cache has it: RECORD, which it writes, tells
+        assert f"; restart pid {pid}\n" in capsys.readouterr().out
     assert old(served) == []
 
 

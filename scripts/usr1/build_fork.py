@@ -69,10 +69,12 @@ def checkout(distribution: str, release: str, directory: Path) -> None:
     """
     Make a git repository of a release: as published, and the patch as a commit on top.
 
-    All or nothing; raises Refusal if the directory is there and not empty.
+    All or nothing; raises Refusal if the directory is there and not empty, or the working directory.
     """
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
         raise refusal(f"{directory} is in use", "an empty directory, or none", "files", "name another one")
+    if directory.resolve() == Path.cwd():
+        raise refusal(f"{directory} is in use", "an empty directory, or none", "the working directory", "name another")
     patch = fork.find(distribution, release)
     if not shutil.which("git"):
         raise refusal("there is no git to make a repository with", "git on the PATH", "none", "install git")
@@ -99,9 +101,10 @@ def _commit(tree: Path, files: wheel.Files, message: str) -> None:
 
 
 def _git(tree: Path, *command: str) -> None:
-    # Not the user's name, signature, hooks, ignored files or line endings
+    # Not the user's name, signature, hooks, ignored files or line endings, nor the repository of a hook this runs in
+    others = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     who = {f"GIT_{role}_{what}": "uvicorn-usr1" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    alone = {**os.environ, **who, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+    alone = {**others, **who, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
     answer = subprocess.run(
         ["git", *command], cwd=tree, env=alone, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )

@@ -123,9 +123,11 @@ def test_a_tree_to_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("HOME", str(tmp_path))
     tree = tmp_path / "parent" / "tree"
     tree.mkdir(parents=True)
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "somebody's.git"))  # As in a hook
     assert build_fork.main(["--checkout", "0.34.3", str(tree)]) == 0
     assert names(tmp_path / "parent") == {"tree"}
-    monkeypatch.delenv("HOME")
+    for variable in ("HOME", "GIT_DIR"):
+        monkeypatch.delenv(variable)
     patch = fork.find("uvicorn", "0.34.3")
     assert git(tree, "status", "--porcelain") == ""
     assert git(tree, "log", "--format=%s|%an").splitlines() == [
@@ -151,6 +153,14 @@ def test_a_tree_where_something_is(what: str, tmp_path: Path, capsys: pytest.Cap
     assert build_fork.main(["--checkout", NEWEST, str(taken)]) == 2
     assert capsys.readouterr().err.startswith(f"build-fork.sh: {taken} is in use\n")
     assert names(tmp_path) == {"taken"}
+
+
+def test_a_tree_in_the_place_of_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert build_fork.main(["--checkout", NEWEST, "."]) == 2
+    assert "found:    the working directory" in capsys.readouterr().err
 
 
 def refused(capsys: pytest.CaptureFixture[str]) -> List[str]:
@@ -212,8 +222,13 @@ def test_a_tree_without_git(
 
 
 def test_a_git_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setenv("GIT_DIR", "/proc/nowhere")
+    broken = tmp_path / "bin" / "git"
+    broken.parent.mkdir()
+    broken.write_text("#!/bin/sh\necho its libraries are missing; exit 127\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", str(broken.parent), prepend=":")
     assert build_fork.main(["--checkout", NEWEST, str(tmp_path / "tree")]) == 2
     what, _, found, _ = refused(capsys)
-    assert what == "build-fork.sh: git cannot make the repository" and "/proc/nowhere" in found
-    assert names(tmp_path) == set()
+    assert what == "build-fork.sh: git cannot make the repository"
+    assert "exit status 127: its libraries are missing" in found
+    assert names(tmp_path) == {"bin"}

@@ -19,9 +19,10 @@ import textwrap
 from pathlib import Path
 from typing import List, NamedTuple, Optional, Tuple
 
+from packaging.utils import canonicalize_version
 from packaging.version import Version
 
-from usr1 import patches, releases
+from usr1 import patches, properties, releases
 from usr1.patches import Patch, PatchError
 from usr1.releases import ReleaseError
 
@@ -227,7 +228,7 @@ def proved(stage: Stage, wanted: Wanted) -> bool:
                 file.write_bytes(after)
     print(f"{wanted}: running the signal property tests in {venv}", flush=True)
     command = [sys.executable, "-m", "pytest", "-q", "tests/properties", "--target", str(venv)]
-    return subprocess.run(command, cwd=ROOT).returncode == 0
+    return subprocess.run(command, cwd=ROOT, env=properties.variables()).returncode == 0
 
 
 def refresh(everything: List[Wanted]) -> int:
@@ -316,13 +317,25 @@ def main(arguments: Optional[List[str]] = None) -> int:
             return check()
         if options.repin:
             return repin(options.repin)
-        return refresh([wanted for wanted in options.versions or missing() if not _named(wanted)])
+        return refresh([wanted for wanted in _spelled(options.versions) or missing() if not _named(wanted)])
     except NeedsHand as error:
         print(f"refresh.sh: {error}", file=sys.stderr)
         return 3
     except (PatchError, ReleaseError, OSError) as error:
         print(f"refresh.sh: {error}", file=sys.stderr)
         return 2
+
+
+def _spelled(everything: List[Wanted]) -> List[Wanted]:
+    """As they were published: 0.55 is 0.55.0."""
+    published = {name: releases.published(name) for name in {wanted.distribution for wanted in everything}}
+    spellings = {(name, canonicalize_version(one)): one for name, ones in published.items() for one in ones}
+    return [
+        wanted._replace(
+            release=spellings.get((wanted.distribution, canonicalize_version(wanted.release)), wanted.release)
+        )
+        for wanted in everything
+    ]
 
 
 def _named(wanted: Wanted) -> bool:

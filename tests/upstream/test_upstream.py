@@ -94,6 +94,8 @@ def run_tests(environment: Environment, tree: Path, *arguments: str, patience: i
         "PYTHONPATH": str(tree.parent),
     }
     command = [str(environment.python), "-m", "pytest", "-q", "-o", "addopts=", "-p", "patient", *arguments]
+    # In the usual place, pytest would end by deleting what earlier runs of other tests left: a minute's work.
+    command += ["--basetemp", str(tree.parent / "base")]
     with open(tree.parent / "output", "w+") as output:
         tests = subprocess.Popen(command, cwd=tree, env=settings, stdout=output, stderr=output, start_new_session=True)
         try:
@@ -103,9 +105,9 @@ def run_tests(environment: Environment, tree: Path, *arguments: str, patience: i
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(tests.pid, signal.SIGKILL)
             tests.wait()
-        output.seek(0)
-        said = output.read()
-    print(said)
+            output.seek(0)
+            said = output.read()
+            print(said)
     outcomes = re.findall(r"(\d+) (\w+)", said.splitlines()[-1].split(" in ")[0])
     return {
         outcome: int(number) for number, outcome in outcomes if outcome not in ("deselected", "warnings", "warning")

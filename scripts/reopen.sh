@@ -151,7 +151,7 @@ signal_holders() {
     while IFS=: read -r pid _; do
         if catches_usr1 "$pid"; then echo "$pid"; fi
     done | sort -u | while read -r pid; do
-        kill -USR1 "$pid"
+        kill -USR1 "$pid" 2>/dev/null # It may have ended since.
     done
 }
 
@@ -178,6 +178,9 @@ case $timeout in
 esac
 [ $# -gt 0 ] || refuse "expected a PIDFILE; see reopen.sh -h"
 [ -r /proc/self/status ] || refuse "expected Linux, found no /proc"
+for tool in cat grep ls readlink sleep sort tr; do
+    command -v "$tool" >/dev/null || refuse "expected $tool on the PATH, found none"
+done
 find_arbiter "$1"
 shift
 for file; do

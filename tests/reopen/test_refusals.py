@@ -92,6 +92,20 @@ def test_arguments() -> None:
     assert answer.stdout.startswith("usage: reopen.sh [-t SECONDS] PIDFILE [FILE ...]\n")
 
 
+TOOLS = ["cat", "grep", "ls", "readlink", "sleep", "sort", "tr"]
+
+
+@pytest.mark.parametrize("missing", TOOLS)
+def test_a_machine_without_a_tool(missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without readlink no file would look like a rotated one."""
+    for tool in {"sh", *TOOLS} - {missing}:
+        found = shutil.which(tool)
+        assert found
+        (tmp_path / tool).symlink_to(found)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert f"expected {missing} on the PATH, found none" in refusal("pidfile")
+
+
 def test_a_file_to_wait_for_that_is_not_there(environment: Environment) -> None:
     with gunicorn(environment) as server:
         assert "/nowhere: expected a rotated file, found none" in refusal(server.directory / "pidfile", "/nowhere")

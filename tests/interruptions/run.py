@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Callable, Counter, Dict, List, NamedTuple, Sequence, Tuple
+from typing import Any, Callable, Counter, Dict, List, NamedTuple, Sequence
 
 import environments
 import pytest
@@ -58,16 +58,14 @@ def environment(workers: Workers, patched: bool = True) -> Environment:
             pristine = environments.cached(python, *requirements)
         except environments.NotInstallable:
             continue
-        return _patched(python, workers, requirements) if patched else pristine
+        return _patched(pristine, workers) if patched else pristine
     pytest.skip(f"{workers} installs on no Python at hand")
 
 
-def _patched(python: environments.Version, workers: Workers, requirements: Tuple[str, ...]) -> Environment:
+def _patched(pristine: Environment, workers: Workers) -> Environment:
     home = tempfile.mkdtemp(prefix="patched-")
     atexit.register(shutil.rmtree, home)
-    made = environments.make(Path(home) / "venv", python, *requirements, compiled=True)
-    environments.patched(made, workers.distribution, workers.release)
-    return made
+    return environments.patched_copy(pristine, Path(home) / "venv", workers.distribution, workers.release)
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -97,9 +95,10 @@ class Outcome(NamedTuple):
             if "checked" in report:
                 pid = report["checked"]
                 expected += [f"{pid} Booting worker with pid: {pid}", f"{pid} Started server process [{pid}]"]
+                expected += [f"{pid} Finished server process [{pid}]"]
             if "exiting" in report:
                 pid = report["exiting"]
-                expected += [f"{pid} Finished server process [{pid}]", f"{pid} Worker exiting (pid: {pid})"]
+                expected += [f"{pid} Worker exiting (pid: {pid})"]
         # In a run of thousands of workers process ids come again
         workers = collections.Counter(str(report["exited"]) for report in self.reports if "exited" in report)
         found = [f"not answered: {path}" for path in self.unanswered]

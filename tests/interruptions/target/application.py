@@ -20,6 +20,7 @@ async def app(scope, receive, send):
         await receive()
         await send({"type": "lifespan.startup.complete"})
         await receive()
+        interrupted.interrupter.to_be_ended = False  # It has been told
         await send({"type": "lifespan.shutdown.complete"})
         return
     path = scope["path"]

@@ -16,6 +16,7 @@ import json
 import logging
 import os
 import re
+import select
 import signal
 import sys
 
@@ -43,6 +44,7 @@ class Interrupter:
 
     def __init__(self):
         self.loop = None
+        self.to_be_ended = False  # By a SIGTERM that is still to come, in a storm
         self.honoured = True  # Whether there was a turn of the loop after the last signal
         self.fired = 0
         self.rotations = 0
@@ -88,13 +90,15 @@ class Interrupter:
         )
         if where in self.done:
             return NO_SIGNAL
+        if not self.quieten() and self.to_be_ended:
+            self.seen.discard(boundary)
+            return NO_SIGNAL
         os.write(self.file, where.encode() + b"\n")
         self.armed = ALL
         self.fired += 1
         if self.phase == "closing":
             self.wait_for_a_turn()
         self.rotate()
-        self.quieten()
         return SIGUSR1
 
     def wait_for_a_turn(self):
@@ -104,10 +108,21 @@ class Interrupter:
             self.loop.call_soon(setattr, self, "honoured", True)
 
     def quieten(self):
-        """Of a storm that fills the event loop's wakeup pipe Python would warn on stderr, each time."""
+        """
+        Of a storm that fills the event loop's wakeup pipe Python would warn on stderr, each time.
+
+        Returns whether there is room in it. Nothing else tells asyncio of SIGTERM: while the pipe
+        is away that has to wait, and what finds it full is lost.
+        """
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         wakeup = signal.set_wakeup_fd(-1)
-        with contextlib.suppress(OSError):  # The loop is about to close, its pipe is already
+        try:
             signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
+            return wakeup == -1 or bool(select.select([], [wakeup], [], 0)[1])
+        except OSError:  # The loop is about to close, its pipe is already
+            return True
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
     def rotate(self):
         handler = signal.getsignal(signal.SIGUSR1)
@@ -202,7 +217,8 @@ def post_fork(server, worker):
     interrupter = Interrupter()
     importlib.import_module("final")
     interrupter.captures_output = worker.cfg.capture_output
-    interrupter.arm(worker.age == 1 or not ALL)  # In a storm, the second is for another way out
+    interrupter.to_be_ended = ALL and worker.age > 1
+    interrupter.arm(not interrupter.to_be_ended)  # This one is for another way out
     sys.settrace(interrupter.trace_call)
     frame = sys._getframe(1)  # The arbiter's spawn_worker(): the worker's life ends in it
     frame.f_trace_opcodes = True

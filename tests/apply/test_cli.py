@@ -205,12 +205,19 @@ def test_the_user_s_variables_prove_nothing(
     assert apply.main(["--tests-only", str(target.path)]) == 1
 
 
-@pytest.mark.parametrize("ignored", ["SIG_DFL", "SIG_IGN"])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_told_to_end(number: signal.Signals, ignored: str, target: Environment, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "number, sigint",
+    [
+        (signal.SIGHUP, "SIG_DFL"),
+        (signal.SIGINT, "SIG_DFL"),
+        (signal.SIGINT, "SIG_IGN"),
+        (signal.SIGTERM, "SIG_IGN"),
+    ],
+)
+def test_told_to_end(number: signal.Signals, sigint: str, target: Environment, tmp_path: Path) -> None:
     """While the properties are tested: they are stopped, and all is put back; with SIGINT ignored, as by a shell."""
     before = trees.snapshot(target.path)
-    command = [sys.executable, "-c", _INTERRUPTIBLE, ignored, str(suite(tmp_path / "root", WAITS)), str(target.path)]
+    command = [sys.executable, "-c", _INTERRUPTIBLE, sigint, str(suite(tmp_path / "root", WAITS)), str(target.path)]
     variables = {**os.environ, "PYTHONPATH": str(SCRIPT.parent)}
     with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
         assert process.stdout is not None

@@ -87,12 +87,23 @@ def answers(port: int, server: "subprocess.Popen[bytes]") -> bool:
 
 
 @pytest.fixture(scope="session")
-def repository(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A git repository of what the forks are made from, as it is now, committed or not; its URL."""
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """
+    A git repository of what the forks are made from, as it is now, committed or not.
+
+    One for each process that runs tests: of a directory from which several uvs build different
+    releases at the same time, each takes the dependencies that any of them has found.
+    """
     directory = tmp_path_factory.mktemp("clone") / "uvicorn-usr1"
     for part in ("vendor", "patches", "scripts"):
         shutil.copytree(ROOT / part, directory / part, ignore=shutil.ignore_patterns("__pycache__"))
     git = ["git", "-C", str(directory), "-c", "user.name=tests", "-c", "user.email=tests"]
     for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "as it is now"]):
         subprocess.run([*git, *command], check=True)
-    return f"git+file://localhost{directory}"  # pip before 24.1 asks for a host
+    return directory
+
+
+@pytest.fixture(scope="session")
+def repository(clone: Path) -> str:
+    """Its URL."""
+    return f"git+file://localhost{clone}"  # pip before 24.1 asks for a host

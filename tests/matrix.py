@@ -11,7 +11,7 @@ Exit status 1 if a case failed.
 import datetime
 import hashlib
 import json
-import os
+import platform
 import sys
 import tempfile
 import time
@@ -142,7 +142,7 @@ def table(results: Dict[str, Dict[str, str]], wanted: List[Case]) -> str:
     lines = [
         "# The matrix",
         "",
-        f"The signal properties on the patched releases, {datetime.date.today()}, on Linux {os.uname().release}.",
+        f"The signal properties on the patched releases, {datetime.date.today()}, on {platform.system()}.",
         "`scripts/test.sh --full` makes this table.",
         "",
         "| workers | Python | gunicorn | result |",

@@ -6,7 +6,7 @@ them hold, and pristine, where some fail for the reason that the patch exists fo
 import itertools
 import re
 from pathlib import Path
-from typing import Tuple
+from typing import Iterator, Tuple
 
 import environments
 import pytest
@@ -26,7 +26,17 @@ COMBINATIONS = [
     for workers in environments.workers(distribution, release)
 ]
 
-SWALLOWED = ("test_serving.py::test_reopening", "SIGUSR1 was swallowed: .* still writes to")
+
+def cases() -> Iterator:
+    """By default one uvicorn for each release of uvicorn-worker, by turns."""
+    for n, release in enumerate(dict.fromkeys((one.distribution, one.release) for one in COMBINATIONS)):
+        alternatives = environments.workers(*release)
+        for workers in alternatives:
+            by_default = workers == alternatives[(n - 1) % len(alternatives)]
+            yield pytest.param(workers, id=str(workers), marks=[] if by_default else [pytest.mark.full])
+
+
+SWALLOWED = ("test_serving.py::test_promptness", "SIGUSR1 was swallowed: .* still writes to")
 KILLED = ("test_serving.py::test_survival", "SIGUSR1 was fatal: .* killed by SIGUSR1")
 MISSED = ("test_boot.py::test_boot", "SIGUSR1 during post_fork was missed")
 
@@ -61,7 +71,7 @@ def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
 
 
-@pytest.mark.parametrize("workers", COMBINATIONS, ids=str)
+@pytest.mark.parametrize("workers", cases())
 def test_patched(workers: Workers, tmp_path: Path) -> None:
     original = pristine(workers)
     environment = environments.patched_copy(original, tmp_path / "venv", workers.distribution, workers.release)
@@ -69,7 +79,7 @@ def test_patched(workers: Workers, tmp_path: Path) -> None:
     assert status == 0, output
 
 
-@pytest.mark.parametrize("workers", COMBINATIONS, ids=str)
+@pytest.mark.parametrize("workers", cases())
 def test_pristine(workers: Workers) -> None:
     test, said = reason(workers)
     status, output = properties.run(pristine(workers).path, "-k", environments.MODULES[workers.distribution], test=test)

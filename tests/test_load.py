@@ -24,7 +24,9 @@ def pristine() -> Environment:
 
 def storm(environment: Environment, seconds: float, enough: float = math.inf) -> Dict[str, object]:
     """Load and rotations for so long, or until there are enough errors; what was found wrong."""
-    with Server(environment.python, "uvicorn.workers.UvicornWorker") as server:
+    # A client that the machine does not run for two seconds finds its connection closed by default.
+    options = ["--keep-alive", "60"]
+    with Server(environment.python, "uvicorn.workers.UvicornWorker", options=options) as server:
         quiet = server.stderr()
         workers = server.workers()
         rotations = 0

@@ -19,14 +19,12 @@ def pristine() -> Environment:
     newest = environments.pythons_for(RELEASE)[-1:]
     if not newest:
         pytest.skip(f"uvicorn {RELEASE} runs on none of the Pythons here")
-    return environments.cached(newest[0], *environments.packages(RELEASE, "gunicorn==27.0.1"))
+    return environments.cached(newest[0], *environments.packages(RELEASE, "gunicorn==27.0.1"), "websockets")
 
 
 def storm(environment: Environment, seconds: float, enough: float = math.inf) -> Dict[str, object]:
     """Load and rotations for so long, or until there are enough errors; what was found wrong."""
-    # A client that the machine does not run for two seconds finds its connection closed by default.
-    options = ["--keep-alive", "60"]
-    with Server(environment.python, "uvicorn.workers.UvicornWorker", options=options) as server:
+    with Server(environment.python, "uvicorn.workers.UvicornWorker") as server:
         quiet = server.stderr()
         workers = server.workers()
         rotations = 0

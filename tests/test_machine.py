@@ -72,7 +72,6 @@ class Machine(RuleBasedStateMachine):
     )
     def start(self, preload: bool, capture: bool, max_requests: int, worker_class: str) -> None:
         options = ["--preload"] * preload + ["--capture-output"] * capture + ["--max-requests", str(max_requests)]
-        options += ["--keep-alive", "60"]  # seconds: by default a client that keeps its connection has two for a step
         self.server = Server(self.environment.python, f"uvicorn.workers.{worker_class}", 2, options).__enter__()
         self.quiet = self.server.stderr()
         self.expected: Dict[str, List[str]] = {name: [] for name in NAMES}

@@ -88,6 +88,6 @@ def _open_files(pid: int) -> Set[Tuple[int, int]]:
                 found.add(_inode(descriptor.stat()))
             except FileNotFoundError:
                 continue  # Closed while we looked
-    except (FileNotFoundError, ProcessLookupError):
-        return found  # The process has ended: it holds nothing any more
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return found  # The process has ended, and has been waited for or not: it holds nothing any more
     return found

@@ -68,6 +68,8 @@ class Server:
         self.command = [
             str(python), "-m", "gunicorn.app.wsgiapp", "--worker-class", worker_class, "--workers", str(workers),
             "--bind", "unix:socket", "--config", str(SERVED / "configuration.py"),
+            # A client or worker that a busy machine stalls is not to be given up meanwhile.
+            "--keep-alive", "600", "--timeout", "300",
             "--access-logfile", str(self.logs.path("access.log")), "--error-logfile", str(self.logs.path("error.log")),
             "--worker-tmp-dir", str(self.directory), *options, "application:app",
         ]  # fmt: skip
@@ -179,7 +181,7 @@ class Server:
 
         wait.until(serving, lambda: f"not all workers came up:\n{self.complaints()}")
 
-    def wait_until_reopened(self, pids: Iterable[int], patience: float = 5) -> None:
+    def wait_until_reopened(self, pids: Iterable[int], patience: float = 10) -> None:
         """Wait until none of these processes has a rotated file open any more: seconds, where it takes milliseconds."""
         files, pids = self.logs.rotated(), list(pids)
         wait.until(

@@ -13,7 +13,7 @@ from properties.schedules import bursts
 places = st.sampled_from(["post_fork", "load", "lifespan", "blocking-lifespan"])
 
 
-@example(place="post_fork", target="all", times=1, create=False)
+@example(place="post_fork", target="workers", times=1, create=True)
 @given(place=places, target=st.sampled_from(["workers", "all"]), times=bursts, create=st.booleans())
 def test_boot(servers: Servers, worker_class: str, place: str, target: str, times: int, create: bool) -> None:
     """A signal during post_fork, application load or lifespan startup is honoured before the first request."""

@@ -189,7 +189,7 @@ def test_system_calls(servers: Servers, one_worker_class: str) -> None:
         os.mkfifo(fifo)
         with Client(server.socket) as client:
             client.send("read", request)
-            with open(fifo, "wb", buffering=0) as writer:
+            with open(fifo, "r+b", buffering=0) as writer:  # For reading too, as that does not wait for the other end
                 waits_in_read(server.workers()[0])
                 server.signal("worker", times=5)
                 waits_in_read(server.workers()[0])

@@ -13,7 +13,7 @@ from properties import wait
 from properties.clients import Client, new_request
 from properties.conftest import Servers
 from properties.pristine import pristine
-from properties.server import Server, send
+from properties.server import Server, describe, send
 from properties.target import Target
 
 Masks = Dict[str, Set[str]]
@@ -88,15 +88,17 @@ def ends(pair: Tuple[Server, Server], number: signal.Signals) -> List[str]:
         send([worker], number)
     deadline = time.monotonic() + 2
 
-    def agree() -> bool:
-        ended = {worker in server.exits() for server, worker in zip(pair, workers)}
+    def agree() -> List[str]:
+        exits = [server.exits().get(worker) for server, worker in zip(pair, workers)]
+        if None not in exits:
+            return [describe(status) for status in exits]
         # Some releases go on serving after some of these signals: then both must.
-        return ended == {True} or (ended == {False} and time.monotonic() > deadline)
+        return ["goes on"] * 2 if exits == [None] * 2 and time.monotonic() > deadline else []
 
-    wait.until(agree, lambda: f"{number.name} ends one worker and not the other")
+    found = wait.until(agree, lambda: f"{number.name} ends one worker and not the other")
     for server in pair:
         server.wait_until_serving()
-    return [server.exit_of(worker) if worker in server.exits() else "goes on" for server, worker in zip(pair, workers)]
+    return found
 
 
 def test_other_ends(pair: Tuple[Server, Server]) -> None:

@@ -9,12 +9,14 @@ PATIENCE = 20.0
 
 def until(look: Callable[[], T], missing: Callable[[], str], patience: float = PATIENCE) -> T:
     """The first true value that look() returns; fails with what missing() says when patience ends."""
-    start = time.monotonic()
+    waited = 0.0
     while True:
+        start = time.monotonic()
         found = look()
         if found:
             return found
-        waited = time.monotonic() - start
         if waited > patience:
             raise AssertionError(missing())
         time.sleep(min(0.001 + waited / 10, 0.02))
+        # Where a machine stands still for a while, what we wait for does too.
+        waited += min(time.monotonic() - start, 0.2)

@@ -53,8 +53,10 @@ use_tools() {
             env -u UV_CONSTRAINT uv pip install --quiet --python "$new/env/bin/python" -r "$requirements" >>"$log" 2>&1
     else
         "$python" -m venv "$new/env" >"$log" 2>&1 &&
-            env -u PIP_CONSTRAINT "$new/env/bin/python" -m pip install --quiet --disable-pip-version-check -r "$requirements" >>"$log" 2>&1
+            env -u PIP_CONSTRAINT -u PIP_NO_DEPS "$new/env/bin/python" -m pip install --quiet --disable-pip-version-check -r "$requirements" >>"$log" 2>&1
     fi || fail "cannot make the tools' environment (on Debian: apt install python3-venv): $(tail -n 3 "$log")"
+    "$new/env/bin/python" -I -c 'import whatthepatch' 2>>"$log" ||
+        fail "the packages did not come into the tools' environment; is there a setting like PIP_TARGET, in env or pip config list?"
     # Only this rename makes it visible: an environment is whole, or not there. If another run was
     # faster, its environment is as good, and in use.
     mv -T "$new/env" "$home" 2>/dev/null || [ -x "$TOOLS" ] || fail "cannot rename $new/env to $home; is that in the way?"

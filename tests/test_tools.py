@@ -69,6 +69,15 @@ def test_it_has_a_pip_of_its_own(uv: bool, repository: Path, monkeypatch: pytest
     subprocess.run([made / "bin" / "python", "-m", "pip", "--version"], check=True)
 
 
+@pytest.mark.full
+def test_packages_that_went_elsewhere(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")  # Without uv
+    answer = run(repository, PYTHON=sys.executable, PIP_TARGET=str(repository / "elsewhere"))
+    assert answer.returncode == 2
+    assert "; is there a setting like PIP_TARGET, " in answer.stderr.splitlines()[-1]
+    assert tools(repository) == []
+
+
 def test_made_once(repository: Path) -> None:
     first = run(repository)
     assert first.returncode == 0 and first.stderr.startswith("Setting up the tools in ")

@@ -5,14 +5,18 @@ Nothing of its site-packages is imported to look at it: no .pth file, no customi
 no package that may be broken. Only its interpreter says what it is, in isolated mode.
 """
 
+import contextlib
 import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import List, NamedTuple
+
+import psutil
 
 from usr1.refusal import Refusal, refusal
 
@@ -68,7 +72,7 @@ def find(path: Path) -> Environment:
         raise refusal(
             f"{path} is not a virtual environment",
             f"a Python in {python}",
-            "none" if exists(path) else f"no directory {path}",
+            _instead(path, python),
             "name the environment's directory, the one that bin/python is in",
         )
     path = Path(os.path.abspath(path))
@@ -83,6 +87,12 @@ def find(path: Path) -> Environment:
     except (ValueError, TypeError) as error:
         raise _broken(python, (answer.stderr + answer.stdout).decode(errors="replace")) from error
     return Environment(path, python, version, cache_tag, path / site_packages.lstrip("/"))
+
+
+def _instead(path: Path, python: Path) -> str:
+    if python.is_symlink():
+        return f"a link to {os.readlink(python)}, which is not there"
+    return "none" if exists(path) else f"no directory {path}"
 
 
 def _broken(python: Path, said: str) -> Refusal:
@@ -129,11 +139,24 @@ def create(path: Path, requirements: List[str]) -> None:
 
 
 def _run(command: List[str], path: Path, requirements: List[str]) -> None:
-    answer = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    if answer.returncode != 0:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True) as process:
+        try:
+            said, _ = process.communicate()
+        except BaseException:
+            _kill(process.pid)
+            raise
+    if process.returncode != 0:
         raise refusal(
             f"cannot create {path}",
             f"an environment with {' and '.join(requirements)}",
-            answer.stdout.decode(errors="replace").strip() or f"exit status {answer.returncode}",
+            said.decode(errors="replace").strip() or f"exit status {process.returncode}",
             f"see why this fails: {shlex.join(command)}",
         )
+
+
+def _kill(session: int) -> None:
+    """End an installer with all its processes, and wait for these: they would go on writing what is removed."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        processes = psutil.Process(session).children(recursive=True)
+        os.killpg(session, signal.SIGKILL)
+        psutil.wait_procs(processes, timeout=5)  # Where nobody reaps orphans they stay, as zombies

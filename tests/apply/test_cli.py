@@ -13,6 +13,7 @@ from typing import Dict
 
 import psutil
 import pytest
+from properties import wait
 from usr1 import apply, environment, installed, properties
 from usr1.environment import Environment
 from usr1.installed import State
@@ -205,6 +206,7 @@ def test_the_user_s_variables_prove_nothing(
     assert apply.main(["--tests-only", str(target.path)]) == 1
 
 
+@pytest.mark.measured
 @pytest.mark.parametrize(
     "number, sigint",
     [
@@ -230,6 +232,24 @@ def test_told_to_end(number: signal.Signals, sigint: str, target: Environment, t
     assert trees.snapshot(target.path) == before
 
 
+@pytest.mark.measured
+def test_told_to_end_while_it_creates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As by kill: what it runs, and what that runs, is not told."""
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")  # Without uv
+    venv = tmp_path / "venv"
+    command = [sys.executable, "-c", _INTERRUPTIBLE, "SIG_DFL", str(tmp_path), str(venv)]
+    process = psutil.Popen(command, env={**os.environ, "PYTHONPATH": str(SCRIPT.parent)}, stdout=subprocess.PIPE)
+
+    def ensurepip() -> list[psutil.Process]:
+        return [child for child in process.children(recursive=True) if child.ppid() != process.pid]
+
+    installing = wait.until(ensurepip, lambda: "it installs no pip")
+    process.terminate()
+    assert process.wait(wait.PATIENCE) == 128 + signal.SIGTERM
+    assert all(not child.is_running() or child.status() == psutil.STATUS_ZOMBIE for child in installing)
+    assert not venv.exists()
+
+
 def test_nohup(target: Environment, tmp_path: Path) -> None:
     """It outlives its terminal."""
     command = ["nohup", sys.executable, "-c", _INTERRUPTIBLE, "SIG_DFL", str(suite(tmp_path / "root", WAITS))]
@@ -252,6 +272,7 @@ runpy.run_module("usr1.apply", run_name="__main__", alter_sys=True)
 """
 
 
+@pytest.mark.measured
 @pytest.mark.parametrize("lost", ["| head -n 1", ">/dev/full", "<&- >&- 2>&-"])
 def test_a_lost_output_decides_nothing(lost: str, target: Environment, tmp_path: Path) -> None:
     """The properties are run, and only those that hold make what is patched stay."""

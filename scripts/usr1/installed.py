@@ -149,8 +149,9 @@ def _look(environment: Environment, distribution: str) -> Optional[Installed]:
     dist_infos = _dist_infos(environment.site_packages, distribution)
     if not dist_infos:
         return None
-    version = _version(dist_infos[0]) or ""
-    where = Where(environment, distribution, version, dist_infos[0])
+    # Of several the newest: what has left them is an upgrade that was interrupted
+    version = _version(dist_infos[-1]) or ""
+    where = Where(environment, distribution, version, dist_infos[-1])
     try:
         if len(dist_infos) > 1:
             raise _broken(where, "one dist-info directory", " and ".join(path.name for path in dist_infos))

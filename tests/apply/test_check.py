@@ -176,6 +176,16 @@ def test_without_its_dist_info(target: Environment, capsys: pytest.CaptureFixtur
     assert f"  found:    {target.site_packages}/uvicorn/__init__.py alone\n" in said
 
 
+def test_an_interrupted_upgrade(target: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    """Which leaves two dist-infos: it is the newer one that is to be installed."""
+    older = target.site_packages / "uvicorn-0.13.0.dist-info"
+    shutil.copytree(dist_info(target), older)
+    (older / "METADATA").write_text("Version: 0.13.0\n")
+    said = check(capsys, 1, target)
+    assert f"  found:    {older.name} and uvicorn-{trees.NEWEST}.dist-info\n" in said
+    assert f"install --force-reinstall --no-deps uvicorn=={trees.NEWEST} " in said
+
+
 def test_no_environment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert apply.main(["--check", str(tmp_path / "none"), str(tmp_path)]) == 2
     assert capsys.readouterr().out == "".join(
@@ -183,6 +193,10 @@ def test_no_environment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     )
     (tmp_path / "bin").mkdir()
     python = tmp_path / "bin" / "python"
+    python.symlink_to("gone")
+    assert apply.main(["--check", str(tmp_path)]) == 2
+    assert "found:    a link to gone, which is not there\n" in capsys.readouterr().out
+    python.unlink()
     answers = {"": "Exec format error", "#!/bin/sh\n": "no answer", "#!/bin/sh\necho no >&2; exit 1\n": "no"}
     odd = ("no", "null", "1", "[1, 2, 3]", '["1", "2"]', '["1", null, "3"]', "\\377")
     answers.update(

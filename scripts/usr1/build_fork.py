@@ -53,9 +53,7 @@ def build(distribution: str, releases: Sequence[str], outdir: Path) -> None:
         fork.find(distribution, release)
 
     def one(release: str) -> Path:
-        forked = fork.fork(distribution, fetch(distribution, release), release)
-        outdir.mkdir(parents=True, exist_ok=True)
-        return wheel.pack(forked, outdir)
+        return wheel.pack(fork.fork(distribution, fetch(distribution, release), release), outdir)
 
     with ThreadPoolExecutor(os.cpu_count()) as workers:
         for n, path in enumerate(workers.map(one, releases), 1):

@@ -94,7 +94,9 @@ def pack(files: Files, directory: Path) -> Path:
     info = dist_info(files)
     [tag] = re.findall(r"^Tag: (\S+)$", files[info + "/WHEEL"].decode(), re.MULTILINE)
     wheel = directory / "{}-{}.whl".format(info[: -len(".dist-info")], tag)
-    write(wheel, _archive(files, info + "/RECORD"))
+    archive = _archive(files, info + "/RECORD")
+    directory.mkdir(parents=True, exist_ok=True)
+    write(wheel, archive)
     return wheel
 
 

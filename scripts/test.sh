@@ -18,6 +18,7 @@ tool ruff format --check
 tool mypy
 shellcheck scripts/*.sh .ci/run
 
+unset PYTHONDONTWRITEBYTECODE # Or each of the many processes compiles all of its modules.
 export COVERAGE_FILE=$root/.cache/coverage/data
 rm -rf "$root/.cache/coverage"
 mkdir -p "$root/.cache/coverage"

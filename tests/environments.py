@@ -54,7 +54,7 @@ def pythons() -> Dict[Version, Path]:
     """The Pythons on this machine, oldest first: on the PATH, pyenv's, uv's."""
     found: Dict[Version, Path] = {}
     for candidate in _candidates():
-        probe = [candidate, "-c", "import ensurepip, sys; print(*sys.version_info[:2], sys.base_prefix)"]
+        probe = [candidate, "-I", "-S", "-c", "import ensurepip, sys; print(*sys.version_info[:2], sys.base_prefix)"]
         answer = subprocess.run(probe, capture_output=True, text=True)
         if answer.returncode == 0:
             major, minor, prefix = answer.stdout.split(maxsplit=2)
@@ -125,7 +125,7 @@ def packages(release: str, gunicorn: str = "gunicorn", standard: bool = True) ->
     The requirements to serve with a uvicorn release.
 
     standard adds the loop and the parser of uvicorn[standard] without the rest of it
-    (reloader, .env and YAML readers), which no worker uses.
+    (websockets, reloader, .env and YAML readers), which takes its time and has no part in this.
     """
     packages = [f"uvicorn=={release}", gunicorn]
     if gunicorn.startswith("gunicorn==20."):
@@ -135,7 +135,7 @@ def packages(release: str, gunicorn: str = "gunicorn", standard: bool = True) ->
     if standard:
         # Before 0.15.0 workers expect a current event loop, which newer policies of uvloop do not make.
         uvloop = "uvloop<0.22" if Release(release) < Release("0.15.0") else "uvloop"
-        packages += [uvloop, "httptools", "websockets"]
+        packages += [uvloop, "httptools"]
     return tuple(packages)
 
 

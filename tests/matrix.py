@@ -103,7 +103,8 @@ def fingerprint(workers: Workers) -> str:
 
 def make(case: Case, path: Path) -> Environment:
     packages = case.workers.packages(f"gunicorn=={case.gunicorn}")
-    return environments.make(path, case.python, *packages, compiled=True)
+    # As uvicorn[standard] has it
+    return environments.make(path, case.python, *packages, "websockets", compiled=True)
 
 
 def broken_as_published(pristine: Environment) -> int:

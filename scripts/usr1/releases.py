@@ -6,6 +6,7 @@ the package index as the user set it up.
 """
 
 import ast
+import functools
 import subprocess
 import sys
 import tarfile
@@ -84,6 +85,7 @@ def source(distribution: str, release: str) -> Path:
     return _kept(f"{distribution}-{release}.source", fetch)
 
 
+@functools.lru_cache(maxsize=None)
 def server_hooks(folder: Path) -> FrozenSet[str]:
     """
     The methods in which the Server of an unpacked uvicorn takes over signals, where it may have both:

@@ -132,8 +132,11 @@ def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trial:
 
 @pytest.mark.parametrize("shard", range(SHARDS))
 @pytest.mark.parametrize("what", ["apply", pytest.param("revert", marks=pytest.mark.full)])
-def test_any_call_may_fail(what: str, shard: int, trial: Trial) -> None:
-    trial.try_all(what, "error=EIO", trial.calls(what)[shard::SHARDS])
+def test_any_call_may_fail(what: str, shard: int, trial: Trial, request: pytest.FixtureRequest) -> None:
+    """By default each one that changes something, and a third of those that only look."""
+    every = request.config.getoption("--full")
+    calls = [call for call in trial.calls(what) if every or call.changes or call.number % 3 == 0]
+    trial.try_all(what, "error=EIO", calls[shard::SHARDS])
 
 
 @pytest.mark.parametrize("what", OPPOSITE)

@@ -42,9 +42,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture(autouse=True)
 def nothing_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment of whoever runs the tests does not matter."""
-    # What runs in processes of its own here is pip, mostly, and there is no need to see its coverage
-    for name in ("COVERAGE_PROCESS_CONFIG", "SOURCE_DATE_EPOCH", *map(fork.variable, patches.DISTRIBUTIONS)):
+    for name in ("SOURCE_DATE_EPOCH", *map(fork.variable, patches.DISTRIBUTIONS)):
         monkeypatch.delenv(name, raising=False)
+    # No bytecode, which takes a good part of pip's time: of this setting it takes the opposite
+    monkeypatch.setenv("PIP_NO_COMPILE", "0")
 
 
 @pytest.fixture(scope="session")

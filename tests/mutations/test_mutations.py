@@ -107,12 +107,16 @@ VARIANTS = environments.variants(f"uvicorn {environments.COMBINATIONS[-1]}")
 
 def cases(places: Dict[str, str]) -> list:
     """For each variant the names of those of whose places there is one in the patch."""
-    return [
-        pytest.param(*variant.values, name, id=f"{variant.id}-{name}", marks=variant.marks)
-        for variant in VARIANTS
-        for name, place in places.items()
-        if place in patches.find(variant.values[0].distribution, variant.values[0].release).text
-    ]
+    found = []
+    for variant in VARIANTS:
+        [workers] = variant.values
+        text = patches.find(workers.distribution, workers.release).text
+        found += [
+            pytest.param(workers, name, id=f"{variant.id}-{name}", marks=variant.marks)
+            for name, place in places.items()
+            if place in text
+        ]
+    return found
 
 
 @pytest.fixture

@@ -218,6 +218,7 @@ def test_insertion_without_its_place() -> None:
         upstream.inserted("import os\n", "import re\n", "import signal")
 
 
+@pytest.mark.measured
 def test_script_takes_no_arguments() -> None:
     assert upstream.main(["--help"]) == 2
     answer = subprocess.run([str(ROOT / "scripts" / "upstream.sh"), "--help"], cwd="/", capture_output=True, text=True)

@@ -154,7 +154,11 @@ class Run:
             )
 
     def __enter__(self) -> "Run":
-        self.wait(self._listening, "the socket")
+        try:
+            self.wait(self._listening, "the socket")
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def _listening(self) -> bool:

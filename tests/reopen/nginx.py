@@ -1,5 +1,6 @@
 """A real nginx, as an ordinary process with its files in a directory of its own."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -8,6 +9,7 @@ import tempfile
 from pathlib import Path
 
 from properties import wait
+from properties.clients import Client
 from properties.logs import Logs
 
 CONFIGURATION = """
@@ -46,8 +48,17 @@ class Nginx:
         self.process = subprocess.Popen(
             ["nginx", "-c", str(self.configuration), "-e", str(self.logs.path("error.log"))], stdin=subprocess.DEVNULL
         )
-        wait.until(self.socket.exists, lambda: f"nginx does not serve; its exit status: {self.process.poll()}")
+        try:
+            wait.until(self.listening, lambda: f"nginx does not serve; its exit status: {self.process.poll()}")
+        except BaseException:
+            self.__exit__()
+            raise
         return self
+
+    def listening(self) -> bool:
+        with contextlib.suppress(OSError), Client(self.socket):
+            return True
+        return False
 
     def __exit__(self, *exc_info: object) -> None:
         self.process.send_signal(signal.SIGTERM)

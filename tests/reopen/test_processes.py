@@ -43,7 +43,7 @@ def test_a_worker_that_is_just_starting_is_waited_for(environment: Environment, 
         server.signal("arbiter", signal.SIGTTIN)
         born = hold.reached()
         server.logs.rotate()
-        answer = reopen("-t", 1, pidfile)
+        answer = reopen("-t", 5, pidfile)
         assert answer.returncode == 1
         assert {line.split()[1] for line in answer.stderr.splitlines()[1:]} == {str(born)}
 
@@ -72,7 +72,7 @@ def test_a_program_that_cannot_reopen_is_named_and_lives(environment: Environmen
         programs = {pid for pid in everybody(server) if psutil.Process(pid).name() == "sleep"}
         assert len(programs) == 2
         server.logs.rotate()
-        answer = reopen("-t", 3, server.directory / "pidfile")
+        answer = reopen("-t", 5, server.directory / "pidfile")
         assert answer.returncode == 1
         assert {int(line.split()[1]) for line in answer.stderr.splitlines()[1:]} == programs
         assert all(psutil.Process(pid).status() == psutil.STATUS_SLEEPING for pid in programs)

@@ -72,7 +72,7 @@ def test_a_rotation_during_boot(patched: Environment) -> None:
 def test_pristine_gunicorn_loses_them(environment: Environment, worker_class: str) -> None:
     with serve(environment, worker_class) as server:
         server.logs.rotate()
-        answer = reopen("-t", 2, server.directory / "pidfile")
+        answer = reopen("-t", 5, server.directory / "pidfile")
         assert answer.returncode == 1
         assert {Path(line.split(": ")[1]).name for line in answer.stderr.splitlines()[1:]} == {"application.log.000001"}
         request = server.get()

@@ -73,7 +73,7 @@ def test_every_line_once_while_workers_come_and_go(server: Server, rotations: in
 
 
 def test_a_stopped_worker_is_named_and_the_file_kept(server: Server) -> None:
-    logrotate = Logrotate(server.logs, ["-t", 2, server.directory / "pidfile"])
+    logrotate = Logrotate(server.logs, ["-t", 5, server.directory / "pidfile"])
     request = server.get()
     stopped, other = server.workers()
     os.kill(stopped, signal.SIGSTOP)
@@ -89,8 +89,9 @@ def test_a_stopped_worker_is_named_and_the_file_kept(server: Server) -> None:
         assert re.search(rf"process {stopped} \(\w+\): {re.escape(str(file))}\n", answer.stdout)
     assert f"process {other} " not in answer.stdout
     assert not server.logs.not_exactly_once([request])
-    server.get()
+    following = server.get()
     logrotate.rotate()
+    assert not server.logs.not_exactly_once([request, following]), "the next rotation overwrites what was kept"
 
 
 def test_the_line_of_a_blocked_worker_is_waited_for(server: Server) -> None:

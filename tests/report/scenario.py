@@ -61,7 +61,7 @@ def main(venv: str, killall: str) -> None:
         rotate(pids, killall)
         # As the reporter, who had to type: time enough for whoever reopens at all.
         with contextlib.suppress(AssertionError):
-            wait.until(lambda: not holding_deleted(pids), said, patience=3)
+            wait.until(lambda: not holding_deleted(pids), said, patience=10)
         requests(11, 20)
     finally:
         gunicorn.send_signal(signal.SIGTERM)

@@ -250,6 +250,7 @@ def test_told_to_end_while_it_creates(tmp_path: Path, monkeypatch: pytest.Monkey
     assert not venv.exists()
 
 
+@pytest.mark.measured
 def test_nohup(target: Environment, tmp_path: Path) -> None:
     """It outlives its terminal."""
     command = ["nohup", sys.executable, "-c", _INTERRUPTIBLE, "SIG_DFL", str(suite(tmp_path / "root", WAITS))]

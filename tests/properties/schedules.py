@@ -35,7 +35,7 @@ class Answers(NamedTuple):
 
 
 #: For properties whose examples take half a second or more each.
-few = settings(max_examples=max(2, settings().max_examples // 3))
+few = settings(max_examples=settings().max_examples // 3)
 
 Step = Union[Rotate, Signal, Answers]
 

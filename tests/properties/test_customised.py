@@ -118,7 +118,7 @@ def test_extended_handler(servers: Servers, one_worker_class: str) -> None:
 
 def test_reported_fix(target: Target, one_worker_class: str) -> None:
     """A subclass with the bug report's own fix in init_signals is lossless."""
-    with Server(target.python, "customised.AsReported", variables={"WORKER_CLASS": one_worker_class}) as server:
+    with Server(target.python, "customised.AsReported", 1, variables={"WORKER_CLASS": one_worker_class}) as server:
         before = server.stderr()
         rotate_and_check(server, "workers")
         assert server.stderr() == before
@@ -126,7 +126,7 @@ def test_reported_fix(target: Target, one_worker_class: str) -> None:
 
 def test_ignored_signal(target: Target, one_worker_class: str) -> None:
     """Where the application ignores SIGUSR1 while it loads, as one must not to die of it, logs are reopened too."""
-    with Server(target.python, one_worker_class, variables={"ON_USR1": "ignore"}) as server:
+    with Server(target.python, one_worker_class, 1, variables={"ON_USR1": "ignore"}) as server:
         rotate_and_check(server)
 
 
@@ -141,7 +141,7 @@ def test_own_server(target: Target, one_worker_class: str) -> None:
     """A subclass that serves with uvicorn's own Server still reopens its logs."""
     if not target.has_serve:
         pytest.skip("workers of this release have no _serve to override")
-    with Server(target.python, "customised.ServingItself", variables={"WORKER_CLASS": one_worker_class}) as server:
+    with Server(target.python, "customised.ServingItself", 1, variables={"WORKER_CLASS": one_worker_class}) as server:
         rotate_and_check(server)
 
 

@@ -39,6 +39,13 @@ class Environment(NamedTuple):
         return self.path / "bin" / "python"
 
 
+def path_without(program: str) -> str:
+    """The PATH less the directories that have this program."""
+    return os.pathsep.join(
+        place for place in os.environ["PATH"].split(os.pathsep) if not shutil.which(program, path=place)
+    )
+
+
 def _candidates() -> Iterator[str]:
     for minor in range(6, 15):
         found = shutil.which(f"python3.{minor}")

@@ -59,8 +59,7 @@ def tools(repository: Path) -> List[Path]:
 def test_it_has_a_pip_of_its_own(uv: bool, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever made it: the next run may find no uv. And what somebody constrains is not ours."""
     if not uv:
-        places = [place for place in os.environ["PATH"].split(os.pathsep) if not shutil.which("uv", path=place)]
-        monkeypatch.setenv("PATH", os.pathsep.join(places))
+        monkeypatch.setenv("PATH", environments.path_without("uv"))
     constraint = repository / "constraint.txt"
     constraint.write_text("whatthepatch==1.0.2\n")
     answer = run(repository, PIP_CONSTRAINT=str(constraint), UV_CONSTRAINT=str(constraint))
@@ -71,8 +70,8 @@ def test_it_has_a_pip_of_its_own(uv: bool, repository: Path, monkeypatch: pytest
 
 @pytest.mark.full
 def test_packages_that_went_elsewhere(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "/usr/bin:/bin")  # Without uv
-    answer = run(repository, PYTHON=sys.executable, PIP_TARGET=str(repository / "elsewhere"))
+    monkeypatch.setenv("PATH", environments.path_without("uv"))
+    answer = run(repository, PIP_TARGET=str(repository / "elsewhere"))
     assert answer.returncode == 2
     assert "; is there a setting like PIP_TARGET, " in answer.stderr.splitlines()[-1]
     assert tools(repository) == []

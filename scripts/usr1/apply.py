@@ -257,6 +257,8 @@ def say(text: str, end: str = "\n", stream: Optional[TextIO] = None) -> None:
 
 
 def _end(number: int, frame: Optional[FrameType]) -> NoReturn:
+    for other in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(other, signal.SIG_IGN)  # Told twice, it has to undo all the same.
     sys.exit(128 + number)
 
 

@@ -139,11 +139,11 @@ def create(path: Path, requirements: List[str]) -> None:
 
 
 def _run(command: List[str], path: Path, requirements: List[str]) -> None:
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         try:
             said, _ = process.communicate()
         except BaseException:
-            _kill(process.pid)
+            _end(process.pid)
             raise
     if process.returncode != 0:
         raise refusal(
@@ -154,9 +154,20 @@ def _run(command: List[str], path: Path, requirements: List[str]) -> None:
         )
 
 
-def _kill(session: int) -> None:
-    """End an installer with all its processes, and wait for these: they would go on writing what is removed."""
+def _end(installer: int) -> None:
+    """End a process, and all that it has started: it would go on writing what is removed."""
+    processes: List[psutil.Process] = []
     with contextlib.suppress(psutil.NoSuchProcess):
-        processes = psutil.Process(session).children(recursive=True)
-        os.killpg(session, signal.SIGKILL)
-        psutil.wait_procs(processes, timeout=5)  # Where nobody reaps orphans they stay, as zombies
+        new = [psutil.Process(installer)]
+        while new:
+            _tell(new, signal.SIGSTOP)  # What is stopped starts nothing more.
+            processes += new
+            new = [one for one in processes[0].children(recursive=True) if one not in processes]
+    _tell(processes, signal.SIGKILL)
+    psutil.wait_procs(processes[1:], timeout=1)  # Where nobody reaps orphans, the dead are never gone.
+
+
+def _tell(processes: List[psutil.Process], number: signal.Signals) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(number)

@@ -150,8 +150,9 @@ def _look(environment: Environment, distribution: str) -> Optional[Installed]:
     if not dist_infos:
         return None
     # Of several the newest: what has left them is an upgrade that was interrupted
-    version = _version(dist_infos[-1]) or ""
-    where = Where(environment, distribution, version, dist_infos[-1])
+    newest = max(dist_infos, key=lambda path: [int(number) for number in re.findall(r"\d+", path.name)])
+    version = _version(newest) or ""
+    where = Where(environment, distribution, version, newest)
     try:
         if len(dist_infos) > 1:
             raise _broken(where, "one dist-info directory", " and ".join(path.name for path in dist_infos))

@@ -178,11 +178,11 @@ def test_without_its_dist_info(target: Environment, capsys: pytest.CaptureFixtur
 
 def test_an_interrupted_upgrade(target: Environment, capsys: pytest.CaptureFixture[str]) -> None:
     """Which leaves two dist-infos: it is the newer one that is to be installed."""
-    older = target.site_packages / "uvicorn-0.13.0.dist-info"
+    older = target.site_packages / "uvicorn-0.9.0.dist-info"
     shutil.copytree(dist_info(target), older)
-    (older / "METADATA").write_text("Version: 0.13.0\n")
+    (older / "METADATA").write_text("Version: 0.9.0\n")
     said = check(capsys, 1, target)
-    assert f"  found:    {older.name} and uvicorn-{trees.NEWEST}.dist-info\n" in said
+    assert f"  found:    uvicorn-{trees.NEWEST}.dist-info and {older.name}\n" in said
     assert f"install --force-reinstall --no-deps uvicorn=={trees.NEWEST} " in said
 
 

@@ -1,5 +1,6 @@
 """scripts/apply.sh as people run it: arguments, exit statuses, a new environment, the properties, time."""
 
+import contextlib
 import os
 import re
 import resource
@@ -11,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Dict
 
+import environments
 import psutil
 import pytest
 from properties import wait
@@ -233,21 +235,29 @@ def test_told_to_end(number: signal.Signals, sigint: str, target: Environment, t
 
 
 @pytest.mark.measured
-def test_told_to_end_while_it_creates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As by kill: what it runs, and what that runs, is not told."""
-    monkeypatch.setenv("PATH", "/usr/bin:/bin")  # Without uv
+def test_told_to_end_while_it_creates(tmp_path: Path) -> None:
+    """As by kill, more than once: what it runs, and what that runs, is not told."""
     venv = tmp_path / "venv"
-    command = [sys.executable, "-c", _INTERRUPTIBLE, "SIG_DFL", str(tmp_path), str(venv)]
-    process = psutil.Popen(command, env={**os.environ, "PYTHONPATH": str(SCRIPT.parent)}, stdout=subprocess.PIPE)
+    variables = {**os.environ, "PATH": environments.path_without("uv"), "PYTHONPATH": str(SCRIPT.parent)}
+    with psutil.Popen(
+        [sys.executable, "-c", _INTERRUPTIBLE, "SIG_DFL", str(tmp_path), str(venv)],
+        env=variables, stdout=subprocess.PIPE, start_new_session=True,
+    ) as process:  # fmt: skip
 
-    def ensurepip() -> list[psutil.Process]:
-        return [child for child in process.children(recursive=True) if child.ppid() != process.pid]
+        def ensurepip() -> list[psutil.Process]:
+            children = process.children()
+            return [started for child in children for started in child.children() if child.is_running()]
 
-    installing = wait.until(ensurepip, lambda: "it installs no pip")
-    process.terminate()
-    assert process.wait(wait.PATIENCE) == 128 + signal.SIGTERM
-    assert all(not child.is_running() or child.status() == psutil.STATUS_ZOMBIE for child in installing)
-    assert not venv.exists()
+        try:
+            installing = wait.until(ensurepip, lambda: "it installs no pip")
+            for _ in range(3):
+                process.terminate()
+            assert process.wait(wait.PATIENCE) == 128 + signal.SIGTERM
+            assert all(not one.is_running() or one.status() == psutil.STATUS_ZOMBIE for one in installing)
+            assert not venv.exists()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.mark.measured

@@ -85,7 +85,7 @@ def test_installed_from_everywhere(
     else:
         run(*install, "--extra-index-url", index, f"{distribution}=={version(distribution, release)}")
     assert installed(environment, distribution) == release
-    if distribution == "uvicorn" and source == "directory":
+    if distribution == "uvicorn" and source == "index":
         assert f"uvicorn {release} with" in run(environment.path / "bin" / "uvicorn", "--version")
 
     # A pin without the fork's part accepts the fork

@@ -56,7 +56,7 @@ class Nginx:
         return self
 
     def listening(self) -> bool:
-        with contextlib.suppress(OSError), Client(self.socket):
+        with contextlib.suppress(OSError), Client(self.socket, timeout=0.2):
             return True
         return False
 

@@ -35,14 +35,12 @@ class Difference(NamedTuple):
 
 CAPTURE = "    def capture_signals(self) -> Any:\n"
 CAPTURED = "        return super().capture_signals()\n"
-INSTALL = """\
-    def install_signal_handlers(self) -> None:
-        super().install_signal_handlers()
-"""
+INSTALL = "    def install_signal_handlers(self) -> None:\n"
+INSTALLED = "        super().install_signal_handlers()\n"
 INSTALL_OR_CAPTURE = """\
     def install_signal_handlers(self) -> None:  # Up to uvicorn 0.28.1
-        super().install_signal_handlers()  # type: ignore[misc]
         self.capture_usr1()
+        super().install_signal_handlers()  # type: ignore[misc]
 
     def capture_signals(self) -> Any:
         self.capture_usr1()
@@ -79,7 +77,7 @@ DIFFERENCES = (
     Difference(
         "Server takes its signals over in install_signal_handlers(); capture_signals() came with 0.29.0",
         *("uvicorn", "0.13.0", "0.28.1"),
-        change=(Replacement(CAPTURE, INSTALL), Replacement(CAPTURED, "")),
+        change=(Replacement(CAPTURE, INSTALL), Replacement(CAPTURED, INSTALLED)),
         description=(Replacement("Server.capture_signals()", "Server.install_signal_handlers()"),),
     ),
     Difference(

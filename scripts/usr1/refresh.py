@@ -135,7 +135,9 @@ def composed(patch: Patch, change: Change) -> str:
             f"Pristine-SHA256: {hashes[0]}",
             f"Patched-SHA256: {hashes[1]}",
         ):
-            header = re.sub(rf"(?m)^{field.split(':')[0]}:.*\n(?: .*\n)*", lambda _, field=field: field + "\n", header)
+            found = re.search(rf"(?m)^{field.split(':')[0]}:.*\n(?: .*\n)*", header)
+            assert found is not None, "patches.parse() has seen it"
+            header = header[: found.start()] + field + "\n" + header[found.end() :]
         return header + diff
 
     committed = _committed(patch.path)

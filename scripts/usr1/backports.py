@@ -61,6 +61,13 @@ HANDLE = """\
         # Don't let SIGUSR1 disturb active requests by interrupting system calls
         signal.siginterrupt(signal.SIGUSR1, False)
 """
+FILE_HANDLERS = "    def file_handlers(self) -> set[logging.FileHandler]:\n"
+TAKES_SIGTERM = """\
+    def takes_sigterm(self):
+        # Until install_signal_handlers() the handler is the one that the arbiter had
+        return getattr(signal.getsignal(signal.SIGTERM), "__module__", None) != "gunicorn.arbiter"
+
+"""
 REENTRANT = (
     "Upstream reopens the files in the signal handler itself, so between any two bytecodes: in the middle of a "
     'log write that fails with "reentrant call" and leaves files unrotated. A signal while the worker boots is '
@@ -107,6 +114,14 @@ DIFFERENCES = (
         description=(Replacement(FATAL, SWALLOWED),),
     ),
     Difference(
+        "init_signals() leaves the arbiter's handlers in place, which so tell that the server has none yet",
+        *("uvicorn", "0.13.0", "0.13.2"),
+        change=(
+            Replacement("signal.getsignal(signal.SIGTERM)", "self.takes_sigterm()"),
+            Replacement(FILE_HANDLERS, TAKES_SIGTERM + FILE_HANDLERS),
+        ),
+    ),
+    Difference(
         "annotations are evaluated without `from __future__ import annotations`, which came with 0.28.0",
         *("uvicorn", "0.14.0", "0.27.1"),
         change=(
@@ -135,6 +150,8 @@ DIFFERENCES = (
             Replacement("(self, sig: int, frame: Any) -> None:", "(self, sig, frame):"),
             Replacement("(self, reopened: _thread.LockType) -> None:", "(self, reopened):"),
             Replacement("(self) -> set[logging.FileHandler]:", "(self):"),
+            Replacement("  # type: ignore[arg-type]", ""),
+            Replacement("  # type: ignore[assignment]", ""),
         ),
     ),
 )

@@ -155,12 +155,12 @@ def path_of(patch: Patch) -> Path:
 
 
 def commit(text: str, patch: Patch, change: Change) -> str:
-    """A mail as `git format-patch --no-stat --full-index` writes it, with its message and this change."""
-    message, _, _ = text.partition("\n---\n")
+    """A mail as `git format-patch --no-stat --full-index` writes it: with its own message, and this change."""
+    message, _, _ = text.partition("\ndiff --git ")
     blobs = [b"blob %d\0%s" % (len(file), file) for file in (change.pristine.encode(), change.patched.encode())]
     old, new = (hashlib.sha1(blob).hexdigest() for blob in blobs)
     paths = f"a/{patch.target} b/{patch.target}"
-    return f"{message}\n---\ndiff --git {paths}\nindex {old}..{new} 100644\n{patch.text}"
+    return f"{message}\ndiff --git {paths}\nindex {old}..{new} 100644\n{patch.text}"
 
 
 def written(everything: List[Patch], source: Change) -> Texts:

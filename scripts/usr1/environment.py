@@ -23,11 +23,7 @@ from usr1.refusal import Refusal, refusal
 # The scheme is the one of a virtual environment and of conda, whatever the distributor's default is.
 _PROBE = """
 import json, sys, sysconfig
-print(json.dumps([
-    "%d.%d.%d" % sys.version_info[:3],
-    sys.implementation.cache_tag,
-    sysconfig.get_path("purelib", "posix_prefix", {"base": ""}),
-]))
+print(json.dumps(["%d.%d.%d" % sys.version_info[:3], sysconfig.get_path("purelib", "posix_prefix", {"base": ""})]))
 """
 
 
@@ -35,7 +31,6 @@ class Environment(NamedTuple):
     path: Path  # Absolute, with the symbolic links that the user named
     python: Path
     version: str
-    cache_tag: str  # In the names of its bytecode files
     site_packages: Path
 
     def pip(self, arguments: str) -> str:
@@ -80,13 +75,13 @@ def find(path: Path) -> Environment:
     command = [str(python), "-I", "-S", "-c", _PROBE]
     try:
         answer = subprocess.run(command, capture_output=True, timeout=60)
-        # Three strings, and nothing else. On stderr there may be anything, such as what ld.so warns of.
-        version, cache_tag, site_packages = map(os.fspath, json.loads(answer.stdout))
+        # Two strings, and nothing else. On stderr there may be anything, such as what ld.so warns of.
+        version, site_packages = map(os.fspath, json.loads(answer.stdout))
     except (OSError, subprocess.TimeoutExpired) as error:
         raise _broken(python, str(error)) from error
     except (ValueError, TypeError) as error:
         raise _broken(python, (answer.stderr + answer.stdout).decode(errors="replace")) from error
-    return Environment(path, python, version, cache_tag, path / site_packages.lstrip("/"))
+    return Environment(path, python, version, path / site_packages.lstrip("/"))
 
 
 def _instead(path: Path, python: Path) -> str:

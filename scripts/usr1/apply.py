@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Dict, List, NoReturn, Optional, Sequence, TextIO
 
-from usr1 import change, difference, environment, installed, properties, servers
+from usr1 import change, environment, installed, properties, servers
 from usr1.environment import Environment
 from usr1.installed import Installed, State
 from usr1.refusal import HalfDone, Refusal, refusal
@@ -160,7 +160,7 @@ def _report(venv: Path, explain: bool) -> Report:
         "python": target.version,
         "gunicorn": installed.version(target, "gunicorn"),
         "patched": all(one.patched for one in found),
-        "problem": "\n".join(_explain(target, one) for one in found if one.problem and explain) or None,
+        "problem": "\n".join(str(one.problem) for one in found if one.problem and explain) or None,
         "restart": restart,
         "installed": [
             {
@@ -190,16 +190,12 @@ def _line(one: Installed) -> str:
     return f"{name}: {one.state.value}{one.note and f' ({one.note})'}{unfinished}"
 
 
-def _explain(target: Environment, one: Installed) -> str:
-    return f"{one.problem}\n{difference.show(target, one)}" if one.state is State.CHANGED else f"{one.problem}"
-
-
 def _known(target: Environment) -> List[Installed]:
     """What is installed; raises Refusal if any of it is in no state that patches know."""
     found = installed.find(target)
-    problems = [one for one in found if one.problem]
-    if problems:
-        raise Refusal(_explain(target, problems[0]))
+    for one in found:
+        if one.problem:
+            raise one.problem
     return found
 
 

@@ -16,7 +16,7 @@ from typing import Callable, Dict, Iterator, List
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from usr1 import apply, difference, installed, patches
+from usr1 import apply, installed, patches
 from usr1.environment import Environment
 from usr1.installed import UNFINISHED, State
 
@@ -118,13 +118,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Environment:
 
 
 @pytest.fixture(autouse=True)
-def fetched(monkeypatch: pytest.MonkeyPatch, whole: Environment) -> None:
-    """The published file for the difference, which other tests fetch, from where it was copied."""
-
-    def fetch(environment: Environment, requirement: str, directory: str) -> None:
-        shutil.copytree(whole.site_packages / "uvicorn", Path(directory, "uvicorn"))
-
-    monkeypatch.setattr(difference, "_fetch", fetch)
+def read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patches, "catalogue", functools.lru_cache(patches.catalogue))
 
 

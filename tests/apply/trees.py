@@ -6,7 +6,6 @@ import hashlib
 import os
 import shutil
 import stat
-import zipfile
 from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Tuple
 
@@ -113,12 +112,3 @@ def _digest(content: bytes) -> str:
 def stale(target: Environment) -> List[Path]:
     """Bytecode, as by compile_all(), of what the source is no more."""
     return [cache for one in installed.find(target) for cache in one.bytecode if cache.read_bytes() != one.content]
-
-
-def wheel(directory: Path, target: Environment) -> None:
-    """A wheel of the uvicorn that is installed there, as it is there."""
-    directory.mkdir()
-    with zipfile.ZipFile(directory / f"uvicorn-{NEWEST}-py3-none-any.whl", "w") as archive:
-        for pattern in ("uvicorn/*.py", "uvicorn-*.dist-info/*"):
-            for path in target.site_packages.glob(pattern):
-                archive.write(path, path.relative_to(target.site_packages))

@@ -10,7 +10,6 @@ import json
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -149,20 +148,17 @@ def _run(command: List[str], path: Path, requirements: List[str]) -> None:
         )
 
 
-def _end(installer: int) -> None:
-    """End a process, and all that it has started: it would go on writing what is removed."""
-    processes: List[psutil.Process] = []
-    with contextlib.suppress(psutil.NoSuchProcess):
-        new = [psutil.Process(installer)]
-        while new:
-            _tell(new, signal.SIGSTOP)  # What is stopped starts nothing more.
-            processes += new
-            new = [one for one in processes[0].children(recursive=True) if one not in processes]
-    _tell(processes, signal.SIGKILL)
-    psutil.wait_procs(processes[1:], timeout=1)  # Where nobody reaps orphans, the dead are never gone.
+def _end(pid: int) -> None:
+    """
+    End a process and all that it has started, which would go on writing what is removed.
 
-
-def _tell(processes: List[psutil.Process], number: signal.Signals) -> None:
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.send_signal(number)
+    A process group would do, but one of its own could ask nobody for the index's password on the terminal.
+    """
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        process.suspend()  # What is stopped starts nothing more.
+        started = process.children()
+        process.kill()
+        for one in started:
+            _end(one.pid)
+        process.wait(1)  # Where nobody reaps orphans, the dead are never gone.

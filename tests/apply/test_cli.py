@@ -17,7 +17,7 @@ import environments
 import psutil
 import pytest
 from properties import wait
-from usr1 import apply, environment, installed, properties
+from usr1 import apply, environment, installed, patches, properties
 from usr1.environment import Environment
 from usr1.installed import State
 
@@ -62,8 +62,15 @@ def test_help(arguments: list[str]) -> None:
     """Without the tools, so without a network."""
     answer = run(*arguments, env={"PATH": "/usr/bin:/bin"})
     assert (answer.returncode, answer.stderr) == (0, "")
-    for option in ("--no-tests", "--tests-only", "--check", "--json", "--revert", "--dry-run", "--help"):
+    for option in ("--no-tests", "--tests-only", "--check", "--json", "--revert", "--dry-run", "--help", "--version"):
         assert option in answer.stdout
+
+
+def test_version() -> None:
+    """Without the tools too: that of the newest patch."""
+    newest = max(patches.read(path).revision for path in patches.PATCHES.glob("*/*.patch"))
+    answer = run("--version", env={"PATH": "/usr/bin:/bin"}, cwd="/")
+    assert (answer.returncode, answer.stdout) == (0, f"uvicorn-usr1, patches at revision {newest}\n")
 
 
 @pytest.mark.parametrize(

@@ -61,13 +61,6 @@ HANDLE = """\
         # Don't let SIGUSR1 disturb active requests by interrupting system calls
         signal.siginterrupt(signal.SIGUSR1, False)
 """
-FILE_HANDLERS = "    def file_handlers(self) -> set[logging.FileHandler]:\n"
-TAKES_SIGTERM = """\
-    def takes_sigterm(self):
-        # Until install_signal_handlers() the handler is the one that the arbiter had
-        return getattr(signal.getsignal(signal.SIGTERM), "__module__", None) != "gunicorn.arbiter"
-
-"""
 REENTRANT = (
     "Upstream reopens the files in the signal handler itself, so between any two bytecodes: in the middle of a "
     'log write that fails with "reentrant call" and leaves files unrotated. A signal while the worker boots is '
@@ -114,11 +107,19 @@ DIFFERENCES = (
         description=(Replacement(FATAL, SWALLOWED),),
     ),
     Difference(
-        "init_signals() leaves the arbiter's handlers in place, which so tell that the server has none yet",
-        *("uvicorn", "0.13.0", "0.13.2"),
+        "workers had no _serve() before 0.15.0",
+        *("uvicorn", "0.13.0", "0.14.0"),
+        upstream=(
+            Replacement(
+                "        await server.serve(sockets=self.sockets)\n",
+                "        loop.run_until_complete(server.serve(sockets=self.sockets))\n",
+            ),
+        ),
         change=(
-            Replacement("signal.getsignal(signal.SIGTERM)", "self.takes_sigterm()"),
-            Replacement(FILE_HANDLERS, TAKES_SIGTERM + FILE_HANDLERS),
+            Replacement(
+                "        await server.serve(sockets=[s.sock for s in self.sockets])",
+                "        loop.run_until_complete(server.serve(sockets=[s.sock for s in self.sockets]))",
+            ),
         ),
     ),
     Difference(
@@ -146,7 +147,6 @@ DIFFERENCES = (
         change=(
             Replacement("    worker: UvicornWorker\n\n", ""),
             Replacement("install_signal_handlers(self) -> None:", "install_signal_handlers(self):"),
-            Replacement("(self, handler: logging.FileHandler) -> bool:", "(self, handler):"),
             Replacement("(self, sig: int, frame: Any) -> None:", "(self, sig, frame):"),
             Replacement("(self, reopened: _thread.LockType) -> None:", "(self, reopened):"),
             Replacement("(self) -> set[logging.FileHandler]:", "(self):"),

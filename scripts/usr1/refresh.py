@@ -32,8 +32,9 @@ WORK = ROOT / ".cache" / "refresh"
 
 DESCRIPTION = """\
 Write all patches anew, and the first commit of each series in patches/upstream/:
-from the newest patch of uvicorn, whose hunks may have been edited. Revision and
-Last-Update rise where that changes what is committed.
+from the newest patch of uvicorn, whose hunks may have been edited. Last-Update
+is the day where that changes what is committed; Revision is one more than that
+of the patch in superseded/, so keep there what was published.
 
 With VERSIONs (of uvicorn; another package's is written uvicorn-worker==0.4.0),
 take these releases in as well. Where the file is as in a release that has a
@@ -96,12 +97,12 @@ def change_of(patch: Patch) -> Change:
     return Change(f"{synopsis}\n{' '.join(description.split())}", before, after)
 
 
-def _committed(path: Path) -> Optional[str]:
-    """The text of a file as it was last committed; where there is no such commit, as it is now."""
+def _committed(path: Path) -> str:
+    """The text of a file as it was last committed; where there is no such commit, as it is now, or none."""
     answer = subprocess.run(["git", "-C", str(path.parent), "show", f"HEAD:./{path.name}"], capture_output=True)
     if answer.returncode == 0:
         return answer.stdout.decode()
-    return path.read_bytes().decode() if path.exists() else None
+    return path.read_bytes().decode() if path.exists() else ""
 
 
 def _today() -> str:
@@ -112,41 +113,35 @@ def _today() -> str:
     return datetime.datetime.fromtimestamp(int(epoch), datetime.timezone.utc).date().isoformat()
 
 
+def revision_of(patch: Patch) -> int:
+    """One more than that of the last one that was published, and so is kept."""
+    kept = map(patches.read, (patches.PATCHES / patch.distribution).glob("superseded/*.patch"))
+    return 1 + max((one.revision for one in kept if patch.releases[0] in one.releases), default=0)
+
+
 def composed(patch: Patch, change: Change) -> str:
     """The text of a patch file: with the header of another, or of what it was, brought up to date."""
-    _, before, after = change
-    old, new = (text.splitlines(keepends=True) for text in (before, after))
-    diff = "".join(difflib.unified_diff(old, new, f"a/{patch.target}", f"b/{patch.target}"))
     synopsis, description = change.description.split("\n")
-    hashes = [patches.sha256(text.encode()) for text in (before, after)]
-
-    def text(revision: int, day: str) -> str:
-        header = patch.header
-        for field in (
-            f"Description: {synopsis}\n{textwrap.fill(description, 79, initial_indent=' ', subsequent_indent=' ')}",
-            f"Last-Update: {day}",
-            textwrap.fill(
-                " ".join(("Applies-To:", patch.distribution, *patch.releases)),
-                78,
-                subsequent_indent=" ",
-                break_on_hyphens=False,
-            ),
-            f"Revision: {revision}",
-            f"Pristine-SHA256: {hashes[0]}",
-            f"Patched-SHA256: {hashes[1]}",
-        ):
-            found = re.search(rf"(?m)^{field.split(':')[0]}:.*\n(?: .*\n)*", header)
-            assert found is not None, "patches.parse() has seen it"
-            header = header[: found.start()] + field + "\n" + header[found.end() :]
-        return header + diff
-
+    applies_to = " ".join(("Applies-To:", patch.distribution, *patch.releases))
     committed = _committed(patch.path)
-    if committed is None:
-        return text(patch.revision, _today())
-    last = patches.parse(patch.path, committed)
-    revision = last.revision + (last.patched_sha256 != hashes[1])
-    unchanged = text(revision, HeaderParser().parsestr(last.header)["Last-Update"])
-    return unchanged if unchanged == committed else text(revision, _today())
+    fields = {
+        "Description": f"{synopsis}\n{textwrap.fill(description, 79, initial_indent=' ', subsequent_indent=' ')}",
+        "Last-Update": HeaderParser().parsestr(committed)["Last-Update"],
+        "Applies-To": textwrap.fill(applies_to, 78, subsequent_indent=" ", break_on_hyphens=False).partition(": ")[2],
+        "Revision": str(revision_of(patch)),
+        "Pristine-SHA256": patches.sha256(change.pristine.encode()),
+        "Patched-SHA256": patches.sha256(change.patched.encode()),
+    }
+    old, new = (text.splitlines(keepends=True) for text in (change.pristine, change.patched))
+    diff = "".join(difflib.unified_diff(old, new, f"a/{patch.target}", f"b/{patch.target}"))
+
+    def text() -> str:
+        whole = re.findall(r"(?m)^(\S+): (.*\n(?: .*\n)*)", patch.header)
+        return "".join(f"{name}: {fields.get(name, value.strip())}\n" for name, value in whole) + diff
+
+    if text() != committed:
+        fields["Last-Update"] = _today()
+    return text()
 
 
 def path_of(patch: Patch) -> Path:

@@ -69,13 +69,13 @@ def _patched(pristine: Environment, workers: Workers) -> Environment:
 
 
 class UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=DEADLINE)
+    def __init__(self, path: Path, timeout: float = DEADLINE) -> None:
+        super().__init__("localhost", timeout=timeout)
         self.path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(DEADLINE)
+        self.sock.settimeout(self.timeout)
         self.sock.connect(str(self.path))
 
 

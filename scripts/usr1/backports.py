@@ -125,21 +125,7 @@ DIFFERENCES = (
     Difference(
         "annotations are evaluated without `from __future__ import annotations`, which came with 0.28.0",
         *("uvicorn", "0.14.0", "0.27.1"),
-        change=(
-            Replacement("worker: UvicornWorker\n", 'worker: "UvicornWorker"\n'),
-            Replacement("set[logging.FileHandler]", "Set[logging.FileHandler]"),  # Of Python 3.9 and later
-        ),
-    ),
-    Difference(
-        "upstream imported nothing else from typing before 0.20.0",
-        *("uvicorn", "0.14.0", "0.19.0"),
-        change=(Replacement("import Any\n", "import Any, Set\n"),),
-    ),
-    Difference(
-        "upstream imported Dict from 0.20.0 until 0.27.1",
-        *("uvicorn", "0.20.0", "0.27.1"),
-        upstream=(Replacement("import Any\n", "import Any, Dict\n"),),
-        change=(Replacement("import Any\n", "import Any, Dict, Set\n"),),
+        change=(Replacement("worker: UvicornWorker\n", 'worker: "UvicornWorker"\n'),),
     ),
     Difference(
         "upstream annotated nothing before 0.14.0",
@@ -149,9 +135,8 @@ DIFFERENCES = (
             Replacement("install_signal_handlers(self) -> None:", "install_signal_handlers(self):"),
             Replacement("(self, sig: int, frame: Any) -> None:", "(self, sig, frame):"),
             Replacement("(self, reopened: _thread.LockType) -> None:", "(self, reopened):"),
-            Replacement("(self) -> set[logging.FileHandler]:", "(self):"),
+            Replacement("(self) -> set:", "(self):"),
             Replacement("  # type: ignore[arg-type]", ""),
-            Replacement("  # type: ignore[assignment]", ""),
         ),
     ),
 )

@@ -53,9 +53,9 @@ def test_all_is_written_again_byte_for_byte(copy: Path) -> None:
 def test_one_word_of_the_newest_changes_all(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     newest = copy / "uvicorn" / NEWEST.path.name
     before = newest.read_text()
-    comment = re.search(r"(?m)^\+ +# .*\n", before)
+    comment = re.search(r"(?m)^\+ .*  # (?!type: ).*\n", before)
     assert comment
-    added = f"{comment[0]}{comment[0]}"
+    added = f"{comment[0][:-1]}, in other words\n+    # And a line\n"
     newest.write_text(before.replace(comment[0], added))  # So the counts of the hunk are wrong, too
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "946684800")
     assert refresh.main([]) == 0

@@ -162,7 +162,6 @@ DIFFERENCES = (
         change=(
             Replacement("    worker: UvicornWorker\n\n", ""),
             Replacement("install_signal_handlers(self) -> None:", "install_signal_handlers(self):"),
-            Replacement("(self, handler: logging.FileHandler) -> bool:", "(self, handler):"),
             Replacement("(self, sig: int, frame: Any) -> None:", "(self, sig, frame):"),
             Replacement("(self, reopened: _thread.LockType) -> None:", "(self, reopened):"),
             Replacement("(self) -> set[logging.FileHandler]:", "(self):"),

@@ -61,6 +61,13 @@ HANDLE = """\
         # Don't let SIGUSR1 disturb active requests by interrupting system calls
         signal.siginterrupt(signal.SIGUSR1, False)
 """
+FILE_HANDLERS = "    def file_handlers(self) -> set:\n"
+TAKES_SIGTERM = """\
+    def takes_sigterm(self):
+        # Until install_signal_handlers() the handler is the one that the arbiter had
+        return getattr(signal.getsignal(signal.SIGTERM), "__module__", None) != "gunicorn.arbiter"
+
+"""
 REENTRANT = (
     "Upstream reopens the files in the signal handler itself, so between any two bytecodes: in the middle of a "
     'log write that fails with "reentrant call" and leaves files unrotated. A signal while the worker boots is '
@@ -105,6 +112,14 @@ DIFFERENCES = (
         ),
         change=(Replacement(RESET.format("set(self.SIGNALS) - {signal.SIGUSR1}") + "\n", ""),),
         description=(Replacement(FATAL, SWALLOWED),),
+    ),
+    Difference(
+        "init_signals() leaves the arbiter's handlers in place, also that for SIGTERM until the server takes it over",
+        *("uvicorn", "0.13.0", "0.13.2"),
+        change=(
+            Replacement("signal.getsignal(signal.SIGTERM)", "self.takes_sigterm()"),
+            Replacement(FILE_HANDLERS, TAKES_SIGTERM + FILE_HANDLERS),
+        ),
     ),
     Difference(
         "workers had no _serve() before 0.15.0",

@@ -61,6 +61,13 @@ HANDLE = """\
         # Don't let SIGUSR1 disturb active requests by interrupting system calls
         signal.siginterrupt(signal.SIGUSR1, False)
 """
+FILE_HANDLERS = "    def file_handlers(self) -> set:\n"
+TAKES_SIGTERM = """\
+    def takes_sigterm(self):
+        # Until install_signal_handlers() the handler is the one that the arbiter had
+        return getattr(signal.getsignal(signal.SIGTERM), "__module__", None) != "gunicorn.arbiter"
+
+"""
 REENTRANT = (
     "Upstream reopens the files in the signal handler itself, so between any two bytecodes: in the middle of a "
     'log write that fails with "reentrant call" and leaves files unrotated. A signal while the worker boots is '
@@ -107,6 +114,14 @@ DIFFERENCES = (
         description=(Replacement(FATAL, SWALLOWED),),
     ),
     Difference(
+        "init_signals() leaves the arbiter's handlers in place, also that for SIGTERM until the server takes it over",
+        *("uvicorn", "0.13.0", "0.13.2"),
+        change=(
+            Replacement("signal.getsignal(signal.SIGTERM)", "self.takes_sigterm()"),
+            Replacement(FILE_HANDLERS, TAKES_SIGTERM + FILE_HANDLERS),
+        ),
+    ),
+    Difference(
         "workers had no _serve() before 0.15.0",
         *("uvicorn", "0.13.0", "0.14.0"),
         upstream=(
@@ -125,21 +140,7 @@ DIFFERENCES = (
     Difference(
         "annotations are evaluated without `from __future__ import annotations`, which came with 0.28.0",
         *("uvicorn", "0.14.0", "0.27.1"),
-        change=(
-            Replacement("worker: UvicornWorker\n", 'worker: "UvicornWorker"\n'),
-            Replacement("set[logging.FileHandler]", "Set[logging.FileHandler]"),  # Of Python 3.9 and later
-        ),
-    ),
-    Difference(
-        "upstream imported nothing else from typing before 0.20.0",
-        *("uvicorn", "0.14.0", "0.19.0"),
-        change=(Replacement("import Any\n", "import Any, Set\n"),),
-    ),
-    Difference(
-        "upstream imported Dict from 0.20.0 until 0.27.1",
-        *("uvicorn", "0.20.0", "0.27.1"),
-        upstream=(Replacement("import Any\n", "import Any, Dict\n"),),
-        change=(Replacement("import Any\n", "import Any, Dict, Set\n"),),
+        change=(Replacement("worker: UvicornWorker\n", 'worker: "UvicornWorker"\n'),),
     ),
     Difference(
         "upstream annotated nothing before 0.14.0",
@@ -149,9 +150,8 @@ DIFFERENCES = (
             Replacement("install_signal_handlers(self) -> None:", "install_signal_handlers(self):"),
             Replacement("(self, sig: int, frame: Any) -> None:", "(self, sig, frame):"),
             Replacement("(self, reopened: _thread.LockType) -> None:", "(self, reopened):"),
-            Replacement("(self) -> set[logging.FileHandler]:", "(self):"),
+            Replacement("(self) -> set:", "(self):"),
             Replacement("  # type: ignore[arg-type]", ""),
-            Replacement("  # type: ignore[assignment]", ""),
         ),
     ),
 )

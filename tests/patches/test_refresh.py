@@ -53,9 +53,10 @@ def test_all_is_written_again_byte_for_byte(copy: Path) -> None:
 def test_one_word_of_the_newest_changes_all(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     newest = copy / "uvicorn" / NEWEST.path.name
     before = newest.read_text()
-    [line] = re.findall(r"(?m)^\+.*  # Leave it to a thread.*\n", before)
-    added = line.replace("  # Leave it", "  # Leave this") + "+\n"
-    newest.write_text(before.replace(line, added))  # So the counts of the hunk are wrong, too
+    comment = re.search(r"(?m)^\+ .*  # (?!type: ).*\n", before)
+    assert comment
+    added = f"{comment[0][:-1]}, in other words\n+    # And a line\n"
+    newest.write_text(before.replace(comment[0], added))  # So the counts of the hunk are wrong, too
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "946684800")
     assert refresh.main([]) == 0
     for patch in refresh.catalogue():
@@ -64,7 +65,7 @@ def test_one_word_of_the_newest_changes_all(copy: Path, monkeypatch: pytest.Monk
         patch.apply(published.read_bytes())
     assert all(added in path.read_text() for path in copy.glob("upstream/*/0001-*.patch"))
 
-    newest.write_text(newest.read_text().replace(added, line))
+    newest.write_text(newest.read_text().replace(added, comment[0]))
     assert refresh.main([]) == 0
     assert same(copy, ORIGINAL)
 

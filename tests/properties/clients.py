@@ -2,14 +2,19 @@
 
 import itertools
 import random
+import select
 import socket
 import threading
 from pathlib import Path
 from typing import Callable, List, Optional, Sequence, Tuple
 
 from properties import wait
+from properties.expect import BREAKS, Unanswered, expect
 
 _numbers = itertools.count(1)
+
+#: How long to wait for an answer, which takes milliseconds.
+patience = wait.Patience(10)
 
 
 def new_request() -> str:
@@ -24,10 +29,15 @@ def _number(request: str) -> int:
 class Client:
     """One connection to a server's Unix socket, kept alive from request to request."""
 
-    def __init__(self, path: Path, timeout: float = wait.PATIENCE) -> None:
+    def __init__(self, path: Path, timeout: Optional[float] = None) -> None:
+        """timeout is for a test whose requests may take as long; others learn from those that were not answered."""
+        self.timeout = timeout
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(timeout)
-        self.socket.connect(str(path))
+        self.socket.settimeout(timeout or patience.seconds)
+        try:
+            self.socket.connect(str(path))
+        except OSError as error:
+            raise Unanswered(f"no connection could be made: {error}") from error
 
     def __enter__(self) -> "Client":
         return self
@@ -38,15 +48,20 @@ class Client:
     def send(self, kind: str, request: str, query: str = "", body: Optional[int] = None) -> None:
         """Send a request's head; a body is announced only, for the test to send when it likes."""
         method, announced = ("GET", "") if body is None else ("POST", f"Content-Length: {body}\r\n")
-        head = f"{method} /{kind}/{request}?{query} HTTP/1.1\r\nHost: test\r\n{announced}\r\n"
-        self.socket.sendall(head.encode())
+        self.send_raw(f"{method} /{kind}/{request}?{query} HTTP/1.1\r\nHost: test\r\n{announced}\r\n".encode())
+
+    def send_raw(self, data: bytes) -> None:
+        try:
+            self.socket.sendall(data)
+        except OSError as error:
+            raise Unanswered("the connection was closed before the request was sent") from error
 
     def answer(self) -> bytes:
-        """The body of a whole answer; raises OSError if the connection ends before it does."""
+        """The body of a whole answer; raises Unanswered if the connection ends before it does, or nothing comes."""
         received = self._receive_until(b"", lambda data: b"\r\n\r\n" in data)
         head, body = received.split(b"\r\n\r\n", 1)
         if not head.startswith(b"HTTP/1.1 200"):
-            raise OSError(f"answered {head[:40]!r}")
+            raise Unanswered(f"a request was answered with {head.split(b' ', 1)[-1].splitlines()[0].decode()!r}")
         headers = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
         if b"content-length" in headers:
             length = int(headers[b"content-length"])
@@ -57,13 +72,28 @@ class Client:
         self.send(kind, request, query)
         return self.answer()
 
+    def answered(self) -> bool:
+        """Whether there is something to receive, be it that the connection has ended."""
+        return bool(select.select([self.socket], [], [], 0)[0])
+
     def _receive_until(self, data: bytes, complete: Callable[[bytes], bool]) -> bytes:
         while not complete(data):
-            received = self.socket.recv(65536)
+            received = self._receive()
             if not received:
-                raise OSError("the connection was closed before the answer was whole")
+                raise Unanswered("the connection was closed before a request was answered")
             data += received
         return data
+
+    def _receive(self) -> bytes:
+        try:
+            return self.socket.recv(65536)
+        except socket.timeout as error:
+            waited = self.socket.gettimeout()
+            if self.timeout is None:
+                patience.lose()
+            raise Unanswered(f"a request was not answered within {waited:g} s") from error
+        except OSError:
+            return b""  # Reset by a worker that was killed
 
 
 class Load:
@@ -99,10 +129,19 @@ class Load:
     def wait_for_answers(self, number: int) -> None:
         """Wait for so many answers more than there are now."""
         wanted = len(self.answered) + number
-        wait.until(
-            lambda: len(self.answered) >= wanted,
-            lambda: f"{len(self.answered)} of {wanted} requests were answered; broken: {self.broken[:3]}",
+        patience.until(lambda: len(self.answered) >= wanted, lambda: self._unanswered(wanted), BREAKS)
+
+    def expect_unbroken(self) -> None:
+        expect(
+            not self.broken,
+            lambda: f"{len(self.broken):,} of {len(self.answered) + len(self.broken):,} requests broken; "
+            f"the first: {self.broken[0]}",
+            BREAKS,
         )
+
+    def _unanswered(self, wanted: int) -> str:
+        broken = f", {len(self.broken):,} were broken" if self.broken else ""
+        return f"only {len(self.answered):,} of {wanted:,} requests were answered within {patience}{broken}"
 
     def _run(self, seed: int) -> None:
         choose = random.Random(seed)
@@ -115,5 +154,5 @@ class Load:
                         self.answered.append((request, client.get(choose.choice(self.kinds), request)))
                         if self.stopping:
                             return
-            except OSError as error:
-                self.broken.append(f"{request}: {error!r}")
+            except Unanswered as error:
+                self.broken.append(f"{request}: {error}")

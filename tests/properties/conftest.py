@@ -1,13 +1,16 @@
 import contextlib
+import functools
+import inspect
 import re
 import textwrap
 from pathlib import Path
-from typing import Dict, Generator, Iterator, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Generator, Iterator, List, Mapping, Optional, Tuple
 
 import hypothesis
 import pytest
 
 from properties import target as targets
+from properties.expect import Broken, count
 from properties.server import Server
 from properties.target import Target
 
@@ -53,35 +56,91 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("one_worker_class", by_module, scope="session")
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    drawn = getattr(item.function, "hypothesis", None)
+    if drawn:
+        drawn.inner_test = failing_once(inspect.unwrap(drawn.inner_test))
+
+
+def failing_once(test: Callable[..., None]) -> Callable[..., None]:
+    """
+    Hypothesis runs an example that failed again, to show it: what it said the first time is what counts.
+
+    To wait for the same thing again tells nothing new, and a race that does not come out the same is no less one.
+    """
+    failures: List[Exception] = []
+
+    @functools.wraps(test)
+    def run(*args: Any, **arguments: Any) -> None:
+        if failures:
+            raise failures[0]
+        try:
+            test(*args, **arguments)
+        except hypothesis.errors.UnsatisfiedAssumption:
+            raise
+        except Exception as error:
+            failures.append(error)
+            raise
+
+    return run
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     report.sentence = item.function.__doc__.splitlines()[0]
-    report.reason = textwrap.indent(f"{_reason(call.excinfo.value)}\n", "       ") if report.failed else ""
+    report.reason, report.harm = _reason(call.excinfo.value) if call.excinfo else ("", "")
     return report
 
 
-def _reason(error: BaseException) -> str:
-    """What an assertion says, without what pytest and Hypothesis say of its parts; of a group, of the first one."""
+def _reason(error: BaseException) -> Tuple[str, str]:
+    """Why a promise is broken, or is not tested, in a sentence; and what harm is done."""
     while hasattr(error, "exceptions"):
         error = error.exceptions[0]
-    said = re.split(r"\n(?:assert | +\+ |  \n)", str(error))[0]
-    return said if isinstance(error, AssertionError) else f"{type(error).__name__}: {said}"
+    if isinstance(error, Broken):
+        return str(error), error.harm
+    if isinstance(error, pytest.skip.Exception):
+        return str(error), ""
+    return f"this could not be tested to its end, for {type(error).__name__}: {error}", "keeps tests from their end"
 
 
 def pytest_report_teststatus(report: pytest.TestReport) -> Optional[Tuple[str, str, str]]:
     """Instead of a dot, the sentence that the property is, and why it does not hold."""
-    if not hasattr(report, "sentence") or not (report.when == "call" or report.failed):
+    if not hasattr(report, "sentence") or not (report.when == "call" or report.outcome != "passed"):
         return None
     served = re.search(r"\[(.*)\]", report.nodeid)
     line = report.sentence + (f" [{served[1]}]" if served else "")
+    reason = textwrap.indent(report.reason and f"{report.reason}\n", "       ")
     return (
         report.outcome,
-        f"{report.outcome.upper()} {line} ({report.duration:.1f} s)\n{report.reason}",
+        f"{report.outcome.upper()} {line} ({report.duration:.1f} s)\n{reason}",
         report.outcome.upper(),
     )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if config.getoption("--target") is not None:
+        terminalreporter.ensure_newline()
+        terminalreporter.line(verdict(terminalreporter.stats))
+
+
+def verdict(stats: Mapping[str, List[Any]]) -> str:
+    """How many promises hold, and what becomes of a server where they do not, in one line."""
+    broken = stats.get("failed", []) + stats.get("error", [])
+    kept, skipped = len(stats.get("passed", [])), len(stats.get("skipped", []))
+    tested = kept + len(broken)
+    aside = f" ({count(skipped, 'other')} could not be tested)" if skipped else ""
+    if broken:
+        harms = list(dict.fromkeys(filter(None, (getattr(report, "harm", "") for report in broken))))
+        why = f": SIGUSR1 {', '.join(harms[:-1])}{' and ' if harms[1:] else ''}{harms[-1]}" if harms else ""
+        return (
+            f"{len(broken)} of {count(tested, 'promise')} {'is' if len(broken) == 1 else 'are'} broken here{why}{aside}"
+        )
+    if not kept:
+        return "no promise was tested here"
+    return f"all {count(kept, 'promise')} hold here{aside}"
 
 
 def _target(config: pytest.Config) -> Target:
@@ -124,7 +183,7 @@ class Servers:
         try:
             yield server
             server.wait_until_serving()
-            if server.logs.rotated():
+            if server.logs.rotated() or server.logs.taken:
                 server.signal("arbiter")
                 server.wait_until_reopened(server.pids("all"))
                 server.logs.discard(server.logs.rotated())

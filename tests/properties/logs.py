@@ -6,6 +6,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Dict, Iterable, List, Set, TextIO, Tuple
 
+from properties.expect import LOSES, MISSES, count, expect
+
 NAMES = ("access.log", "error.log", "application.log")
 
 
@@ -14,6 +16,7 @@ class Logs:
         self.directory = directory
         self.rotations = 0
         self.deleted: List[Tuple[str, TextIO]] = []
+        self.taken: List[Tuple[str, TextIO, str]] = []
         directory.mkdir()
 
     def path(self, name: str) -> Path:
@@ -37,17 +40,28 @@ class Logs:
                 self.deleted.append((name, open(self.path(name), errors="replace")))  # noqa: SIM115
                 self.path(name).unlink()
 
+    def take(self) -> None:
+        """Read the rotated files and remove them, as compression does: what is written to them later is lost."""
+        for path in self.rotated():
+            file = open(path, errors="replace")  # noqa: SIM115  Nobody else gets its inode as long as it is open
+            self.taken.append((re.sub(r"\.\d+$", "", path.name), file, file.read()))
+            path.unlink()
+
     def rotated(self) -> List[Path]:
         return sorted(self.directory.glob("*.log.*"))
 
     def discard(self, files: Iterable[Path]) -> None:
         for file in files:
             file.unlink()
+        for _, taken, _ in self.taken:
+            taken.close()
+        self.taken.clear()
 
     def held(self, pids: Iterable[int], files: Iterable[Path]) -> List[str]:
         """Which of these processes has which of these files open, in words."""
         inodes = {_inode(os.stat(file)): file.name for file in files}
-        inodes.update((_inode(os.fstat(file.fileno())), f"a deleted {name}") for name, file in self.deleted)
+        gone = [*self.deleted, *((name, file) for name, file, _ in self.taken)]
+        inodes.update((_inode(os.fstat(file.fileno())), f"a deleted {name}") for name, file in gone)
         return [
             f"process {pid} still writes to {inodes[inode]}" for pid in pids for inode in _open_files(pid) & set(inodes)
         ]
@@ -58,6 +72,7 @@ class Logs:
         for file in [] if current_only else [file for deleted, file in self.deleted if deleted == name]:
             file.seek(0)
             texts.append(file.read())
+        texts += [] if current_only else [text for taken, _, text in self.taken if taken == name]
         return [line for text in texts for line in text.splitlines()]
 
     def requests(self, name: str, current_only: bool = False) -> Counter:
@@ -74,6 +89,40 @@ class Logs:
             for request in requests
             if found[name][request] != 1
         ]
+
+    def expect_exactly_once(self, requests: Iterable[str], names: Iterable[str] = NAMES) -> None:
+        """Each of these requests has its line in each of these logs, once, over all files."""
+        requests = list(requests)
+        lines = {name: self.requests(name) for name in names}
+        wrong = [self._wrong(name, requests, lines[name]) for name in names]
+        expect(not any(wrong), lambda: "; ".join(filter(None, wrong)), LOSES)
+
+    def expect_in_new_files(self, requests: Iterable[str], names: Iterable[str] = NAMES) -> None:
+        """Each of these requests has its line in the current file of each of these logs, once."""
+        requests = list(requests)
+        lines = {name: self.requests(name, current_only=True) for name in names}
+        wrong = [self._wrong(f"the new {name}", requests, lines[name]) for name in names]
+        expect(not any(wrong), lambda: "; ".join(filter(None, wrong)), MISSES)
+
+    def _wrong(self, where: str, requests: List[str], lines: Counter) -> str:
+        numbers = Counter(lines[request] for request in requests if lines[request] != 1)
+        return ", ".join(
+            f"{where} has {count(number, 'line')} of {affected:,} of {count(len(requests), 'request')}"
+            for number, affected in sorted(numbers.items())
+        )
+
+    def expect_let_go(self, pids: Iterable[int], when: str) -> None:
+        """None of these processes has a rotated file open."""
+        pids = list(pids)
+        held = self.held(pids, self.rotated())
+        expect(not held, lambda: f"{self.holders(pids)} {when}", MISSES)
+
+    def holders(self, pids: Iterable[int]) -> str:
+        """How many of these processes still write to how many rotated files, in words."""
+        pids = list(pids)
+        held = {pid: self.held([pid], self.rotated()) for pid in pids}
+        logs = sorted({re.split(r" to (?:a deleted )?|\.\d+$", line)[1] for lines in held.values() for line in lines})
+        return f"{sum(map(bool, held.values()))} of {len(pids)} processes still wrote to a rotated {', '.join(logs)}"
 
 
 def _inode(stat: os.stat_result) -> Tuple[int, int]:

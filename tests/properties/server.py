@@ -1,19 +1,28 @@
 """A real gunicorn of the target environment, and what a test does to it."""
 
+import collections
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Dict, Iterable, Iterator, List, Mapping, Optional, Sequence
+from typing import DefaultDict, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence
 
 from properties import wait
 from properties.clients import Client, new_request
+from properties.expect import COMPLAINS, KILLS, count, expect
 from properties.logs import Logs
 
 SERVED = Path(__file__).with_name("served")
+
+#: How long to wait for processes to reopen their logs, by the module that their worker class is in.
+reopening: DefaultDict[str, wait.Patience] = collections.defaultdict(lambda: wait.Patience(10))
+
+#: What a log or stderr says when something went wrong.
+COMPLAINT = re.compile(r"Traceback|Error|Exception|\[ERROR\]|\[CRITICAL\]|--- Logging error")
 
 
 class Hold:
@@ -26,7 +35,7 @@ class Hold:
 
     def reached(self) -> int:
         """Wait for a process to come to this place; its process id."""
-        return wait.until(self.marks, lambda: f"no process came to {self.place!r}")[0]
+        return wait.until(self.marks, lambda: f"no process came to {self.place!r} within {wait.PATIENCE:g} s")[0]
 
     def marks(self) -> List[int]:
         """The processes that have come to this place."""
@@ -65,6 +74,7 @@ class Server:
         for name, source in modules.items():
             (self.directory / f"{name}.py").write_text(source)
         self.worker_count = workers
+        self.reopening = reopening[(variables.get("WORKER_CLASS") or worker_class).rpartition(".")[0]]
         self.command = [
             str(python), "-m", "gunicorn.app.wsgiapp", "--worker-class", worker_class, "--workers", str(workers),
             "--bind", "unix:socket", "--config", str(SERVED / "configuration.py"),
@@ -102,6 +112,9 @@ class Server:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)  # How it ends by itself is for tests to look at
         self.process.wait()
+        self.discard()
+
+    def discard(self) -> None:
         os.close(self.opened)
         shutil.rmtree(self.directory)
 
@@ -155,7 +168,7 @@ class Server:
 
     def exit_of(self, pid: int) -> str:
         """Wait for a worker to end; how it did, in words."""
-        wait.until(lambda: pid in self.exits(), lambda: f"worker {pid} did not end")
+        wait.until(lambda: pid in self.exits(), lambda: f"a worker did not end within {wait.PATIENCE:g} s", harm=KILLS)
         return describe(self.exits()[pid])
 
     # Places and moments
@@ -175,19 +188,22 @@ class Server:
         """Wait until there are as many workers as there should be, and each has started its application."""
 
         def serving() -> bool:
-            assert self.process.poll() is None, f"gunicorn ended at once:\n{self.complaints()}"
+            expect(self.process.poll() is None, lambda: f"Gunicorn ended: {self.last_words()}", KILLS)
             started = {int(details[0]) for event, *details in self.events() if event == "started"}
             return len(self.workers()) == self.worker_count and started.issuperset(self.workers())
 
-        wait.until(serving, lambda: f"not all workers came up:\n{self.complaints()}")
+        def missing() -> str:
+            up = f"{len(self.workers())} of {self.worker_count}"
+            return f"only {up} workers came up within {wait.PATIENCE:g} s: {self.last_words()}"
 
-    def wait_until_reopened(self, pids: Iterable[int], patience: float = 10) -> None:
+        wait.until(serving, missing, harm=KILLS)
+
+    def wait_until_reopened(self, pids: Iterable[int]) -> None:
         """Wait until none of these processes has a rotated file open any more: seconds, where it takes milliseconds."""
         files, pids = self.logs.rotated(), list(pids)
-        wait.until(
+        self.reopening.until(
             lambda: not self.logs.held(pids, files),
-            lambda: f"SIGUSR1 was swallowed: {patience:g} s after it {self.logs.held(pids, files)}",
-            patience,
+            lambda: f"{self.logs.holders(pids)} {self.reopening} after SIGUSR1",
         )
 
     def get(self, kind: str = "async", query: str = "") -> str:
@@ -204,6 +220,41 @@ class Server:
 
     def complaints(self) -> str:
         return self.stderr() + "\n".join(self.logs.lines("error.log")[-30:])
+
+    def last_words(self) -> str:
+        """The last thing that it complained of."""
+        said = reversed(self.complaints().splitlines())
+        return next((line for line in said if COMPLAINT.search(line)), "it does not say why")
+
+    # What a test expects of it
+
+    def expect_no_deaths(self, when: str) -> None:
+        """No worker has ended but by itself, or by SIGKILL, which only tests send."""
+        ends = [status for status in self.exits().values() if status not in (0, signal.SIGKILL)]
+        deaths = collections.Counter(map(describe, ends))
+        expect(not deaths, lambda: f"{_in_words(deaths)} {when}", KILLS)
+
+    def expect_same_workers(self, workers: Sequence[int], when: str) -> None:
+        """These workers are still there, and no others."""
+        deaths = collections.Counter(describe(status) for pid, status in self.exits().items() if pid in workers)
+        expect(not deaths, lambda: f"{_in_words(deaths)} {when}", KILLS)
+        more = len(set(self.workers()) - set(workers))
+        expect(not more, lambda: f"{count(more, 'worker')} more than before {when}", KILLS)
+
+    def expect_silence(self, stderr: str, when: str) -> None:
+        """Nothing more on stderr than this."""
+        said = self.stderr()[len(stderr) :].splitlines()
+        expect(not said, lambda: f"{count(len(said), 'line')} on stderr {when}, such as {_telling(said)!r}", COMPLAINS)
+
+
+def _in_words(deaths: Mapping[str, int]) -> str:
+    """Such as "37 workers killed by SIGUSR1, 1 worker exited with 3"."""
+    return ", ".join(f"{count(number, 'worker')} {how}" for how, number in sorted(deaths.items()))
+
+
+def _telling(lines: Sequence[str]) -> str:
+    """The line that says most: what an exception is, if there is one."""
+    return next((line for line in lines if re.match(r"\w+(Error|Exception)\b", line)), lines[0])
 
 
 def send(pids: Iterable[int], number: int) -> None:

@@ -1,6 +1,7 @@
 """Other signals than SIGUSR1, and other processes than the worker."""
 
 import contextlib
+import itertools
 import re
 import signal
 import time
@@ -12,17 +13,19 @@ import pytest
 from properties import wait
 from properties.clients import Client, new_request
 from properties.conftest import Servers
-from properties.pristine import pristine
+from properties.expect import KILLS, MISSES, expect
+from properties.pristine import named, pristine
 from properties.server import Server, describe, send
 from properties.target import Target
 
 Masks = Dict[str, Set[str]]
 
+KINDS = {"SigBlk": "is blocked", "SigIgn": "is ignored", "SigCgt": "is caught"}
+
 
 def masks(status: str) -> Masks:
     """Which signals a process blocks, ignores and catches, from its /proc/PID/status."""
     found = dict(re.findall(r"^(SigBlk|SigIgn|SigCgt):\t(\w+)$", status, re.MULTILINE))
-    assert len(found) == 3
     return {kind: {s.name for s in signal.Signals if int(mask, 16) >> (s - 1) & 1} for kind, mask in found.items()}
 
 
@@ -57,10 +60,9 @@ def life(server: Server) -> Dict[str, Masks]:
 def pair(servers: Servers, target: Target, worker_class: str) -> Iterator[Tuple[Server, Server]]:
     """The same server with the worker class of the target, and with the pristine one."""
     options = ("--max-requests", "2")
-    original = "pristine_worker." + worker_class.rpartition(".")[2]
     modules = pristine(target, worker_class)
     ours = servers.use(worker_class, *options, workers=1)
-    upstreams = servers.use(original, *options, workers=1, base=worker_class, modules=modules)
+    upstreams = servers.use(named(worker_class), *options, workers=1, base=worker_class, modules=modules)
     with ours as server, upstreams as other:
         yield server, other
 
@@ -70,15 +72,18 @@ def test_dispositions(pair: Tuple[Server, Server]) -> None:
     ours, upstreams = map(life, pair)
     for place, kinds in ours.items():
         for kind, signals in kinds.items():
-            assert signals - {"SIGUSR1"} == upstreams[place][kind] - {"SIGUSR1"}, f"{kind} differs in {place}"
+            differing = ", ".join(sorted((signals ^ upstreams[place][kind]) - {"SIGUSR1"}))
+            expect(
+                not differing, f"at {place} it {KINDS[kind]}, or is not, unlike in the pristine release: {differing}"
+            )
 
 
 def test_inheritance(pair: Tuple[Server, Server]) -> None:
     """SIGUSR1 is neither blocked nor ignored in a serving worker, nor in a process that its application starts."""
     found = life(pair[0])
-    assert "SIGUSR1" in found["async"]["SigCgt"]
-    for place in ("load", "lifespan", "async", "child"):
-        assert "SIGUSR1" not in found[place]["SigBlk"] | found[place]["SigIgn"]
+    expect("SIGUSR1" in found["async"]["SigCgt"], "a worker that serves does not catch SIGUSR1", KILLS)
+    for place, kind in itertools.product(("load", "lifespan", "async", "child"), ("SigBlk", "SigIgn")):
+        expect("SIGUSR1" not in found[place][kind], f"at {place} SIGUSR1 {KINDS[kind]}", MISSES)
 
 
 def ends(pair: Tuple[Server, Server], number: signal.Signals) -> List[str]:
@@ -95,7 +100,11 @@ def ends(pair: Tuple[Server, Server], number: signal.Signals) -> List[str]:
         # Some releases go on serving after some of these signals: then both must.
         return ["goes on"] * 2 if exits == [None] * 2 and time.monotonic() > deadline else []
 
-    found = wait.until(agree, lambda: f"{number.name} ends one worker and not the other")
+    found = wait.until(
+        agree,
+        lambda: f"{number.name} ends one of the patched worker and the pristine one, and not the other",
+        harm=KILLS,
+    )
     for server in pair:
         server.wait_until_serving()
     return found
@@ -105,4 +114,4 @@ def test_other_ends(pair: Tuple[Server, Server]) -> None:
     """SIGTERM, SIGINT and SIGQUIT do to a worker what they do to the pristine one."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
         ours, upstreams = ends(pair, number)
-        assert ours == upstreams, number.name
+        expect(ours == upstreams, f"told by {number.name}, 1 worker {ours}, where the pristine one {upstreams}", KILLS)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from properties import wait
 from properties.clients import Load
 from properties.conftest import Servers
+from properties.expect import KILLS, expect
 from properties.schedules import few, kinds, storm, targets
 from properties.server import Hold, Server, send
 
@@ -20,9 +21,11 @@ told = st.fixed_dictionaries({place: st.tuples(targets, st.integers(0, 5)) for p
 def arrive(server: Server, worker: int, hold: Hold) -> None:
     """Wait until the worker has come to this place, alive."""
     wait.until(
-        lambda: hold.marks() or worker in server.exits(), lambda: f"worker {worker} does not come to {hold.place}"
+        lambda: hold.marks() or worker in server.exits(),
+        lambda: f"a worker did not come to its {hold.place} within {wait.PATIENCE:g} s",
+        harm=KILLS,
     )
-    assert worker not in server.exits(), f"SIGUSR1 before {hold.place} was fatal: {server.deaths()}"
+    expect(worker not in server.exits(), lambda: f"1 worker {server.exit_of(worker)} before its {hold.place}", KILLS)
 
 
 @example(told={place: ("workers", 1) for place in PLACES})
@@ -42,8 +45,9 @@ def test_way_out(servers: Servers, worker_class: str, told: Dict[str, Tuple[str,
             if target == "arbiter" and times:
                 server.wait_until_reopened([server.arbiter])
             hold.release()
-        assert server.exit_of(worker) == "exited with 0", "SIGUSR1 on the way out was fatal"
-        assert not server.logs.not_exactly_once(requests)
+        ended = server.exit_of(worker)
+        expect(ended == "exited with 0", f"1 worker {ended} on its way out", KILLS)
+        server.logs.expect_exactly_once(requests)
 
 
 def end_worker(server: Server, number: signal.Signals, usr1_target: str = "") -> str:
@@ -56,7 +60,7 @@ def end_worker(server: Server, number: signal.Signals, usr1_target: str = "") ->
             server.signal(usr1_target)
         return worker in server.exits()
 
-    wait.until(ended, lambda: f"worker {worker} did not end")
+    wait.until(ended, lambda: f"a worker did not end within {wait.PATIENCE:g} s", harm=KILLS)
     server.wait_until_serving()
     return server.exit_of(worker)
 
@@ -66,7 +70,12 @@ def end_worker(server: Server, number: signal.Signals, usr1_target: str = "") ->
 def test_stopping(servers: Servers, worker_class: str, number: signal.Signals, target: str) -> None:
     """A worker that is told to stop, and SIGUSR1 all the way, ends as it does without."""
     with servers.use(worker_class, workers=1) as server:
-        assert end_worker(server, number, target) == end_worker(server, number), "SIGUSR1 changes how a worker ends"
+        disturbed, alone = end_worker(server, number, target), end_worker(server, number)
+        expect(
+            disturbed == alone,
+            f"told to stop by {number.name}, 1 worker {disturbed} with SIGUSR1 all the way, and {alone} without",
+            KILLS,
+        )
 
 
 @few
@@ -81,7 +90,6 @@ def test_turnover(servers: Servers, worker_class: str, clients: int, kinds: List
             return len(server.exits()) > before + 1
 
         with Load(server.socket, clients, kinds, requests_each=3) as load:
-            wait.until(turned_over, lambda: "no worker ended after max_requests")
-        ends = [death for death in server.deaths() if not death.endswith("exited with 0")]
-        assert not ends, f"SIGUSR1 was fatal: {ends}"
-        assert not server.logs.not_exactly_once(load.requests)
+            wait.until(turned_over, lambda: f"no worker ended after max_requests within {wait.PATIENCE:g} s")
+        server.expect_no_deaths("while workers ended after max_requests")
+        server.logs.expect_exactly_once(load.requests)

@@ -5,14 +5,17 @@ A request's path is /KIND/id-N, and each line that it logs names its id-N: one i
 access log, one in the error log, one in the application's log.
 """
 
+import _thread
 import asyncio
 import atexit
 import ctypes
 import logging
 import os
+import resource
 import signal
 import subprocess
 import sys
+import time
 
 import checkpoints
 import finalization  # noqa: F401  only there to end with the interpreter
@@ -43,10 +46,13 @@ def record(message):
 atexit.register(checkpoints.pause, "atexit")
 if "OWN_OUTPUT" in os.environ:
     sys.stdout = open(os.environ["OWN_OUTPUT"], "a", buffering=1)  # noqa: SIM115
-ON_USR1 = {"": None, "ignore": signal.SIG_IGN, "note": lambda number, frame: checkpoints.note("noted")}
-on_usr1 = ON_USR1[os.environ.get("ON_USR1", "")]
-if on_usr1:
-    signal.signal(signal.SIGUSR1, on_usr1)
+ON_USR1 = {
+    "ignore": signal.SIG_IGN,
+    "reset": signal.SIG_DFL,
+    "note": lambda number, frame: checkpoints.note("noted"),
+}
+if os.environ.get("ON_USR1"):
+    signal.signal(signal.SIGUSR1, ON_USR1[os.environ["ON_USR1"]])
 record("boot-load %d" % os.getpid())
 checkpoints.pause("load")
 
@@ -101,28 +107,74 @@ async def read_body(receive, request):
         pass
 
 
+def spin(seconds):
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        pass
+
+
+def log_line(request, number):
+    record("%s line %d of process %d" % (request, number, os.getpid()))
+
+
+def log_until_released(request, wait=lambda seconds: None):
+    """Log numbered lines, up to a thousand a second if there is a wait, until the test lets go; how many."""
+    checkpoints.mark(request)
+    number = 0
+    while checkpoints.held(request):
+        number += 1
+        log_line(request, number)
+        wait(0.001)
+    return number
+
+
 def fork(request):
-    """The process id of a child that logs numbered lines, with its own name in them, until told to leave."""
+    """The process id of a child that logs until told to leave."""
     child = os.fork()
     if child:
-        return str(child)
+        return child
     try:
-        checkpoints.mark(request)
-        number = 0
-        while checkpoints.held(request):
-            number += 1
-            record("%s line %d of process %d" % (request, number, os.getpid()))
-        checkpoints.note("logged", number)
+        checkpoints.note("logged", os.getpid(), log_until_released(request))
     finally:
         os._exit(0)
 
 
 def read_in_c(request):
-    """What read(2) returns when it is called from C and has to wait."""
+    """Wait in read(2) where no bytecode runs, and then log some lines at once; how many."""
     checkpoints.mark(request)
     libc = ctypes.CDLL(None)
     descriptor = libc.open(os.path.join(checkpoints.CONTROL, "fifo").encode(), os.O_RDONLY)
-    return str(libc.read(descriptor, ctypes.create_string_buffer(1), 1) if descriptor > 0 else "interrupted")
+    read = libc.read(descriptor, ctypes.create_string_buffer(1), 1) if descriptor > 0 else -1
+    if read != 1:
+        checkpoints.note("interrupted")
+    for number in range(1, 101):
+        log_line(request, number)
+    os.close(descriptor)
+    return 100
+
+
+def starve():
+    """Let no thread be started any more, as under a limit: there is no room for its stack. Whether that works."""
+    _thread.stack_size(256 << 20)  # Larger than any that the C library may have kept from a thread that has ended
+    with open("/proc/self/statm") as statm:
+        used = int(statm.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), resource.getrlimit(resource.RLIMIT_AS)[1]))
+    try:
+        _thread.start_new_thread(lambda: None, ())
+    except RuntimeError:
+        return True
+    return False
+
+
+async def log_somehow(kind, request):
+    """How many lines were logged, in the way that the kind says."""
+    if kind == "sleeping":
+        return log_until_released(request, time.sleep)
+    if kind == "spinning":
+        return log_until_released(request, spin)
+    if kind == "reading":
+        return read_in_c(request)
+    return await asyncio.get_event_loop().run_in_executor(None, log_until_released, request, time.sleep)
 
 
 async def app(scope, receive, send):
@@ -148,7 +200,9 @@ async def app(scope, receive, send):
     elif kind == "spawn":
         return await answer(send, subprocess.check_output(["cat", "/proc/self/status"]).decode())
     elif kind == "fork":
-        return await answer(send, fork(request))
-    elif kind == "read":
-        return await answer(send, read_in_c(request))
+        return await answer(send, str(fork(request)))
+    elif kind == "starve":
+        return await answer(send, str(starve()))
+    elif kind in ("sleeping", "spinning", "reading", "executing"):
+        return await answer(send, str(await log_somehow(kind, request)))
     await answer(send, str(os.getpid()))

@@ -2,6 +2,7 @@
 
 import atexit
 import ctypes
+import logging
 import os
 import signal
 
@@ -27,6 +28,8 @@ os.waitpid = noting_waitpid
 def post_fork(server, worker):
     checkpoints.note("forked", os.getpid())
     atexit.register(checkpoints.pause, "last-atexit")
+    if "HOOK_LOG" in os.environ:
+        worker.log.error_log.addHandler(logging.FileHandler(os.environ["HOOK_LOG"]))
     checkpoints.pause("post_fork")
 
 

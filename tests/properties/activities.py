@@ -1,0 +1,114 @@
+"""What an application does for as long as a test wants it to, logging numbered lines all the while."""
+
+import contextlib
+import os
+import re
+from collections import Counter
+from pathlib import Path
+from types import TracebackType
+from typing import List, NamedTuple, Optional, Sequence, Type
+
+from properties import wait
+from properties.clients import Client, new_request
+from properties.expect import KILLS, LOSES, Unanswered, count, expect
+from properties.server import Hold, Server
+
+#: These block the event loop of their worker: in C, and in Python with and without letting other threads run.
+BLOCKING = ("reading", "sleeping", "spinning")
+KINDS = (*BLOCKING, "executing", "fork")
+
+
+class Outcome(NamedTuple):
+    lost: int
+    doubled: int
+    lines: int
+    broken: int
+
+    def expect_lossless(self, when: str) -> None:
+        expect(not self.lost, f"{self.lost:,} of {count(self.lines, 'line')} lost {when}", LOSES)
+        expect(not self.doubled, f"{self.doubled:,} of {count(self.lines, 'line')} doubled {when}", LOSES)
+
+
+class Activity:
+    """One of them, in the process that `pid` names."""
+
+    def __init__(self, server: Server, kind: str, client: Client, hold: Hold, request: str) -> None:
+        self.server, self.kind, self.client, self.hold, self.request = server, kind, client, hold, request
+        client.send(kind, request)
+        self.pid = hold.reached()
+
+    def lines(self) -> int:
+        """Wait until it is at its end; how many lines it has logged. Raises Broken."""
+        answer = self.client.answer()
+        if self.kind != "fork":
+            return int(answer)
+        wait.until(
+            lambda: self.pid in self._numbers() or ended(self.pid),
+            lambda: f"a process that the application forked did not end within {wait.PATIENCE:g} s",
+        )
+        expect(self.pid in self._numbers(), "SIGUSR1 ended a process that the application forked", KILLS)
+        return self._numbers()[self.pid]
+
+    def _numbers(self) -> "dict[int, int]":
+        return {int(words[1]): int(words[2]) for words in self.server.events() if words[0] == "logged"}
+
+    def found(self, log: str) -> Counter:
+        """How often each of its lines, by number, is in a log."""
+        line = re.compile(rf"{self.request} line (\d+) of process {self.pid}$")
+        return Counter(int(match[1]) for match in map(line.search, self.server.logs.lines(log)) if match)
+
+
+class Activities:
+    """Some of these kinds at a time; those that block have a worker each, and there must be one more for the others."""
+
+    def __init__(self, server: Server, kinds: Sequence[str]) -> None:
+        self.server = server
+        self.kinds = sorted(kinds, key=KINDS.index)  # A blocked worker takes no more requests: the others do.
+        self.stack = contextlib.ExitStack()
+
+    def __enter__(self) -> "Activities":
+        fifo = self.server.control / "fifo"
+        os.mkfifo(fifo)
+        self.stack.callback(fifo.unlink)
+        # For reading too, as that does not wait for the other end
+        self.fifo = self.stack.enter_context(open(fifo, "r+b", buffering=0))
+        with self.stack:
+            self.running = [self._start(kind) for kind in self.kinds]
+            self.stack = self.stack.pop_all()
+        return self
+
+    def _start(self, kind: str) -> Activity:
+        request = new_request()
+        client = self.stack.enter_context(Client(self.server.socket))
+        return Activity(self.server, kind, client, self.stack.enter_context(self.server.hold(request)), request)
+
+    def __exit__(self, kind: Optional[Type[BaseException]], error: object, traceback: Optional[TracebackType]) -> None:
+        self.stack.close()
+
+    def finish(self) -> Outcome:
+        """Let them end, and look for their lines."""
+        for activity in self.running:
+            activity.hold.release()
+            if activity.kind == "reading":
+                self.fifo.write(b"x")
+        return self._total([self._outcome(activity) for activity in self.running])
+
+    def _outcome(self, activity: Activity) -> Outcome:
+        try:
+            lines = activity.lines()
+        except Unanswered:
+            return Outcome(0, 0, 0, 1)
+        logs = [activity.found(name) for name in ("application.log", "error.log")]
+        lost = sum(found[number] == 0 for found in logs for number in range(1, lines + 1))
+        return Outcome(lost, sum(n > 1 for found in logs for n in found.values()), lines * len(logs), 0)
+
+    def _total(self, outcomes: List[Outcome]) -> Outcome:
+        return Outcome(*map(sum, zip(*outcomes)))
+
+
+def ended(pid: int) -> bool:
+    """Whether a process has ended, be it that nobody has waited for it yet."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True

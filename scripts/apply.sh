@@ -13,6 +13,7 @@
 #   --revert            put back what was installed
 #   --dry-run           print the diff that would be applied
 #   --help              this
+#   --version           which revision of the patches this applies
 #
 # Exit status: 0 done; 1 a property failed, or --check found something unpatched; 2 nothing was
 # done, and nothing changed; 3 a change failed half-way and could not be undone: run it again;
@@ -24,6 +25,11 @@ set -eu
 for argument; do
     case $argument in -h | --help)
         sed -n '2,/^$/s/^# \{0,1\}//p' "$0"
+        exit
+        ;;
+    --version)
+        revisions=$(sed -n 's/^Revision: //p' "$(dirname "$(readlink -f "$0")")"/../patches/*/*.patch)
+        echo "uvicorn-usr1, patches at revision $(echo "$revisions" | sort -n | tail -n 1)"
         exit
         ;;
     esac

@@ -1,7 +1,27 @@
 #!/usr/bin/env bash
-# Run all the project's tests: `scripts/test.sh [--full] [PYTEST ARGUMENTS]`. Needs nothing but
-# Python 3.9 and, for some tests, the Debian packages that .ci/run names.
+# scripts/test.sh [--full] [PYTEST ARGUMENT ...]
+#
+# Without arguments: style, types, and the tests that most likely notice what a change breaks.
+# A path runs a part of them. --full runs the sweeps too, or those of a path, and goes on where a
+# run of the same files was interrupted:
+#
+#   tests/test_combinations.py  the properties on a release for each patch, patched and pristine
+#   tests/interruptions         a signal at every bytecode boundary, alone and in storms
+#   tests/mutations             each statement of a patch left out, and what might be tempting instead
+#   tests/differential          every other signal, as in the pristine release
+#   tests/apply                 apply.sh killed, and failed, at every system call
+#   tests/fork                  every release by every tool that installs packages
+#   tests/upstream              upstream's own tests with the series applied
+#   tests/matrix.py             the properties on every release, Python and gunicorn
+#
+# Needs nothing but Python 3.9 and, for some tests, the Debian packages that .ci/run names.
 set -eu
+
+case ${1-} in -h | --help)
+    sed -n '2,/^set/s/^# \{0,1\}//p' "$0"
+    exit
+    ;;
+esac
 
 # shellcheck source=scripts/tools.sh
 . "$(dirname "$(readlink -f "$0")")/tools.sh"
@@ -25,12 +45,7 @@ mkdir -p "$root/.cache/coverage"
 # Half of the time tests wait for servers: twice as many at a time as there are cores.
 tool coverage run -m pytest -n "$(($(nproc) * 2))" --dist worksteal --durations=10 "$@"
 # A part of the tests covers a part of the scripts.
-case $* in
-"" | --full)
+if [ $# = 0 ]; then
     tool coverage combine --quiet
     tool coverage report
-    ;;
-esac
-if [ "$*" = --full ]; then
-    PYTHONPATH=scripts:tests "$TOOLS" tests/matrix.py
 fi

@@ -31,37 +31,24 @@ tools_python() {
 }
 
 use_tools() {
-    local requirements=$root/$2 hash home python log
+    local requirements=$root/$2 hash home python said
     # What a requirements file includes lies in the other one.
     hash=$({ cat "$requirements" "$root/scripts/requirements.txt" && echo "${PYTHON:-}"; } | sha256sum)
     home=$root/.tools-$1-${hash:0:12}
     TOOLS=$home/bin/python
-    if [ -x "$TOOLS" ]; then
-        touch -c "$home" 2>/dev/null || true # When it was last in use
-        return
-    fi
-    new=$(mktemp -d "$home.XXXXXX" 2>/dev/null) ||
+    [ ! -x "$TOOLS" ] || return 0
+    [ -w "$root" ] ||
         fail "cannot write to $root, where the tools' environment goes; run this once as a user who may, or in a clone of your own"
-    log=$new/log
-    trap 'rm -rf "$new"' EXIT
     python=$(tools_python) || exit 2
-    # One whose Python is gone is of use to nobody.
-    if [ -L "$TOOLS" ] && [ ! -x "$TOOLS" ]; then mv -T "$home" "$new/broken" 2>/dev/null || true; fi
+    new=$home.$$
+    trap 'rm -rf "$new"' EXIT
     printf 'Setting up the tools in %s (once) ...\n' "$home" >&2
-    if command -v uv >/dev/null; then
-        uv venv --quiet --seed --python "$python" "$new/env" >"$log" 2>&1 &&
-            env -u UV_CONSTRAINT uv pip install --quiet --python "$new/env/bin/python" -r "$requirements" >>"$log" 2>&1
-    else
-        "$python" -m venv "$new/env" >"$log" 2>&1 &&
-            env -u PIP_CONSTRAINT -u PIP_NO_DEPS "$new/env/bin/python" -m pip install --quiet --disable-pip-version-check -r "$requirements" >>"$log" 2>&1
-    fi || fail "cannot make the tools' environment (on Debian: apt install python3-venv): $(tail -n 3 "$log")"
-    "$new/env/bin/python" -I -c 'import whatthepatch' 2>>"$log" ||
-        fail "the packages did not come into the tools' environment; is there a setting like PIP_TARGET, in env or pip config list?"
+    said=$("$python" -m venv "$new" 2>&1 && env -u PIP_CONSTRAINT -u PIP_NO_DEPS -u PIP_TARGET \
+        "$new/bin/python" -m pip install --quiet --disable-pip-version-check -r "$requirements" 2>&1) ||
+        fail "cannot make the tools' environment (on Debian: apt install python3-venv): $(tail -n 3 <<<"$said")"
     # Only this rename makes it visible: an environment is whole, or not there. If another run was
     # faster, its environment is as good, and in use.
-    mv -T "$new/env" "$home" 2>/dev/null || [ -x "$TOOLS" ] || fail "cannot rename $new/env to $home; is that in the way?"
-    # Those of other requirements may be in use as well, but not when no run began with them for a month.
-    find "$root" -maxdepth 1 -name ".tools-$1-*" -mtime +30 -exec mv -t "$new" {} + 2>/dev/null || true
+    mv -T "$new" "$home" 2>/dev/null || [ -x "$TOOLS" ] || fail "cannot rename $new to $home; is that in the way?"
     rm -rf "$new"
     trap - EXIT
 }

@@ -1,7 +1,21 @@
+"""
+Which tests run: by default those that most likely notice what a change breaks, with --full all of them.
+
+A full run goes on where an earlier one of the same files ended: what passed then is not run again.
+"""
+
+import hashlib
+import zlib
 from pathlib import Path
-from typing import List
+from typing import List, Optional, Set
 
 import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PASSED = ROOT / ".cache" / "passed"
+SHARES = 40  # Of about three minutes each
+
+_record: Optional[Path] = None  # Where this run notes what has passed
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -13,7 +27,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="default",
         help="how many examples the signal properties draw (default: under a minute of them)",
     )
-    group.addoption("--full", action="store_true", help="run the long sweeps too: hours instead of ten minutes")
+    group.addoption("--full", action="store_true", help="run the sweeps too, but what has passed with the same files")
+    group.addoption(
+        "--share", type=int, metavar="N", help=f"of what only --full runs, the share of N: one test in {SHARES}"
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -24,6 +41,40 @@ def unmeasured(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item]) -> None:
-    long = [] if config.getoption("--full") else [item for item in items if item.get_closest_marker("full")]
-    config.hook.pytest_deselected(items=long)
-    items[:] = [item for item in items if item not in long]
+    share, done = config.getoption("--share"), _passed(config)
+
+    def wanted(item: pytest.Item) -> bool:
+        full = item.get_closest_marker("full") is not None
+        if share is not None:
+            return full and zlib.crc32(item.nodeid.encode()) % SHARES == share % SHARES
+        return item.nodeid not in done if config.getoption("--full") else not full
+
+    chosen = [item for item in items if wanted(item)]
+    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+    items[:] = chosen
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call" and report.passed and _record is not None:
+        with open(_record, "a") as record:
+            record.write(f"{report.nodeid}\n")
+
+
+def _passed(config: pytest.Config) -> Set[str]:
+    """The tests that an earlier --full run of these very files has passed."""
+    global _record
+    if not config.getoption("--full"):
+        return set()
+    PASSED.mkdir(parents=True, exist_ok=True)
+    record = PASSED / _fingerprint()
+    if not hasattr(config, "workerinput"):  # With pytest-xdist only the process that hands out the tests notes them.
+        _record = record
+    return set(record.read_text().splitlines()) if record.exists() else set()
+
+
+def _fingerprint() -> str:
+    """Of all that tests can depend on in this repository."""
+    folders = ("patches", "scripts", "tests", "vendor")
+    files = sorted(path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file())
+    contents = (path.read_bytes() for path in files if path.suffix != ".pyc")
+    return hashlib.sha256(b"".join(contents)).hexdigest()

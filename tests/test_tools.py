@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import List
 
@@ -55,46 +54,40 @@ def tools(repository: Path) -> List[Path]:
     return found
 
 
-@pytest.mark.parametrize("uv", [True, False])
-def test_it_has_a_pip_of_its_own(uv: bool, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever made it: the next run may find no uv. And what somebody constrains is not ours."""
-    if not uv:
-        monkeypatch.setenv("PATH", environments.path_without("uv"))
+def test_made_once(repository: Path) -> None:
+    """What somebody constrains is not ours, and there may be no home."""
     constraint = repository / "constraint.txt"
     constraint.write_text("whatthepatch==1.0.2\n")
-    answer = run(repository, PIP_CONSTRAINT=str(constraint), UV_CONSTRAINT=str(constraint))
-    assert answer.returncode == 0, answer.stderr
-    [made] = tools(repository)
-    subprocess.run([made / "bin" / "python", "-m", "pip", "--version"], check=True)
-
-
-@pytest.mark.full
-def test_packages_that_went_elsewhere(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", environments.path_without("uv"))
-    answer = run(repository, PIP_TARGET=str(repository / "elsewhere"))
-    assert answer.returncode == 2
-    assert "; is there a setting like PIP_TARGET, " in answer.stderr.splitlines()[-1]
-    assert tools(repository) == []
-
-
-def test_made_once(repository: Path) -> None:
-    first = run(repository)
-    assert first.returncode == 0 and first.stderr.startswith("Setting up the tools in ")
+    variables = {name: value for name, value in os.environ.items() if name != "HOME"}
+    first = subprocess.run(
+        command(repository),
+        env={**variables, "PIP_CONSTRAINT": str(constraint), "PIP_TARGET": str(repository / "elsewhere")},
+        capture_output=True,
+        text=True,
+    )
+    assert first.returncode == 0 and first.stderr.startswith("Setting up the tools in "), first.stderr
     [made] = tools(repository)
     before = made.stat().st_ino
     again = run(repository)
     assert (again.returncode, again.stderr) == (0, "")
     assert [path.stat().st_ino for path in tools(repository)] == [before]
 
+    # Another Python, and other requirements, get another: what has the old one may still be running
+    oldest, python = next(item for item in environments.pythons().items() if item[0] >= (3, 9))
+    assert run(repository, PYTHON=str(python)).returncode == 0
+    assert (tools(repository)[-1] / "lib" / f"python{oldest[0]}.{oldest[1]}").is_dir()
+    with (repository / "scripts" / "requirements.txt").open("a") as requirements:
+        requirements.write("\n# More\n")
+    assert run(repository).returncode == 0
+    assert len(tools(repository)) == 3 and made.stat().st_ino == before
+
 
 def test_of_two_first_runs_the_slower_leaves_the_tools_of_the_faster(repository: Path, tmp_path: Path) -> None:
-    """They are in use."""
-    slow = tmp_path / "slow" / "uv"
-    slow.parent.mkdir()
-    fifo = tmp_path / "fifo"
+    """They are in use. But what is no tools stays in the way."""
+    python, fifo = tmp_path / "python", tmp_path / "fifo"
     os.mkfifo(fifo)
-    slow.write_text(f'#!/bin/sh\n[ "$1" != venv ] || read -r _ <"{fifo}"\nexec "{environments.UV}" "$@"\n')
-    slow.chmod(0o755)
+    python.write_text(f'#!/bin/sh\n[ "$SLOW$2" != 1venv ] || read -r _ <"{fifo}"\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
 
     def opened() -> int:
         try:
@@ -102,79 +95,40 @@ def test_of_two_first_runs_the_slower_leaves_the_tools_of_the_faster(repository:
         except OSError:
             return 0
 
-    variables = {**os.environ, "PATH": f"{slow.parent}:{os.environ['PATH']}"}
+    variables = {**os.environ, "PYTHON": str(python), "SLOW": "1"}
     with subprocess.Popen(command(repository), env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as slower:
         # Closed, it lets the slower one go on
         with open(wait.until(opened, lambda: "the slower run does not come to make an environment"), "w"):
-            assert run(repository).returncode == 0
-            [before] = [path.stat().st_ino for path in repository.glob(".tools*") if (path / "bin").is_dir()]
+            assert run(repository, PYTHON=str(python)).returncode == 0
+            [made] = tools(repository)
+            before = made.stat().st_ino
         slower.communicate(timeout=60)
     assert slower.returncode == 0
     assert [path.stat().st_ino for path in tools(repository)] == [before]
 
-
-def test_other_requirements_get_another(repository: Path) -> None:
-    """What has the old ones may still be running; but not after a month."""
-    assert run(repository).returncode == 0
-    [first] = tools(repository)
-    before = first.stat().st_ino
-    requirements = repository / "scripts" / "requirements.txt"
-    requirements.write_text(requirements.read_text() + "\n# More\n")
-    assert run(repository).returncode == 0
-    assert len(tools(repository)) == 2 and first.stat().st_ino == before
-    long_ago = time.time() - 32 * 24 * 3600
-    for path in tools(repository):
-        os.utime(path, (long_ago, long_ago))
-    assert run(repository).returncode == 0
-    assert len(tools(repository)) == 2, "nothing is made anew, and so nothing thrown away"
-    requirements.write_text(requirements.read_text() + "\n# Still more\n")
-    assert run(repository).returncode == 0
-    used, newest = tools(repository)
-    assert used != first and newest != first
-
-
-def test_its_python_is_gone(repository: Path) -> None:
-    assert run(repository).returncode == 0
-    [made] = tools(repository)
     (made / "bin" / "python").unlink()
-    (made / "bin" / "python").symlink_to(repository / "none")
-    assert run(repository).returncode == 0
-    assert tools(repository) == [made]
-
-
-def test_something_in_its_place(repository: Path) -> None:
-    assert run(repository).returncode == 0
-    [made] = tools(repository)
-    (made / "bin" / "python").unlink()
-    answer = run(repository)
+    answer = run(repository, PYTHON=str(python))
     assert answer.returncode == 2
     assert answer.stderr.endswith(f" to {made}; is that in the way?\n")
     assert list(repository.glob(".tools*")) == [made]
 
 
-def test_without_a_home(repository: Path) -> None:
-    variables = {name: value for name, value in os.environ.items() if name != "HOME"}
-    answer = subprocess.run(command(repository), env=variables, capture_output=True, text=True)
-    assert answer.returncode == 0, answer.stderr
-    assert len(tools(repository)) == 1
-
-
-def test_the_python_that_is_asked_for(repository: Path) -> None:
-    """Also when there are tools already."""
-    assert run(repository).returncode == 0
-    others = [python for python in environments.pythons() if python >= (3, 9) and python != sys.version_info[:2]]
-    for python in others[-1:]:
-        assert run(repository, PYTHON=str(environments.pythons()[python])).returncode == 0
-        made = tools(repository)[-1]
-        assert (made / "lib" / f"python{python[0]}.{python[1]}").is_dir()
-    before = tools(repository)
+def test_a_python_of_no_use(repository: Path) -> None:
     older = [str(path) for python, path in environments.pythons().items() if python < (3, 9)]
-    for python_of_no_use in ("/nonexistent", "/bin/false", *older):
-        assert refusal(run(repository, PYTHON=python_of_no_use)) == (
-            f"build-fork.sh: expected Python 3.9 or later for the tools, found {python_of_no_use};"
+    for python in ("/nonexistent", "/bin/false", *older):
+        assert refusal(run(repository, PYTHON=python)) == (
+            f"build-fork.sh: expected Python 3.9 or later for the tools, found {python};"
             " install one, or name it: PYTHON=/path/to/python3"
         )
-    assert tools(repository) == before
+    assert tools(repository) == []
+
+
+def test_packages_that_cannot_be_had(repository: Path) -> None:
+    answer = run(repository, PIP_NO_INDEX="1", PIP_FIND_LINKS="")
+    assert answer.returncode == 2
+    said = answer.stderr.splitlines()[1]
+    assert said.startswith("build-fork.sh: cannot make the tools' environment (on Debian: apt install python3-venv): ")
+    assert tools(repository) == []
 
 
 def test_a_clone_that_may_not_be_written() -> None:

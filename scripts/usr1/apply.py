@@ -11,8 +11,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Dict, List, NoReturn, Optional, Sequence, TextIO
 
-from usr1 import change, difference, environment, installed, properties, servers
-from usr1.environment import Environment
+from usr1 import change, installed, properties, servers
+from usr1.environment import Environment, create, exists, find
 from usr1.installed import Installed, State
 from usr1.refusal import HalfDone, Refusal, refusal
 
@@ -34,25 +34,25 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     for option in ("--no-tests", "--tests-only", "--check", "--revert", "--dry-run"):
         does.add_argument(option, action="store_true")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("venvs", metavar="VENV", nargs="+", type=_path)
+    parser.add_argument("paths", metavar="VENV", nargs="+", type=_path)
     options = parser.parse_args(arguments)
     if options.json and not options.check:
         parser.error("--json goes with --check")
     if options.check:
-        return check(options.venvs, options.json)
-    if len(options.venvs) > 1:
+        return check(options.paths, options.json)
+    if len(options.paths) > 1:
         parser.error("only --check takes several environments")
-    [venv] = options.venvs
+    [path] = options.paths
     try:
         if options.revert:
-            return revert(environment.find(venv))
+            return revert(find(path))
         if options.dry_run:
-            return dry_run(environment.find(venv))
+            return dry_run(find(path))
         if options.tests_only:
-            return tests_only(environment.find(venv))
-        if environment.exists(venv):
-            return apply(environment.find(venv), not options.no_tests)
-        return apply_anew(venv, not options.no_tests)
+            return tests_only(find(path))
+        if exists(path):
+            return apply(find(path), not options.no_tests)
+        return apply_anew(path, not options.no_tests)
     except Refusal as error:
         say(f"apply.sh: {error}", stream=sys.stderr)
         return REFUSED
@@ -67,77 +67,77 @@ def _path(name: str) -> Path:
     return Path(name)
 
 
-def apply(target: Environment, tests: bool) -> int:
-    with change.alone(target, say):
-        found = _known(target)
-        say(f"{target.path}: Python {target.version}, gunicorn {_gunicorn(target)}")
-        change.make(target, [(one, change.patched(one)) for one in found])
+def apply(environment: Environment, tests: bool) -> int:
+    with change.alone(environment, say):
+        found = _known(environment)
+        say(f"{environment.path}: Python {environment.version}, gunicorn {_gunicorn(environment)}")
+        change.make(environment, [(one, change.patched(one)) for one in found])
         proved = False
         try:
-            for before, one in zip(found, installed.find(target)):
+            for before, one in zip(found, installed.find(environment)):
                 say(f"  {_line(one)}{', as before' if before.finished and before.content == one.content else ''}")
-            proved = not tests or properties.hold(target, say)
+            proved = not tests or properties.hold(environment, say)
         finally:
             if not proved:
-                _put_back(target, found)
+                _put_back(environment, found)
     if not proved:
         return FAILED
-    say(f"undo:    {_undo(target, found)}")
-    say(f"restart: {_restart(target, found)}")
+    say(f"undo:    {_undo(environment, found)}")
+    say(f"restart: {_restart(environment, found)}")
     return DONE
 
 
-def apply_anew(venv: Path, tests: bool) -> int:
+def apply_anew(path: Path, tests: bool) -> int:
     """Apply to a new environment, which stays only if all goes well."""
     newest = installed.newest("uvicorn")
-    say(f"creating {venv} with uvicorn[standard] {newest} and gunicorn ...")
-    environment.create(venv, [f"uvicorn[standard]<={newest}", "gunicorn"])
+    say(f"creating {path} with uvicorn[standard] {newest} and gunicorn ...")
+    create(path, [f"uvicorn[standard]<={newest}", "gunicorn"])
     status = None
     try:
-        status = apply(environment.find(venv), tests)
+        status = apply(find(path), tests)
     finally:
         if status != DONE:
-            shutil.rmtree(venv)
+            shutil.rmtree(path)
     return status
 
 
-def revert(target: Environment) -> int:
-    with change.alone(target, say):
-        found = _known(target)
+def revert(environment: Environment) -> int:
+    with change.alone(environment, say):
+        found = _known(environment)
         fork = next((one for one in found if one.state is State.FORK), None)
         if fork:
             raise refusal(
                 f"{fork.distribution} {fork.release} was installed as the fork, not patched",
                 "a release that scripts/apply.sh has patched",
-                f"{fork.release} in {target.site_packages}",
-                _published(target, fork),
+                f"{fork.release} in {environment.site_packages}",
+                _published(environment, fork),
             )
-        change.make(target, [(one, change.pristine(one)) for one in found])
+        change.make(environment, [(one, change.pristine(one)) for one in found])
     for one in found:
         done = "is" if one.finished and one.state is State.PRISTINE else "put back"
-        say(f"{target.path}: {one.distribution} {one.release} {done} as it was published")
-    say(f"restart: {_restart(target, found)}")
+        say(f"{environment.path}: {one.distribution} {one.release} {done} as it was published")
+    say(f"restart: {_restart(environment, found)}")
     return DONE
 
 
-def dry_run(target: Environment) -> int:
-    for one in _known(target):
+def dry_run(environment: Environment) -> int:
+    for one in _known(environment):
         if one.patch and not one.patched:
             say(one.patch.text, end="")
     return DONE
 
 
-def tests_only(target: Environment) -> int:
-    for one in installed.find(target):
+def tests_only(environment: Environment) -> int:
+    for one in installed.find(environment):
         if one.problem and one.state in (State.MISSING, State.OUTSIDE):
             raise one.problem
-        say(f"{target.path}: Python {target.version}, gunicorn {_gunicorn(target)}, {_line(one)}")
-    return DONE if properties.hold(target, say) else FAILED
+        say(f"{environment.path}: Python {environment.version}, gunicorn {_gunicorn(environment)}, {_line(one)}")
+    return DONE if properties.hold(environment, say) else FAILED
 
 
-def check(venvs: List[Path], as_json: bool) -> int:
+def check(paths: List[Path], as_json: bool) -> int:
     """DONE if everything there is patched, REFUSED if something is no environment, else FAILED."""
-    reports = [_report(venv, explain=len(venvs) == 1) for venv in venvs]
+    reports = [_report(path, explain=len(paths) == 1) for path in paths]
     if as_json:
         say(json.dumps(reports, indent=2))
     else:
@@ -147,20 +147,20 @@ def check(venvs: List[Path], as_json: bool) -> int:
     return DONE if all(report["patched"] for report in reports) else FAILED
 
 
-def _report(venv: Path, explain: bool) -> Report:
+def _report(path: Path, explain: bool) -> Report:
     try:
-        target = environment.find(venv)
-        found = installed.find(target)
-        restart = servers.outdated(target, [file for one in found if not one.problem for file in one.written])
+        environment = find(path)
+        found = installed.find(environment)
+        restart = servers.outdated(environment, [file for one in found if not one.problem for file in one.written])
     except Refusal as error:
         problem = str(error) if explain else str(error).splitlines()[0]
-        return {"venv": str(venv), "patched": None, "problem": problem, "restart": [], "installed": []}
+        return {"venv": str(path), "patched": None, "problem": problem, "restart": [], "installed": []}
     return {
-        "venv": str(venv),
-        "python": target.version,
-        "gunicorn": installed.version(target, "gunicorn"),
+        "venv": str(path),
+        "python": environment.version,
+        "gunicorn": installed.version(environment, "gunicorn"),
         "patched": all(one.patched for one in found),
-        "problem": "\n".join(_explain(target, one) for one in found if one.problem and explain) or None,
+        "problem": "\n".join(str(one.problem) for one in found if one.problem and explain) or None,
         "restart": restart,
         "installed": [
             {
@@ -190,55 +190,51 @@ def _line(one: Installed) -> str:
     return f"{name}: {one.state.value}{one.note and f' ({one.note})'}{unfinished}"
 
 
-def _explain(target: Environment, one: Installed) -> str:
-    return f"{one.problem}\n{difference.show(target, one)}" if one.state is State.CHANGED else f"{one.problem}"
-
-
-def _known(target: Environment) -> List[Installed]:
+def _known(environment: Environment) -> List[Installed]:
     """What is installed; raises Refusal if any of it is in no state that patches know."""
-    found = installed.find(target)
-    problems = [one for one in found if one.problem]
-    if problems:
-        raise Refusal(_explain(target, problems[0]))
+    found = installed.find(environment)
+    for one in found:
+        if one.problem:
+            raise one.problem
     return found
 
 
-def _gunicorn(target: Environment) -> str:
-    version = installed.version(target, "gunicorn")
+def _gunicorn(environment: Environment) -> str:
+    version = installed.version(environment, "gunicorn")
     if version is None:
         raise refusal(
-            f"gunicorn is not installed in {target.path}",
+            f"gunicorn is not installed in {environment.path}",
             "gunicorn, whose workers the patch is for",
-            f"none in {target.site_packages}",
-            f"{target.pip('install gunicorn')}, then run this again",
+            f"none in {environment.site_packages}",
+            f"{environment.pip('install gunicorn')}, then run this again",
         )
     return version
 
 
-def _put_back(target: Environment, before: List[Installed]) -> None:
+def _put_back(environment: Environment, before: List[Installed]) -> None:
     """Give the files the contents that they had; raises HalfDone if that cannot be."""
     try:
-        change.make(target, [(one, then.content) for one, then in zip(_known(target), before)])
+        change.make(environment, [(one, then.content) for one, then in zip(_known(environment), before)])
     except Refusal as error:
         raise HalfDone(
-            f"a property failed, or could not be tested, and {target.path} cannot be put back: {error}"
+            f"a property failed, or could not be tested, and {environment.path} cannot be put back: {error}"
         ) from error
-    say(f"a property failed, or could not be tested: {target.path} is as it was found")
+    say(f"a property failed, or could not be tested: {environment.path} is as it was found")
 
 
-def _undo(target: Environment, found: List[Installed]) -> str:
+def _undo(environment: Environment, found: List[Installed]) -> str:
     forks = [one for one in found if one.state is State.FORK]
-    revert = [f"scripts/apply.sh --revert {shlex.quote(str(target.path))}"] if forks != found else []
-    return " && ".join([_published(target, fork) for fork in forks] + revert)
+    revert = [f"scripts/apply.sh --revert {shlex.quote(str(environment.path))}"] if forks != found else []
+    return " && ".join([_published(environment, fork) for fork in forks] + revert)
 
 
-def _published(target: Environment, fork: Installed) -> str:
+def _published(environment: Environment, fork: Installed) -> str:
     """The command line that puts the published release in the place of a fork."""
-    return target.reinstall(f"{fork.distribution}=={installed.release_of(fork.release)}")
+    return environment.reinstall(f"{fork.distribution}=={installed.release_of(fork.release)}")
 
 
-def _restart(target: Environment, found: List[Installed]) -> str:
-    pids = servers.outdated(target, [file for one in found for file in one.written])
+def _restart(environment: Environment, found: List[Installed]) -> str:
+    pids = servers.outdated(environment, [file for one in found for file in one.written])
     if not pids:
         return "running servers, if any; none was found here that still runs the old code"
     return f"the servers that still run the old code: gunicorn with pid {', '.join(map(str, pids))}"

@@ -5,6 +5,9 @@ Every new file is written beside the old one, synced, and renamed over it only w
 are there. Writing in place would also write to the caches of uv and conda and to the other
 environments that share the file by hard links. The source is renamed last: until then something
 UNFINISHED tells the next run to do it all again, which is as good as once.
+
+Its bytecode is removed before, for good: some is never checked against the source (PEP 552), and
+Python writes anew what it misses. RECORD goes on listing it: pip and uv do not mind that it is gone.
 """
 
 import contextlib
@@ -16,7 +19,7 @@ import tempfile
 from pathlib import Path
 from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Tuple
 
-from usr1 import bytecode, record
+from usr1 import record
 from usr1.environment import Environment
 from usr1.installed import UNFINISHED, Installed, leftovers
 from usr1.refusal import HalfDone, Refusal, refusal
@@ -30,10 +33,7 @@ class Before(NamedTuple):
 
 
 class Staged(NamedTuple):
-    """What is to happen to which files."""
-
     new: Dict[Path, Path]  # The file that is to be renamed over each
-    removed: List[Path]
     before: Dict[Path, Before]
 
 
@@ -84,10 +84,10 @@ def make(environment: Environment, wanted: Wanted) -> None:
     Raises Refusal if something is in the way and nothing was changed, HalfDone if something was and stays so.
     """
     todo = [(one, content) for one, content in wanted if content != one.content or not one.finished]
-    staged = Staged({}, [], {})
+    staged = Staged({}, {})
     try:
         for installed, content in todo:
-            _stage(environment, installed, content, staged)
+            _stage(installed, content, staged)
         _commit([installed for installed, _ in todo], staged)
     except BaseException as error:
         _undo(environment, staged)
@@ -96,27 +96,17 @@ def make(environment: Environment, wanted: Wanted) -> None:
         raise
 
 
-def _stage(environment: Environment, installed: Installed, content: bytes, staged: Staged) -> None:
+def _stage(installed: Installed, content: bytes, staged: Staged) -> None:
     assert installed.patch is not None
     _replace(staged, installed.file, content)
-    for cache, code in bytecode.recompiled(environment, installed.file, staged.new[installed.file]).items():
-        if code is not None:
-            _replace(staged, cache, code)
-        else:
-            staged.before[cache] = _before(cache)
-            staged.removed.append(cache)
     line = record.line(installed.record.read_bytes(), installed.patch.target)
     assert line is not None
     _replace(staged, installed.record, line.rewritten(content))
 
 
 def _replace(staged: Staged, path: Path, content: bytes) -> None:
-    staged.before[path] = _before(path)
+    staged.before[path] = Before(path.read_bytes(), path.stat())
     staged.new[path] = _write(path, content, staged.before[path].status)
-
-
-def _before(path: Path) -> Before:
-    return Before(path.read_bytes(), path.stat())
 
 
 def _write(path: Path, content: bytes, like: os.stat_result) -> Path:
@@ -138,8 +128,10 @@ def _write(path: Path, content: bytes, like: os.stat_result) -> Path:
 
 
 def _commit(changed: List[Installed], staged: Staged) -> None:
-    for path in staged.removed:
+    bytecode = [path for installed in changed for path in installed.bytecode]
+    for path in bytecode:
         path.unlink()
+    _sync(bytecode)
     sources = [installed.file for installed in changed]
     for path in sorted(staged.new, key=sources.__contains__):
         staged.new[path].replace(path)

@@ -10,7 +10,6 @@ import json
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -23,11 +22,7 @@ from usr1.refusal import Refusal, refusal
 # The scheme is the one of a virtual environment and of conda, whatever the distributor's default is.
 _PROBE = """
 import json, sys, sysconfig
-print(json.dumps([
-    "%d.%d.%d" % sys.version_info[:3],
-    sys.implementation.cache_tag,
-    sysconfig.get_path("purelib", "posix_prefix", {"base": ""}),
-]))
+print(json.dumps(["%d.%d.%d" % sys.version_info[:3], sysconfig.get_path("purelib", "posix_prefix", {"base": ""})]))
 """
 
 
@@ -35,7 +30,6 @@ class Environment(NamedTuple):
     path: Path  # Absolute, with the symbolic links that the user named
     python: Path
     version: str
-    cache_tag: str  # In the names of its bytecode files
     site_packages: Path
 
     def pip(self, arguments: str) -> str:
@@ -80,13 +74,13 @@ def find(path: Path) -> Environment:
     command = [str(python), "-I", "-S", "-c", _PROBE]
     try:
         answer = subprocess.run(command, capture_output=True, timeout=60)
-        # Three strings, and nothing else. On stderr there may be anything, such as what ld.so warns of.
-        version, cache_tag, site_packages = map(os.fspath, json.loads(answer.stdout))
+        # Two strings, and nothing else. On stderr there may be anything, such as what ld.so warns of.
+        version, site_packages = map(os.fspath, json.loads(answer.stdout))
     except (OSError, subprocess.TimeoutExpired) as error:
         raise _broken(python, str(error)) from error
     except (ValueError, TypeError) as error:
         raise _broken(python, (answer.stderr + answer.stdout).decode(errors="replace")) from error
-    return Environment(path, python, version, cache_tag, path / site_packages.lstrip("/"))
+    return Environment(path, python, version, path / site_packages.lstrip("/"))
 
 
 def _instead(path: Path, python: Path) -> str:
@@ -154,20 +148,17 @@ def _run(command: List[str], path: Path, requirements: List[str]) -> None:
         )
 
 
-def _end(installer: int) -> None:
-    """End a process, and all that it has started: it would go on writing what is removed."""
-    processes: List[psutil.Process] = []
-    with contextlib.suppress(psutil.NoSuchProcess):
-        new = [psutil.Process(installer)]
-        while new:
-            _tell(new, signal.SIGSTOP)  # What is stopped starts nothing more.
-            processes += new
-            new = [one for one in processes[0].children(recursive=True) if one not in processes]
-    _tell(processes, signal.SIGKILL)
-    psutil.wait_procs(processes[1:], timeout=1)  # Where nobody reaps orphans, the dead are never gone.
+def _end(pid: int) -> None:
+    """
+    End a process and all that it has started, which would go on writing what is removed.
 
-
-def _tell(processes: List[psutil.Process], number: signal.Signals) -> None:
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.send_signal(number)
+    A process group would do, but one of its own could ask nobody for the index's password on the terminal.
+    """
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        process.suspend()  # What is stopped starts nothing more.
+        started = process.children()
+        process.kill()
+        for one in started:
+            _end(one.pid)
+        process.wait(1)  # Where nobody reaps orphans, the dead are never gone.

@@ -6,7 +6,6 @@ user's own settings. Runs in users' build environments: Python 3.6 and later, wh
 and later (https://peps.python.org/pep-0517/ has the hooks).
 """
 
-import difflib
 import os
 import re
 import sys
@@ -63,7 +62,7 @@ def requirement(distribution: str, release: Optional[str]) -> str:
     An index may hold the forks as well, which == and <= take for the releases they were made
     from: hence === and !=. Raises Refusal if the release has no patch.
     """
-    if release:
+    if release is not None:
         find(distribution, release)
         return f"{distribution}==={release}"
     every = releases(distribution)
@@ -79,7 +78,7 @@ def fork(distribution: str, files: wheel.Files, release: Optional[str] = None) -
     """
     info = wheel.dist_info(files)
     found = info[len(distribution) + 1 : -len(".dist-info")]
-    if release and found != release:
+    if release is not None and found != release:
         do = "build with isolation, so that the installer fetches it"
         raise refusal(f"{distribution} in the build environment is another release", release, found, do)
     patch = find(distribution, found)
@@ -116,22 +115,8 @@ class Backend:
         self.distribution = distribution
 
     def _release(self, config_settings: ConfigSettings) -> Optional[str]:
-        settings = dict(config_settings or {})
-        version = settings.pop("version", None)
-        if version == "":
-            raise self._mistaken("version=")
-        # Installers hand the settings of one command to every package that it builds, so others than
-        # ours are none of our business, but for those that somebody must have meant for us.
-        for name, value in settings.items():
-            near = difflib.get_close_matches(name.lower(), ["version", "--version"], cutoff=0.85)
-            if near or value in releases(self.distribution):
-                raise self._mistaken(f"{name}={value}")
-        return version or os.environ.get(variable(self.distribution))
-
-    def _mistaken(self, setting: str) -> Refusal:
-        newest = releases(self.distribution)[-1]
-        do = f"choose a release (for pip: -C version={newest}, for example), or leave the setting out for the newest"
-        return refusal(f"a setting for {self.distribution} makes no sense", "version=X.Y.Z", setting, do)
+        # Others are none of our business: installers hand the settings of one command to every package that it builds.
+        return (config_settings or {}).get("version", os.environ.get(variable(self.distribution)) or None)
 
     def get_requires_for_build_wheel(self, config_settings: ConfigSettings = None) -> List[str]:
         try:
@@ -155,7 +140,4 @@ class Backend:
     def build_editable(
         self, wheel_directory: str, config_settings: ConfigSettings = None, metadata_directory: Optional[str] = None
     ) -> NoReturn:
-        sys.exit(
-            f"The fork of {self.distribution} has no source tree here to edit: "
-            f"scripts/build-fork.sh --distribution {self.distribution} --checkout VERSION DIR makes one"
-        )
+        sys.exit(f"The fork of {self.distribution} has no source tree here to edit: install it without --editable")

@@ -61,9 +61,14 @@ class Installed(NamedTuple):
         return self.state in (State.PATCHED, State.FORK)
 
     @property
-    def directories(self) -> Tuple[Path, Path, Path]:
+    def directories(self) -> Tuple[Path, Path]:
         """Where a change writes."""
-        return self.file.parent, self.file.parent / "__pycache__", self.record.parent
+        return self.file.parent, self.record.parent
+
+    @property
+    def bytecode(self) -> List[Path]:
+        """What any interpreter has compiled the file to, in any way."""
+        return listed(self.file.parent / "__pycache__", f"{self.file.stem}.*.pyc")
 
     @property
     def written(self) -> Tuple[Path, Path]:

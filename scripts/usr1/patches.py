@@ -34,6 +34,7 @@ class Patch(NamedTuple):
     pristine_sha256: str
     patched_sha256: str
     target: str  # The file that it changes, as RECORD names it
+    header: str
     text: str
 
     def apply(self, pristine: bytes) -> bytes:
@@ -57,18 +58,23 @@ class Patch(NamedTuple):
 
 def read(path: Path) -> Patch:
     """Parse one patch file; raises PatchError if a header field or the diff is missing."""
-    text = path.read_bytes().decode()
+    return parse(path, path.read_bytes().decode())
+
+
+def parse(path: Path, text: str) -> Patch:
+    """The patch that a file would be with this text; raises PatchError likewise."""
     match = re.search(r"^--- a/\S+\n\+\+\+ b/(\S+)\n", text, re.MULTILINE)
     if match is None:
         raise PatchError(f"{path}: no unified diff in it")
-    fields = HeaderParser().parsestr(text[: match.start()])
+    header, diff = text[: match.start()], text[match.start() :]
+    fields = HeaderParser().parsestr(header)
     try:
         distribution, *releases = fields["Applies-To"].split()
         revision = int(fields["Revision"])
         pristine, patched = fields["Pristine-SHA256"].strip(), fields["Patched-SHA256"].strip()
     except (AttributeError, TypeError, ValueError) as error:
         raise PatchError(f"{path}: Applies-To, Revision, Pristine-SHA256 or Patched-SHA256 is missing") from error
-    return Patch(path, distribution, tuple(releases), revision, pristine, patched, match[1], text[match.start() :])
+    return Patch(path, distribution, tuple(releases), revision, pristine, patched, match[1], header, diff)
 
 
 def catalogue(distribution: str) -> List[Patch]:

@@ -5,14 +5,12 @@ pip lists them, as uv cannot; uv downloads them, in a tenth of pip's time. Both 
 the package index as the user set it up.
 """
 
-import ast
-import functools
 import subprocess
 import sys
 import tarfile
 import tempfile
 from pathlib import Path
-from typing import Callable, FrozenSet, List
+from typing import Callable, List
 
 from packaging.version import Version
 
@@ -83,18 +81,3 @@ def source(distribution: str, release: str) -> Path:
         return work / archive.name[: -len(".tar.gz")]
 
     return _kept(f"{distribution}-{release}.source", fetch)
-
-
-@functools.lru_cache(maxsize=None)
-def server_hooks(folder: Path) -> FrozenSet[str]:
-    """
-    The methods in which the Server of an unpacked uvicorn takes over signals, where it may have both:
-    install_signal_handlers() up to 0.28.1, capture_signals() from 0.29.0. Empty for other distributions.
-    """
-    hooks = {"install_signal_handlers", "capture_signals"}
-    found = set()
-    for module in (folder / "uvicorn" / "server.py", folder / "uvicorn" / "main.py"):  # main.py up to 0.13.4
-        for node in ast.parse(module.read_bytes()).body if module.exists() else []:
-            if isinstance(node, ast.ClassDef) and node.name == "Server":
-                found |= hooks & {getattr(item, "name", None) for item in node.body}
-    return frozenset(found)

@@ -1,5 +1,5 @@
 """
-Wheels as their files: read back from an installation, packed into an archive.
+Wheels as their files: fetched, read back from an installation, packed into an archive.
 
 Specified by https://packaging.python.org/en/latest/specifications/binary-distribution-format/
 and https://packaging.python.org/en/latest/specifications/recording-installed-packages/.
@@ -10,6 +10,9 @@ import csv
 import io
 import os
 import re
+import shutil
+import subprocess
+import sys
 import tempfile
 import time
 import zipfile
@@ -37,6 +40,31 @@ def escape(distribution: str) -> str:
 def dist_info(files: Files) -> str:
     """The name of the .dist-info directory."""
     return next(name.split("/")[0] for name in files if name.split("/")[0].endswith(".dist-info"))
+
+
+def fetch(distribution: str, release: str, directory: str) -> None:
+    """
+    Put the files of a published release into a directory, by uv or else by pip, with the user's settings.
+
+    Raises Refusal, with what the installer says, if it cannot be had.
+    """
+    uv = shutil.which("uv")
+    if uv:
+        installer = [uv, "pip", "install", "--python", sys.executable]
+    else:
+        # The metadata of 0.13.0 to 0.13.2 and 0.14.0 is not valid; this resolver does not mind
+        installer = [sys.executable, "-m", "pip", "install", "--use-deprecated=legacy-resolver"]
+    # Its files are only read, so for any Python: claim one newer than all that a release may require
+    options = ["--quiet", "--no-deps", "--only-binary", ":all:", "--python-version", "3.99", "--target", directory]
+    command = [*installer, *options, f"{distribution}==={release}"]
+    answer = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if answer.returncode != 0:
+        raise refusal(
+            f"{distribution} {release} cannot be fetched",
+            f"its wheel, from {' '.join(command[:3])} ...",
+            answer.stdout.decode(errors="replace").strip(),
+            f"look at the network, the index and the settings of {'uv' if uv else 'pip (taken if there is no uv)'}",
+        )
 
 
 def installed(distribution: str, path: Sequence[str]) -> Files:

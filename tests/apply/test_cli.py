@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pty
 import re
 import resource
 import shlex
@@ -16,7 +17,7 @@ import environments
 import psutil
 import pytest
 from properties import wait
-from usr1 import apply, environment, installed, properties
+from usr1 import apply, environment, installed, patches, properties
 from usr1.environment import Environment
 from usr1.installed import State
 
@@ -61,8 +62,15 @@ def test_help(arguments: list[str]) -> None:
     """Without the tools, so without a network."""
     answer = run(*arguments, env={"PATH": "/usr/bin:/bin"})
     assert (answer.returncode, answer.stderr) == (0, "")
-    for option in ("--no-tests", "--tests-only", "--check", "--json", "--revert", "--dry-run", "--help"):
+    for option in ("--no-tests", "--tests-only", "--check", "--json", "--revert", "--dry-run", "--help", "--version"):
         assert option in answer.stdout
+
+
+def test_version() -> None:
+    """Without the tools too: that of the newest patch."""
+    newest = max(patches.read(path).revision for path in patches.PATCHES.glob("*/*.patch"))
+    answer = run("--version", env={"PATH": "/usr/bin:/bin"}, cwd="/")
+    assert (answer.returncode, answer.stdout) == (0, f"uvicorn-usr1, patches at revision {newest}\n")
 
 
 @pytest.mark.parametrize(
@@ -258,6 +266,23 @@ def test_told_to_end_while_it_creates(tmp_path: Path) -> None:
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_its_installer_may_ask_on_the_terminal(tmp_path: Path) -> None:
+    """For the password of an index, say."""
+    uv = tmp_path / "uv"
+    uv.write_text('#!/bin/sh\nread -r answer </dev/tty && echo "$answer" >"$0.heard"; exit 1\n')
+    uv.chmod(0o755)
+    pid, terminal = pty.fork()
+    if pid == 0:
+        variables = {**os.environ, "PYTHONPATH": str(SCRIPT.parent), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+        os.execve(sys.executable, [sys.executable, "-m", "usr1.apply", str(tmp_path / "venv")], variables)
+    try:
+        os.write(terminal, b"password\n")
+        wait.until((tmp_path / "uv.heard").exists, lambda: "it cannot read from the terminal")
+    finally:
+        os.close(terminal)
+        os.waitpid(pid, 0)
 
 
 @pytest.mark.measured

@@ -14,7 +14,7 @@ import pytest
 from usr1 import apply, change, installed, servers
 from usr1.environment import Environment
 
-from apply import changing, trees
+from apply import trees
 
 
 @pytest.fixture
@@ -53,13 +53,21 @@ def fail(monkeypatch: pytest.MonkeyPatch, names: List[str], number: int) -> None
 def test_what_was_replaced_is_put_back(
     name: str, target: Environment, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Bytecode that is removed comes first, then bytecode, RECORD, and the source."""
-    (target.site_packages / "uvicorn" / "__pycache__" / "workers.cpython-399.pyc").write_bytes(
-        b"of another interpreter"
-    )
+    """RECORD comes first, then the source."""
     fail(monkeypatch, [name], errno.EPERM)
     assert "lsattr" in check_refused(target, capsys)
-    assert [path.name for path in trees.stale(target)] == ["workers.cpython-399.pyc"]
+
+
+def test_bytecode_has_left_the_disk_before_the_source_changes(
+    target: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some is never checked against it."""
+    [before] = installed.find(target)
+    synced = []
+    monkeypatch.setattr(change, "_sync", lambda paths: synced.append((list(paths), *installed.find(target))))
+    assert apply.main(["--no-tests", str(target.path)]) == 0
+    paths, then = synced[0]
+    assert paths == sorted(trees.caches(before)) and then.bytecode == [] and then.content == before.content
 
 
 def test_what_cannot_be_put_back_is_said(
@@ -76,7 +84,7 @@ def test_what_cannot_be_put_back_is_said(
             return write(path, *arguments)  # type: ignore[arg-type]
 
         patched.setattr(change, "_write", failing)
-        fail(patched, ["RECORD"], errno.EIO)
+        fail(patched, ["workers.py"], errno.EIO)
         assert apply.main(["--no-tests", str(target.path)]) == 3
     assert "could not be undone" in capsys.readouterr().err
     assert apply.main(["--revert", str(target.path)]) == 0
@@ -86,7 +94,7 @@ def test_what_cannot_be_put_back_is_said(
 def test_told_to_end_while_changing(target: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
     before = trees.snapshot(target.path)
     with monkeypatch.context() as patched:
-        patched.setattr(change, "_sync", lambda paths: sys.exit(143))
+        patched.setattr(change, "leftovers", lambda installed: sys.exit(143))
         with pytest.raises(SystemExit):
             apply.main(["--no-tests", str(target.path)])
     after = trees.snapshot(target.path)
@@ -122,12 +130,6 @@ def test_waiting(target: Environment) -> None:
     with change.alone(target, say):
         pass
     assert said == [f"waiting for another run on {target.path} to end ..."]
-
-
-def test_an_interpreter_that_compiles_nothing(target: Environment) -> None:
-    before = trees.snapshot(target.path)
-    assert changing.status("apply", target._replace(python=Path("/bin/false"))) == 2
-    assert trees.snapshot(target.path) == before
 
 
 def test_site_packages_that_are_no_directory(target: Environment, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from typing import List
 
 import environments
 import pytest
-from usr1 import apply, environment
+from usr1 import apply, environment, installed
 from usr1.environment import Environment
 
 from apply import trees
@@ -60,6 +60,8 @@ def test_pip(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert trees.snapshot(target.path) == pristine
     assert apply.main(["--no-tests", str(target.path)]) == 0
     assert "No broken requirements" in run(*pip, "check")
+    [one] = installed.find(target)
+    assert b"uvicorn/__pycache__/workers." in one.record.read_bytes() and one.bytecode == []
     assert "uvicorn/workers.py" in run(*pip, "show", "--files", "uvicorn")
     run(*pip, "uninstall", "--yes", "uvicorn")
     assert uvicorn_files(target) == []
@@ -73,6 +75,9 @@ def test_uv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         return [environments.UV, "pip", *arguments, "--python", target.python]
 
     check_reinstall(target, capsys)
+    [one] = installed.find(target)
+    with one.record.open("a") as record:  # As pip does
+        record.write("uvicorn/__pycache__/workers.cpython-311.pyc,,\n")
     pristine = trees.snapshot(target.path)
     assert apply.main(["--no-tests", str(target.path)]) == 0
     assert apply.main(["--revert", str(target.path)]) == 0

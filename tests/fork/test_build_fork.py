@@ -1,4 +1,4 @@
-"""scripts/build-fork.sh: wheels for an index, and source trees to read."""
+"""scripts/build-fork.sh: wheels for an index."""
 
 import resource
 import runpy
@@ -19,8 +19,9 @@ def names(directory: Path) -> "set[str]":
     return {path.name for path in directory.iterdir()}
 
 
-def git(directory: Path, *command: str) -> str:
-    return subprocess.run(["git", "-C", str(directory), *command], check=True, stdout=subprocess.PIPE, text=True).stdout
+def file_name(distribution: str, release: str) -> str:
+    version = f"{release}+usr1.{fork.find(distribution, release).revision}"
+    return f"{distribution.replace('-', '_')}-{version}-py3-none-any.whl"
 
 
 @pytest.fixture
@@ -33,10 +34,10 @@ def test_wheels_with_their_hashes(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert build_fork.main(["0.13.2", NEWEST]) == 0
-    older, newest = (f"uvicorn-{release}+usr1.1-py3-none-any.whl" for release in ("0.13.2", NEWEST))
+    older, newest = (file_name("uvicorn", release) for release in ("0.13.2", NEWEST))
     assert capsys.readouterr().out.splitlines() == [f"[1/2] dist/{older}", f"[2/2] dist/{newest}"]
     assert build_fork.main(["--distribution", "uvicorn-worker"]) == 0  # The newest, and beside the others
-    worker = "uvicorn_worker-0.4.0+usr1.1-py3-none-any.whl"
+    worker = file_name("uvicorn-worker", fork.releases("uvicorn-worker")[-1])
     assert capsys.readouterr().out.splitlines() == [f"[1/1] dist/{worker}"]
     dist = tmp_path / "dist"
     assert names(dist) == {"SHA256SUMS", older, newest, worker}
@@ -106,70 +107,12 @@ def test_no_network(
     assert "dist" not in names(tmp_path)
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["--all", NEWEST],
-        ["--checkout", NEWEST],
-        ["--checkout", NEWEST, "tree", "--outdir", "dist"],
-        ["--distribution", "gunicorn"],
-    ],
-)
+@pytest.mark.parametrize("arguments", [["--all", NEWEST], ["--distribution", "gunicorn"]])
 def test_bad_usage(arguments: List[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("sys.argv", ["build_fork", *arguments])
     with pytest.raises(SystemExit, match="2"):
         runpy.run_path(build_fork.__file__, run_name="__main__")
     assert "build-fork.sh: error: " in capsys.readouterr().err
-
-
-def test_a_tree_to_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The patch is the second commit; how the user's git is set up does not matter."""
-    config = (
-        "[core]\n\tautocrlf = true\n\texcludesFile = ~/ignored\n[commit]\n\tgpgSign = true\n[user]\n\tname = Somebody\n"
-    )
-    (tmp_path / ".gitconfig").write_text(config)
-    (tmp_path / "ignored").write_text("*.md\n")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    tree = tmp_path / "parent" / "tree"
-    tree.mkdir(parents=True)
-    monkeypatch.setenv("GIT_DIR", str(tmp_path / "somebody's.git"))  # As in a hook
-    assert build_fork.main(["--checkout", "0.34.3", str(tree)]) == 0
-    assert names(tmp_path / "parent") == {"tree"}
-    for variable in ("HOME", "GIT_DIR"):
-        monkeypatch.delenv(variable)
-    patch = fork.find("uvicorn", "0.34.3")
-    assert git(tree, "status", "--porcelain") == ""
-    assert git(tree, "log", "--format=%s|%an").splitlines() == [
-        "Reopen log files on SIGUSR1 without losing a line or a worker|uvicorn-usr1",
-        "uvicorn 0.34.3, as published|uvicorn-usr1",
-    ]
-    assert len(git(tree, "log", "-1", "--format=%b").splitlines()) > 3
-    assert git(tree, "diff", "--name-only", "HEAD~").split() == [patch.target]
-    assert patches.sha256((tree / patch.target).read_bytes()) == patch.patched_sha256
-    assert "LICENSE.md" in git(tree, "ls-tree", "-r", "--name-only", "HEAD~")
-    pristine = subprocess.run(["git", "-C", str(tree), "show", f"HEAD~:{patch.target}"], stdout=subprocess.PIPE)
-    assert patches.sha256(pristine.stdout) == patch.pristine_sha256
-
-
-@pytest.mark.parametrize("what", ["file", "directory"])
-def test_a_tree_where_something_is(what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    taken = tmp_path / "taken"
-    if what == "directory":
-        taken.mkdir()
-        (taken / "file").touch()
-    else:
-        taken.touch()
-    assert build_fork.main(["--checkout", NEWEST, str(taken)]) == 2
-    assert capsys.readouterr().err.startswith(f"build-fork.sh: {taken} is in use\n")
-    assert names(tmp_path) == {"taken"}
-
-
-def test_a_tree_in_the_place_of_the_working_directory(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert build_fork.main(["--checkout", NEWEST, "."]) == 2
-    assert "found:    the working directory" in capsys.readouterr().err
 
 
 def refused(capsys: pytest.CaptureFixture[str]) -> List[str]:
@@ -188,16 +131,10 @@ def test_where_no_directory_can_be(outdir: str, tmp_path: Path, capsys: pytest.C
     assert build_fork.main([NEWEST, "--outdir", str(path)]) == 2
     what, _, found, _ = refused(capsys)
     assert what == f"build-fork.sh: {path} cannot be written" and "[Errno " in found
-    if path.name == "dist":
-        assert build_fork.main(["--checkout", NEWEST, str(path)]) == 2
-        assert refused(capsys)[0] == f"build-fork.sh: {path} cannot be written"
     assert names(tmp_path) == {"file"}
 
 
-@pytest.mark.parametrize("arguments", [[], ["--checkout", NEWEST]])
-def test_a_full_disk(
-    arguments: List[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Here no file may have more than 4096 bytes, but for what uv fetches."""
     uv = tmp_path / "bin" / "uv"
     uv.parent.mkdir()
@@ -209,35 +146,10 @@ def test_a_full_disk(
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
-        status = build_fork.main([*arguments, str(out)] if arguments else ["--outdir", str(out)])
+        status = build_fork.main(["--outdir", str(out)])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert status == 2
     what, _, found, _ = refused(capsys)
-    if arguments:
-        assert what == "build-fork.sh: git cannot make the repository"
-    else:
-        assert what == f"build-fork.sh: {out} cannot be written" and "File too large" in found
+    assert what == f"build-fork.sh: {out} cannot be written" and "File too large" in found
     assert names(out) == set()
-
-
-def test_a_tree_without_git(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
-    assert build_fork.main(["--checkout", NEWEST, str(tmp_path / "tree")]) == 2
-    assert refused(capsys)[0] == "build-fork.sh: there is no git to make a repository with"
-    assert names(tmp_path) == set()
-
-
-def test_a_git_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    broken = tmp_path / "bin" / "git"
-    broken.parent.mkdir()
-    broken.write_text("#!/bin/sh\necho its libraries are missing; exit 127\n")
-    broken.chmod(0o755)
-    monkeypatch.setenv("PATH", str(broken.parent), prepend=":")
-    assert build_fork.main(["--checkout", NEWEST, str(tmp_path / "tree")]) == 2
-    what, _, found, _ = refused(capsys)
-    assert what == "build-fork.sh: git cannot make the repository"
-    assert "exit status 127: its libraries are missing" in found
-    assert names(tmp_path) == {"bin"}

@@ -1,4 +1,4 @@
-"""Keeping the patches in step with upstream: scripts/refresh.sh."""
+"""Writing all patches from the newest one, and keeping them in step with upstream: scripts/refresh.sh."""
 
 import calendar
 import re
@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import List
 
 import pytest
-from usr1 import patches, refresh, releases
+from usr1 import backports, patches, refresh, releases
+from usr1.backports import Difference, Replacement
 
 from patches import madeup
 
 ORIGINAL = patches.PATCHES
 ROOT = ORIGINAL.parent
+NEWEST = refresh.newest("uvicorn", refresh.catalogue())
 
 
 def same(left: Path, right: Path) -> bool:
@@ -24,13 +26,100 @@ def same(left: Path, right: Path) -> bool:
 
 @pytest.fixture
 def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the patches, which this process takes for the patches."""
+    """A copy of the patches, committed, which this process takes for the patches."""
     folder = tmp_path / "patches"
-    for distribution in patches.DISTRIBUTIONS:
-        shutil.copytree(ORIGINAL / distribution, folder / distribution)
+    shutil.copytree(ORIGINAL, folder)
+    identity = ["-c", "user.name=tester", "-c", "user.email=tester@localhost"]
+    for command in (["init", "--quiet"], ["add", "patches"], [*identity, "commit", "--quiet", "--message=as it is"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
     monkeypatch.setattr(patches, "PATCHES", folder)
     monkeypatch.setattr(refresh, "WORK", tmp_path / "work")
     return folder
+
+
+# All follows from the newest
+
+
+def test_all_is_written_again_byte_for_byte(copy: Path) -> None:
+    followers = [path for path in copy.glob("uvicorn*/*.patch") if path.name != NEWEST.path.name]
+    for path in [*followers, *copy.glob("upstream/*/0001-*.patch")]:
+        text = re.sub(r"(?m)^\+ .*\n", "", path.read_text())
+        path.write_text(re.sub(r"(?m)^(Description|Last-Update|\w+-SHA256): .*", r"\1: nonsense", text))
+    assert len(followers) == 13 and not same(copy, ORIGINAL)
+    assert refresh.main([]) == 0
+    assert same(copy, ORIGINAL), "run scripts/refresh.sh"
+
+
+def test_one_word_of_the_newest_changes_all(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    newest = copy / "uvicorn" / NEWEST.path.name
+    before = newest.read_text()
+    comment = re.search(r"(?m)^\+ .*  # (?!type: ).*\n", before)
+    assert comment
+    added = f"{comment[0][:-1]}, in other words\n+    # And a line\n"
+    newest.write_text(before.replace(comment[0], added))  # So the counts of the hunk are wrong, too
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "946684800")
+    assert refresh.main([]) == 0
+    for patch in refresh.catalogue():
+        assert added in patch.text and "\nLast-Update: 2000-01-01\n" in patch.header
+        published = releases.unpacked(patch.distribution, patch.releases[0]) / patch.target
+        patch.apply(published.read_bytes())
+    assert all(added in path.read_text() for path in copy.glob("upstream/*/0001-*.patch"))
+
+    newest.write_text(newest.read_text().replace(added, comment[0]))
+    assert refresh.main([]) == 0
+    assert same(copy, ORIGINAL)
+
+
+def test_revision_rises_over_what_was_published(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "0.30.0-0.32.1.patch"
+    before = patches.read(copy / "uvicorn" / name)
+    shutil.copy(before.path, copy / "uvicorn" / "superseded" / f"again-{name}")
+    monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
+    days = [refresh._today()]
+    assert refresh.main([]) == 0
+    days.append(refresh._today())
+    after = patches.read(before.path)
+    assert after.revision == before.revision + 1 and after.text == before.text
+    assert any(f"\nLast-Update: {day}\n" in after.header for day in days)
+    assert patches.find("uvicorn", "0.33.0") == patches.read(ORIGINAL / "uvicorn" / "0.33.0-0.35.0.patch")._replace(
+        path=copy / "uvicorn" / "0.33.0-0.35.0.patch"
+    )
+
+
+@pytest.mark.parametrize(
+    "old, new, said",
+    [
+        (" import asyncio\n", " import trio\n", f"{NEWEST.path.name}: does not apply to {NEWEST.releases[-1]}"),
+        ("+        return super().capture_signals()\n", "", "expects in the newest patch, which has it not"),
+    ],
+)
+def test_newest_that_nothing_follows_from(
+    old: str, new: str, said: str, copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    newest = copy / "uvicorn" / NEWEST.path.name
+    before = newest.read_text()
+    newest.write_text(before.replace(old, new))
+    assert newest.read_text() != before
+    assert refresh.main([]) == 2
+    assert said in capsys.readouterr().err
+    newest.write_text(before)
+    assert same(copy, ORIGINAL)
+
+
+def difference(since: str, until: str, *change: Replacement) -> Difference:
+    return Difference("made up", "uvicorn", since, until, change=change)
+
+
+def test_difference_within_a_patch(
+    copy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backports, "DIFFERENCES", (*backports.DIFFERENCES, difference("0.30.0", "0.31.0")))
+    assert refresh.main([]) == 2
+    assert "0.30.0-0.32.1.patch: a difference holds in some of its releases only" in capsys.readouterr().err
+    assert same(copy, ORIGINAL)
+
+
+# Releases that are new
 
 
 @pytest.fixture
@@ -39,13 +128,10 @@ def unproved(monkeypatch: pytest.MonkeyPatch, copy: Path, tmp_path: Path) -> Lis
     before = tmp_path / "before"
     proved: List[str] = []
 
-    def proved_nothing(stage: refresh.Stage, wanted: refresh.Wanted) -> bool:
+    def proved_nothing(wanted: refresh.Wanted, texts: refresh.Texts) -> bool:
         if not proved:
             shutil.copytree(copy, before)
         assert same(copy, before), "written before the proof"
-        patch = next(patch for patch in stage.patches(wanted.distribution) if wanted.release in patch.releases)
-        patch.apply(refresh.published_file(wanted.distribution, wanted.release, patch.target))
-        wanted.work.mkdir(parents=True, exist_ok=True)
         proved.append(str(wanted))
         return True
 
@@ -86,7 +172,8 @@ def take_out(folder: Path, distribution: str, gone: List[str], monkeypatch: pyte
         pytest.param("uvicorn", ["0.54.0"], marks=pytest.mark.full),
         pytest.param("uvicorn", ["0.36.0", "0.36.1", "0.41.0"], marks=pytest.mark.full),
         ("uvicorn", ["0.24.0.post1", "0.13.1", "0.53.0", "0.13.0", "0.17.0"]),  # The last one is yanked
-        ("uvicorn", ["0.33.0", "0.34.0", "0.34.1", "0.34.2", "0.34.3", "0.35.0"]),  # A whole patch, rebased
+        ("uvicorn", ["0.33.0", "0.34.0", "0.34.1", "0.34.2", "0.34.3", "0.35.0"]),  # A whole patch
+        ("uvicorn", ["0.29.0"]),  # Whose file is as in 0.28.1, but not what the patch does
         ("uvicorn-worker", ["0.3.0"]),
     ],
     ids=str,
@@ -98,16 +185,7 @@ def test_releases_taken_out_come_back(
     assert not same(copy, ORIGINAL)
     assert refresh.main([f"{distribution}=={release}" for release in gone]) == 0
     assert unproved == [f"{distribution} {release}" for release in gone]
-    for name in patches.DISTRIBUTIONS:
-        assert same(copy / name, ORIGINAL / name)
-    assert not list(refresh.WORK.iterdir())
-
-
-def test_all_that_is_missing_comes_back(copy: Path, unproved: List[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    take_out(copy, "uvicorn", ["0.16.0", "0.24.0.post1", "0.54.0"], monkeypatch)
-    assert refresh.main([]) == 0
-    assert unproved == ["uvicorn 0.16.0", "uvicorn 0.24.0.post1", "uvicorn 0.54.0"]
-    assert same(copy / "uvicorn", ORIGINAL / "uvicorn")
+    assert same(copy, ORIGINAL)
 
 
 @pytest.mark.parametrize("spelling, release", [("0.17.0", "0.17.0"), ("0.18", "0.18.0")])
@@ -117,16 +195,6 @@ def test_release_that_a_patch_names(
     assert refresh.main([spelling]) == 0
     assert capsys.readouterr().out == f"uvicorn {release}: 0.17.0-0.18.3.patch names it already\n"
     assert not unproved
-
-
-def test_last_update_is_today_unless_told(copy: Path, unproved: List[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    take_out(copy, "uvicorn-worker", ["0.3.0"], monkeypatch)
-    monkeypatch.delenv("SOURCE_DATE_EPOCH")
-    days = [refresh._today()]
-    assert refresh.main(["uvicorn-worker==0.3.0"]) == 0
-    days.append(refresh._today())
-    text = (copy / "uvicorn-worker" / "0.2.0-0.3.0.patch").read_text()
-    assert any(f"\nLast-Update: {day}\n" in text for day in days)
 
 
 def test_check_names_what_is_missing(
@@ -141,7 +209,7 @@ def test_check_names_what_is_missing(
     (tmp_path / "uvicorn-0.55.0-py3-none-any.whl").touch()
     assert refresh.main(["--check"]) == 1
     assert "uvicorn 0.55.0: no patch names it\n" in capsys.readouterr().out
-    assert same(copy / "uvicorn", ORIGINAL / "uvicorn")
+    assert same(copy, ORIGINAL)
 
 
 def test_no_index(copy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,66 +238,66 @@ def test_release_that_is_not_published(copy: Path, capsys: pytest.CaptureFixture
     assert "no version of uvicorn==0.13.99" in capsys.readouterr().err
 
 
-SERVE, ANSWER = "    async def _serve(self)", "    answer = 42\n\n"
+SERVE = "    async def _serve(self)"
 
 
-def changed(name: str, text: str) -> str:
-    """A change of workers.py away from what the patch changes."""
-    return text.replace(SERVE, ANSWER + SERVE) if name == "uvicorn/workers.py" else text
+def replacing(old: str, new: str) -> madeup.Change:
+    return lambda name, text: text.replace(old, new) if name == "uvicorn/workers.py" else text
 
 
-def test_changed_release_is_rebased(
-    copy: Path, unproved: List[str], index: Path, capsys: pytest.CaptureFixture[str]
+@pytest.fixture
+def changed(index: Path) -> None:
+    """uvicorn 0.55.0, whose workers.py has changed away from what the patch changes."""
+    madeup.make(index, "0.54.0", "0.55.0", replacing(SERVE, f"    answer = 42\n\n{SERVE}"))
+
+
+def test_changed_release_becomes_the_source(
+    changed: None, copy: Path, unproved: List[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    madeup.make(index, "0.54.0", "0.55.0", changed)
-    assert refresh.main(["0.55.0"]) == 0
-    new, newest = patches.find("uvicorn", "0.55.0"), patches.find("uvicorn", "0.54.0")
-    assert new and newest and new.path.name == "0.55.0.patch" and new.revision == 1
-    before = (releases.unpacked("uvicorn", "0.55.0") / new.target).read_bytes()
+    assert refresh.main(["0.55"]) == 0
+    assert unproved == ["uvicorn 0.55.0"]
+    new = patches.find("uvicorn", "0.55.0")
+    assert new and new.path.name == "0.55.0.patch" and new.text in capsys.readouterr().out, "shown for review"
     pristine = (releases.unpacked("uvicorn", "0.54.0") / new.target).read_bytes()
-    assert new.apply(before).decode() == newest.apply(pristine).decode().replace(SERVE, ANSWER + SERVE)
-    assert new.text in capsys.readouterr().out, "shown for review"
-    assert newest.path.read_bytes() == (ORIGINAL / "uvicorn" / newest.path.name).read_bytes()
+    expected = NEWEST.apply(pristine).decode().replace(SERVE, f"    answer = 42\n\n{SERVE}")
+    assert new.apply((releases.unpacked("uvicorn", "0.55.0") / new.target).read_bytes()).decode() == expected
+    assert refresh.main([]) == 0
+    first = next(copy.glob("upstream/uvicorn/0001-*.patch"))
+    assert first.read_text().endswith(new.text), "the series is for the newest release"
+    new.path.unlink()
+    shutil.copy(ORIGINAL / "upstream" / "uvicorn" / first.name, first)
+    assert same(copy, ORIGINAL), "nothing else has changed"
 
 
-def test_conflict_is_left_for_a_person(
-    copy: Path, unproved: List[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "old, new, said",
+    [
+        ("        for s in self.SIGNALS:\n", "        for s in self.ALL:\n", "Write {}/uvicorn/0.55.0.patch by hand"),
+        ("    # Don't let SIGUSR1", "    # Do not let SIGUSR1", "becomes the source, but not all follows from it"),
+    ],
+)
+def test_release_that_takes_a_person(
+    old: str, new: str, said: str, copy: Path, unproved: List[str], index: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As it was with uvicorn 0.36.0: its imports changed where the patch changes them."""
-    newest = patches.catalogue("uvicorn")[-1]
-    take_out(copy, "uvicorn", list(newest.releases), monkeypatch)
-    shutil.copytree(copy, copy.parent / "without")
-    file = refresh.WORK / "uvicorn-0.36.0" / "workers.py"
-    assert refresh.main(["0.36.0"]) == 3
-    assert str(file) in capsys.readouterr().err
-    markers = file.read_text()
-    assert re.search(r"(?m)^<{7} 0.35.0 patched$", markers) and re.search(r"(?m)^>{7} 0.36.0$", markers)
-    assert refresh.main(["0.36.0"]) == 3, "still has markers"
-    assert file.read_text() == markers
-    assert same(copy, copy.parent / "without") and not unproved
-
-    file.write_bytes(newest.apply((releases.unpacked("uvicorn", "0.36.0") / newest.target).read_bytes()))
-    assert refresh.main(list(newest.releases)) == 0
-    found = patches.find("uvicorn", "0.36.0")
-    assert found and found.text == newest.text and found.releases == newest.releases
-    assert not file.exists()
-
-
-def test_file_that_does_not_merge_at_all(
-    copy: Path, unproved: List[str], index: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
-    madeup.make(index, "0.54.0", "0.55.0", lambda name, text: text + "\0" if name == "uvicorn/workers.py" else text)
-    assert refresh.main(["0.55.0"]) == 2
-    assert "Cannot merge binary files" in capfd.readouterr().err
-
-
-def test_server_that_takes_signals_over_elsewhere(
-    copy: Path, unproved: List[str], index: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    madeup.make(index, "0.54.0", "0.55.0", lambda name, text: text.replace("capture_signals", "hold_signals"))
+    madeup.make(index, "0.54.0", "0.55.0", replacing(old, new))
     assert refresh.main(["0.55.0"]) == 3
-    assert "found no method known; write this patch by hand" in capsys.readouterr().err
-    assert same(copy / "uvicorn", ORIGINAL / "uvicorn") and not unproved
+    assert said.format(copy) in capsys.readouterr().err
+    assert same(copy, ORIGINAL) and not unproved
+
+
+def test_difference_of_the_newest_only(
+    changed: None,
+    copy: Path,
+    unproved: List[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It has to be said the other way round."""
+    there = Replacement("class WorkerServer(Server):", "class WorkerServer(Server):  # Of 0.55.0")
+    monkeypatch.setattr(backports, "DIFFERENCES", (*backports.DIFFERENCES, difference("0.55.0", "0.55.0", there)))
+    assert refresh.main(["0.55.0"]) == 3
+    assert "0.36.0-0.54.0.patch" in capsys.readouterr().err
+    assert same(copy, ORIGINAL) and not unproved
 
 
 def test_release_without_the_file(
@@ -265,57 +333,15 @@ def test_property_that_fails_on_the_release(
     madeup.make(index, "0.54.0", "0.55.0", broken)
     assert refresh.main(["0.55.0"]) == 1
     assert "the property tests fail on uvicorn 0.55.0; nothing is written" in capfd.readouterr().err
-    assert same(copy / "uvicorn", ORIGINAL / "uvicorn")
-    assert (refresh.WORK / "uvicorn-0.55.0" / "workers.py").exists()
+    assert same(copy, ORIGINAL)
 
 
-def test_script_proves_a_changed_release(repository: Path, index: Path) -> None:
+def test_script_proves_a_changed_release(changed: None, repository: Path) -> None:
     """The whole of it: the script in a copy of the repository."""
-    madeup.make(index, "0.54.0", "0.55.0", changed)
     (repository / Path(sys.prefix).name).symlink_to(sys.prefix)
-    answer = subprocess.run([str(repository / "scripts" / "refresh.sh")], cwd="/", text=True, capture_output=True)
+    answer = subprocess.run(
+        [str(repository / "scripts" / "refresh.sh"), "0.55.0"], cwd="/", text=True, capture_output=True
+    )
     assert answer.returncode == 0, answer.stdout + answer.stderr
     assert " passed" in answer.stdout
     assert "Applies-To: uvicorn 0.55.0\n" in (repository / "patches" / "uvicorn" / "0.55.0.patch").read_text()
-
-
-@pytest.fixture
-def edited(copy: Path) -> Path:
-    path = copy / "uvicorn" / "0.36.0-0.54.0.patch"
-    text = path.read_text()
-    changed = text.replace("+        pass  # The path names no", "+        # Why:\n+        pass  # The path names no")
-    assert changed != text
-    path.write_text(changed)
-    return path
-
-
-def test_repin_makes_an_edited_patch_true(edited: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    original = patches.read(ORIGINAL / "uvicorn" / edited.name)
-    pristine = refresh.published_file("uvicorn", "0.54.0", original.target)
-    assert refresh.main(["--repin", str(edited)]) == 0
-    assert "revision 2" in capsys.readouterr().out
-    patch = patches.read(edited)
-    assert (patch.revision, patch.releases) == (original.revision + 1, original.releases)
-    assert patch.apply(pristine).count(b"# Why:\n") == 1
-    assert refresh.main(["--repin", str(edited)]) == 0, "nothing to do"
-    assert patches.read(edited).revision == original.revision + 1
-
-
-def test_repin_refuses_what_does_not_apply(edited: Path, copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    other = copy / "uvicorn" / "0.29.0.patch"
-    other.write_text(other.read_text().replace(" import asyncio\n", " import trio\n"))
-    before = edited.read_bytes(), other.read_bytes()
-    assert refresh.main(["--repin", str(edited), str(other)]) == 2
-    assert "0.29.0.patch: does not apply to uvicorn 0.29.0" in capsys.readouterr().err
-    assert (edited.read_bytes(), other.read_bytes()) == before
-
-
-def test_repin_refuses_another_pristine_file(edited: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    edited.write_text(edited.read_text().replace("Pristine-SHA256: 9", "Pristine-SHA256: 0"))
-    assert refresh.main(["--repin", str(edited)]) == 2
-    assert "Pristine-SHA256 is not that of uvicorn 0.36.0" in capsys.readouterr().err
-
-
-def test_repin_of_no_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    assert refresh.main(["--repin", str(tmp_path / "none.patch")]) == 2
-    assert "No such file" in capsys.readouterr().err

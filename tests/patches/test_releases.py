@@ -69,16 +69,3 @@ def test_source_is_fetched_once_and_whole(cache: Path) -> None:
     assert (folder / "tests" / "test_workers.py").is_file() and (folder / "uvicorn_worker").is_dir()
     assert list(cache.iterdir()) == [folder]
     assert releases.source("uvicorn-worker", "0.4.0") == folder
-
-
-@pytest.mark.parametrize(
-    "distribution, release, hooks",
-    [
-        ("uvicorn", "0.13.0", {"install_signal_handlers"}),
-        ("uvicorn", "0.28.1", {"install_signal_handlers"}),
-        ("uvicorn", "0.29.0", {"capture_signals"}),
-        ("uvicorn-worker", "0.4.0", set()),
-    ],
-)
-def test_server_hooks(distribution: str, release: str, hooks: "set[str]") -> None:
-    assert releases.server_hooks(releases.unpacked(distribution, release)) == hooks

@@ -1,4 +1,4 @@
-"""The series for upstream's maintainers: true to the patches, and what `git am` and their own tests make of it."""
+"""The series for upstream's maintainers: what `git am`, their own tests and their style make of it."""
 
 import contextlib
 import os
@@ -13,13 +13,11 @@ from typing import Dict, List
 import environments
 import pytest
 from environments import Environment
-from packaging.version import Version
-from usr1 import patches, releases, upstream
+from usr1 import patches, refresh, releases
 from usr1.patches import Patch
 
-ROOT = patches.PATCHES.parent
 FOLDER = patches.PATCHES / "upstream"
-every_project = pytest.mark.parametrize("distribution", upstream.PROJECTS)
+every_project = pytest.mark.parametrize("distribution", patches.DISTRIBUTIONS)
 
 #: What upstream's tests import, as upstream pins it.
 REQUIREMENTS = {
@@ -37,7 +35,7 @@ OWN_TESTS = {
 
 
 def newest(distribution: str) -> Patch:
-    return max(patches.catalogue(distribution), key=lambda patch: Version(patch.releases[-1]))
+    return refresh.newest(distribution, patches.catalogue(distribution))
 
 
 def git(tree: Path, *arguments: str) -> str:
@@ -125,13 +123,6 @@ def select(names: List[str]) -> List[str]:
 
 
 @every_project
-def test_series_is_made_from_the_patches(distribution: str) -> None:
-    made = upstream.series(distribution)
-    found = {path.name: path.read_text() for path in (FOLDER / distribution).iterdir()}
-    assert found == made, "run scripts/upstream.sh"
-
-
-@every_project
 def test_applies_and_ends_in_the_patched_file(distribution: str, tree: Path) -> None:
     patch = newest(distribution)
     pristine = (releases.source(distribution, patch.releases[-1]) / patch.target).read_bytes()
@@ -139,7 +130,7 @@ def test_applies_and_ends_in_the_patched_file(distribution: str, tree: Path) -> 
     subjects = git(tree, "log", "--format=%s", "--reverse", "published..").splitlines()
     assert len(subjects) == 3 and all(len(subject) <= 72 for subject in subjects)
     for path in sorted((FOLDER / distribution).glob("*.patch")):
-        message = path.read_text().split("\n---\n")[0]
+        message = path.read_text().split("\ndiff --git")[0]
         assert max(map(len, message.splitlines())) <= 80
         assert path.read_text().isascii()
 
@@ -178,48 +169,3 @@ def test_upstreams_own_tests_pass(
             break
     assert outcomes.keys() <= {"passed", "skipped", "xfailed"}
     assert outcomes["passed"] >= 1
-
-
-@pytest.mark.full
-@every_project
-def test_tests_of_the_first_commit_pass_at_it(distribution: str, tree: Path, environment: Environment) -> None:
-    git(tree, "checkout", "--quiet", "main~2")
-    names = re.findall(r"(?m)^def (test_usr1_\w+)", (tree / "tests" / "test_workers.py").read_text())
-    assert run_tests(environment, tree, *select(names)) == {"passed": 3}
-
-
-# How it is made
-
-
-def test_script_writes_it_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copytree(patches.PATCHES, tmp_path / "patches")
-    monkeypatch.setattr(patches, "PATCHES", tmp_path / "patches")
-    folder = tmp_path / "patches" / "upstream"
-    shutil.rmtree(folder / "uvicorn-worker")
-    (folder / "uvicorn" / "0009-Gone.patch").touch()
-    (folder / "uvicorn" / "0000-cover-letter.md").write_text("by hand")
-    assert upstream.main([]) == 0
-    assert subprocess.run(["diff", "--recursive", str(folder), str(FOLDER)]).returncode == 0
-
-
-def test_patch_that_no_longer_splits_in_two(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shutil.copytree(patches.PATCHES, tmp_path / "patches")
-    monkeypatch.setattr(patches, "PATCHES", tmp_path / "patches")
-    monkeypatch.setattr(upstream, "CATCH_UP", (*upstream.CATCH_UP, "def nowhere"))
-    assert upstream.main([]) == 2
-    assert "expected 'def nowhere' once in the patched code, found 0" in capsys.readouterr().err
-    assert subprocess.run(["diff", "--recursive", str(tmp_path / "patches"), str(ROOT / "patches")]).returncode == 0
-
-
-def test_insertion_without_its_place() -> None:
-    with pytest.raises(patches.PatchError, match="expected a line that starts with 'import signal'"):
-        upstream.inserted("import os\n", "import re\n", "import signal")
-
-
-@pytest.mark.measured
-def test_script_takes_no_arguments() -> None:
-    assert upstream.main(["--help"]) == 2
-    answer = subprocess.run([str(ROOT / "scripts" / "upstream.sh"), "--help"], cwd="/", capture_output=True, text=True)
-    assert answer.returncode == 2 and "usage: scripts/upstream.sh" in answer.stderr

@@ -1,0 +1,221 @@
+"""
+The change of the newest patch, made to every other release: what differs there, and why.
+
+The newest patch of uvicorn is the source. Its change is carried over line by line to the file of another
+release, uvicorn-worker's too, after the differences that hold there were put into it.
+"""
+
+from difflib import SequenceMatcher
+from typing import List, NamedTuple, Tuple
+
+from packaging.version import Version
+
+from usr1.patches import PatchError
+
+
+class Replacement(NamedTuple):
+    newest: str
+    there: str
+
+
+class Difference(NamedTuple):
+    """What is otherwise in some releases of a distribution: from one to another, both included."""
+
+    why: str
+    distribution: str
+    since: str
+    until: str
+    upstream: Tuple[Replacement, ...] = ()  # What upstream's file has instead, where the change touches it
+    change: Tuple[Replacement, ...] = ()  # What the patched file has instead
+    description: Tuple[Replacement, ...] = ()
+
+    def holds_in(self, distribution: str, release: str) -> bool:
+        return distribution == self.distribution and Version(self.since) <= Version(release) <= Version(self.until)
+
+
+CAPTURE = "    def capture_signals(self) -> Any:\n"
+CAPTURED = "        return super().capture_signals()\n"
+INSTALL = "    def install_signal_handlers(self) -> None:\n"
+INSTALLED = "        super().install_signal_handlers()\n"
+INSTALL_OR_CAPTURE = """\
+    def install_signal_handlers(self) -> None:  # Up to uvicorn 0.28.1
+        self.capture_usr1()
+        super().install_signal_handlers()  # type: ignore[misc]
+
+    def capture_signals(self) -> Any:
+        self.capture_usr1()
+        return super().capture_signals()
+
+    def capture_usr1(self) -> None:
+"""
+RESET = """\
+        # Reset signals so Gunicorn doesn't swallow subprocess return codes
+        # other signals are set up by Server.install_signal_handlers()
+        # See: https://github.com/Kludex/uvicorn/issues/894
+        for s in {}:
+            signal.signal(s, signal.SIG_DFL)
+"""
+HANDLE = """\
+
+        signal.signal(signal.SIGUSR1, self.handle_usr1)
+        # Don't let SIGUSR1 disturb active requests by interrupting system calls
+        signal.siginterrupt(signal.SIGUSR1, False)
+"""
+FILE_HANDLERS = "    def file_handlers(self) -> set:\n"
+TAKES_SIGTERM = """\
+    def takes_sigterm(self):
+        # Until install_signal_handlers() the handler is the one that the arbiter had
+        return getattr(signal.getsignal(signal.SIGTERM), "__module__", None) != "gunicorn.arbiter"
+
+"""
+REENTRANT = (
+    "Upstream reopens the files in the signal handler itself, so between any two bytecodes: in the middle of a "
+    'log write that fails with "reentrant call" and leaves files unrotated. A signal while the worker boots is '
+    "swallowed."
+)
+FATAL = "Upstream resets the signal to SIG_DFL, so it kills the worker and the requests that it is serving."
+SWALLOWED = (
+    "Upstream leaves Gunicorn's handler in place, which swallows the signal: the worker goes on writing to the "
+    "rotated files."
+)
+
+#: In this order: a later one finds the text as the earlier ones have left it.
+DIFFERENCES = (
+    Difference(
+        "Server takes its signals over in install_signal_handlers(); capture_signals() came with 0.29.0",
+        *("uvicorn", "0.13.0", "0.28.1"),
+        change=(Replacement(CAPTURE, INSTALL), Replacement(CAPTURED, INSTALLED)),
+        description=(Replacement("Server.capture_signals()", "Server.install_signal_handlers()"),),
+    ),
+    Difference(
+        "it runs with uvicorn before and after 0.29.0, so with either method of Server",
+        *("uvicorn-worker", "0.2.0", "0.3.0"),
+        change=(Replacement(CAPTURED, ""), Replacement(CAPTURE, INSTALL_OR_CAPTURE)),
+        description=(
+            Replacement(
+                "Server.capture_signals() takes", "Server.install_signal_handlers() or Server.capture_signals() takes"
+            ),
+        ),
+    ),
+    Difference(
+        "upstream installs a handler from 0.19.0 on, and reset the signal before",
+        *("uvicorn", "0.13.0", "0.18.3"),
+        upstream=(Replacement(HANDLE, ""),),
+        description=(Replacement(REENTRANT, FATAL),),
+    ),
+    Difference(
+        "init_signals() did nothing before 0.13.3, and so needed no import",
+        *("uvicorn", "0.13.0", "0.13.2"),
+        upstream=(
+            Replacement("import signal\n", ""),
+            Replacement(RESET.format("self.SIGNALS"), "        pass\n"),
+        ),
+        change=(Replacement(RESET.format("set(self.SIGNALS) - {signal.SIGUSR1}") + "\n", ""),),
+        description=(Replacement(FATAL, SWALLOWED),),
+    ),
+    Difference(
+        "init_signals() leaves the arbiter's handlers in place, also that for SIGTERM until the server takes it over",
+        *("uvicorn", "0.13.0", "0.13.2"),
+        change=(
+            Replacement("signal.getsignal(signal.SIGTERM)", "self.takes_sigterm()"),
+            Replacement(FILE_HANDLERS, TAKES_SIGTERM + FILE_HANDLERS),
+        ),
+    ),
+    Difference(
+        "workers had no _serve() before 0.15.0",
+        *("uvicorn", "0.13.0", "0.14.0"),
+        upstream=(
+            Replacement(
+                "        await server.serve(sockets=self.sockets)\n",
+                "        loop.run_until_complete(server.serve(sockets=self.sockets))\n",
+            ),
+        ),
+        change=(
+            Replacement(
+                "        await server.serve(sockets=[s.sock for s in self.sockets])",
+                "        loop.run_until_complete(server.serve(sockets=[s.sock for s in self.sockets]))",
+            ),
+        ),
+    ),
+    Difference(
+        "annotations are evaluated without `from __future__ import annotations`, which came with 0.28.0",
+        *("uvicorn", "0.14.0", "0.27.1"),
+        change=(Replacement("worker: UvicornWorker\n", 'worker: "UvicornWorker"\n'),),
+    ),
+    Difference(
+        "upstream annotated nothing before 0.14.0",
+        *("uvicorn", "0.13.0", "0.13.4"),
+        change=(
+            Replacement("    worker: UvicornWorker\n\n", ""),
+            Replacement("install_signal_handlers(self) -> None:", "install_signal_handlers(self):"),
+            Replacement("(self, sig: int, frame: Any) -> None:", "(self, sig, frame):"),
+            Replacement("(self, reopened: _thread.LockType) -> None:", "(self, reopened):"),
+            Replacement("(self) -> set:", "(self):"),
+            Replacement("  # type: ignore[arg-type]", ""),
+        ),
+    ),
+)
+
+
+def differences(distribution: str, release: str) -> List[Difference]:
+    return [one for one in DIFFERENCES if one.holds_in(distribution, release)]
+
+
+def _replaced(text: str, replacements: Tuple[Replacement, ...], why: str) -> str:
+    for newest, there in replacements:
+        if newest not in text:
+            raise PatchError(f"the difference “{why}” expects in the newest patch, which has it not:\n{newest}")
+        text = text.replace(newest, there)
+    return text
+
+
+class Change(NamedTuple):
+    """What a patch says and does: the newest, as a person wrote it."""
+
+    description: str
+    pristine: str
+    patched: str
+
+    def backported(self, distribution: str, release: str, file: str) -> "Change":
+        """
+        The same change to the file of another release.
+
+        Raises PatchError where a difference is stale, or the file has nothing left of the place of a line.
+        """
+        description, pristine, patched = self
+        for difference in differences(distribution, release):
+            description = _replaced(description, difference.description, difference.why)
+            pristine = _replaced(pristine, difference.upstream, difference.why)
+            patched = _replaced(patched, difference.change, difference.why)
+        try:
+            return Change(description, file, carried_over(pristine, patched, file))
+        except PatchError as error:
+            raise PatchError(f"{distribution} {release}: {error}") from error
+
+
+def carried_over(pristine: str, patched: str, other: str) -> str:
+    """
+    The change from pristine to patched, made to another file: what goes, goes; what comes, comes after the line
+    that it came after, or else before the one that it came before. Unlike a three-way merge it
+    is not put off by what changed beside it. Raises PatchError where neither line is in the other file.
+    """
+    old, new, lines = (text.splitlines(keepends=True) for text in (pristine, patched, other))
+    place = {-1: -1, len(old): len(lines)}
+    for block in SequenceMatcher(None, old, lines, autojunk=False).get_matching_blocks():
+        place.update((block.a + i, block.b + i) for i in range(block.size))
+    result, done = "", 0
+    for tag, start, end, first, last in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        if tag == "equal":
+            continue
+        if start < end:
+            at = place.get(start)
+            whole = at is not None and all(place.get(i) == at + i - start for i in range(start, end))
+        else:
+            at = place[start - 1] + 1 if start - 1 in place else place.get(start)
+            whole = at is not None
+        if at is None or not whole:
+            found = "".join(old[start:end] or old[start - 1 : start + 1])
+            raise PatchError(f"the file has not, or not as one piece, what the patch changes:\n{found}")
+        result += "".join(lines[done:at] + new[first:last])
+        done = at + end - start
+    return result + "".join(lines[done:])

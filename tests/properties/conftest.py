@@ -57,13 +57,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def _classes(modules: List[List[str]], effort: str, where: str) -> List[str]:
-    """The classes to test: one of each module, and where the event loop makes a difference one of each loop."""
-    every = [name for names in modules for name in names]
-    if effort == "thorough" or (effort == "quick" and where == "properties.test_serving"):
-        return every
-    if effort == "default" and where in ("properties.test_serving", "properties.test_exit"):
-        return every if len(modules) == 1 else [names[n % len(names)] for n, names in enumerate(modules)]
-    return [names[0] for names in modules]
+    """
+    The classes to test: one of each module, and both where event loop and parser make a difference.
+
+    Two modules there have one of each; thoroughly, or asked for one of them (-k) as quick tests do, every class.
+    """
+    serving = where == "properties.test_serving"
+    if effort == "thorough" or serving and (effort == "quick" or len(modules) == 1):
+        return [name for names in modules for name in names]
+    return [names[n % len(names) if serving else 0] for n, names in enumerate(modules)]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -292,7 +292,8 @@ def test_starved(target: Target, one_worker_class: str) -> None:
 
 def test_starved_fork(target: Target, one_worker_class: str) -> None:
     """A process that the application forks honours SIGUSR1 also where it can start no thread, and loses nothing."""
-    with Server(target.python, one_worker_class, 1, ["--capture-output"]) as server:
+    # Without capture_output: what is printed goes to the rotated file until a thread can be started again
+    with Server(target.python, one_worker_class, 1) as server:
         starve(server)
         signal_forked_process(server, "by a forked process that can start no thread")
 

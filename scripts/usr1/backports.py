@@ -61,7 +61,7 @@ HANDLE = """\
         # Don't let SIGUSR1 disturb active requests by interrupting system calls
         signal.siginterrupt(signal.SIGUSR1, False)
 """
-FILE_HANDLERS = "    def file_handlers(self) -> set:\n"
+FILE_HANDLERS = "    def file_handlers(self) -> set:  # Without"
 TAKES_SIGTERM = """\
     def takes_sigterm(self):
         # Until install_signal_handlers() the handler is the one that the arbiter had

@@ -204,6 +204,7 @@ def test_coalescing(servers: Servers, one_worker_class: str) -> None:
     with servers.use(*EXTENDED, base=one_worker_class, workers=1) as server:
         [worker], before = server.workers(), server.times("reopened")
         with Activities(server, ["reading"]) as activities:
+            wait_in_read(worker, activities)
             server.logs.rotate()
             burst(server)
             expect(server.times("reopened") == before, "files were reopened where no bytecode runs")

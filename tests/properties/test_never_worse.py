@@ -68,7 +68,7 @@ class Found(NamedTuple):
             (self.activities.lost + self.lost, f"of {lines} lost", LOSES),
             (self.activities.doubled + self.doubled, f"of {lines} doubled", LOSES),
             (self.activities.broken + self.broken, f"of {requests} broken", BREAKS),
-            (self.dead, "workers killed", KILLS),
+            (self.dead + self.activities.killed, "processes killed", KILLS),
         ]
 
 

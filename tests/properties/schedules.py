@@ -10,8 +10,9 @@ from properties.clients import Load
 from properties.logs import NAMES
 from properties.server import Server
 
-#: Seconds from the signal until logrotate reads what it has renamed, to compress it, and removes it.
-LOGROTATE = 0.25
+#: Seconds from the signal until logrotate reads what it has renamed, to compress it, and removes it: those that the
+#: promise gives, as a busy machine may let a process wait for more than the quarter of one that logrotate takes.
+LOGROTATE = 1.0
 
 
 def compress(server: Server, told: bool = True) -> None:

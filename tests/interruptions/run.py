@@ -69,13 +69,13 @@ def _patched(pristine: Environment, workers: Workers) -> Environment:
 
 
 class UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path) -> None:
-        super().__init__("localhost", timeout=DEADLINE)
+    def __init__(self, path: Path, timeout: float = DEADLINE) -> None:
+        super().__init__("localhost", timeout=timeout)
         self.path = path
 
     def connect(self) -> None:
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(DEADLINE)
+        self.sock.settimeout(self.timeout)
         self.sock.connect(str(self.path))
 
 
@@ -117,7 +117,12 @@ class Run:
     One gunicorn with one worker at a time, in a directory of its own.
 
     loop: one of WORKERS, or a worker class.
-    shots: "all" for a signal at every boundary, "one" for each request, boot and exit.
+    shots: where signals are sent.
+        "storm": at every boundary, once
+        "each": the same, but not before the signal that came last has been honoured
+        "one": as each, but one in each request, boot and exit
+        "nested": one in each call, and a second one at a boundary of the handler, another one each time
+        "burst": one in each call, and ten thousand from another process while the handler waits
     phases: those of a worker's life that signals are sent in.
     scope: a pattern for the functions that are interrupted, as FILE:NAME.
     options: more of gunicorn's.
@@ -186,13 +191,10 @@ class Run:
             self._read = file.tell()
         return self._reports
 
-    def fired(self) -> int:
-        """How many signals the workers that have ended sent."""
-        return sum(report["fired"] for report in self.reports() if "exiting" in report)
-
     def boundaries(self) -> List[str]:
         """Where signals were sent, in that order."""
-        return (self.home / "done").read_text().splitlines()
+        done = self.home / "done"
+        return done.read_text().splitlines() if done.exists() else []
 
     def statuses(self) -> List[int]:
         """What wait(2) said of each worker, in the order of their ends."""

@@ -16,7 +16,7 @@ REQUESTS = 5
 
 
 def storm(home: Path, target: Environment, loop: str) -> Outcome:
-    with Run(home, target, loop, "all", REQUESTS) as run:
+    with Run(home, target, loop, "storm", REQUESTS) as run:
         run.life()
         return run.stop()
 

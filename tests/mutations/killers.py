@@ -37,12 +37,12 @@ def interruption(
 
 def storm(target: Environment, home: Path) -> List[str]:
     """A signal at every boundary."""
-    return _complaints(Run(home, target, "asyncio", "all", 5))
+    return _complaints(Run(home, target, "asyncio", "storm", 5))
 
 
 def burst(target: Environment, home: Path) -> List[str]:
     """Many signals between two turns of the loop, to be honoured together."""
-    run = Run(home, target, "customised_worker.Counting", "all", 2, "serving", "/logging/__init__.py:")
+    run = Run(home, target, "customised_worker.Counting", "storm", 2, "serving", "/logging/__init__.py:")
     complaints = _complaints(run)
     counts = [report for report in run.reports() if "counted" in report and report["fired"]]
     return complaints + [str(count) for count in counts if count["handled"] * 5 > count["fired"]]

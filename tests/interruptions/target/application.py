@@ -16,7 +16,6 @@ os.unlink(interrupted.GONE)  # There is nothing to reopen, and nothing to compla
 
 async def app(scope, receive, send):
     if scope["type"] == "lifespan":
-        interrupted.interrupter.loop = asyncio.get_event_loop()
         await receive()
         await send({"type": "lifespan.startup.complete"})
         await receive()

@@ -4,7 +4,7 @@ import os
 import signal
 
 import interrupted
-from worker import UvicornH11Worker
+from worker import UvicornH11Worker, UvicornWorker
 
 
 class AsReported(UvicornH11Worker):
@@ -15,15 +15,29 @@ class AsReported(UvicornH11Worker):
         signal.signal(signal.SIGUSR1, self.handle_usr1)
 
 
-class Counting(UvicornH11Worker):
+class Counting:
     handled = 0
+    threads = 0
 
     def handle_usr1(self, sig, frame):
-        type(self).handled += 1
+        Counting.handled += 1
         super().handle_usr1(sig, frame)
+
+    def _reopen_logs(self, *arguments):
+        Counting.threads += 1
+        super()._reopen_logs(*arguments)
 
     def init_process(self):
         try:
             super().init_process()
         finally:
-            interrupted.report(counted=os.getpid(), handled=self.handled, fired=interrupted.interrupter.fired)
+            counts = {"handled": self.handled, "threads": self.threads}
+            interrupted.report(counted=os.getpid(), fired=interrupted.interrupter.fired, **counts)
+
+
+class CountingOnAsyncio(Counting, UvicornH11Worker):
+    pass
+
+
+class CountingOnUvloop(Counting, UvicornWorker):
+    pass

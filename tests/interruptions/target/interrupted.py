@@ -9,7 +9,6 @@ the signal itself, before the instruction, and never see a reentrant write.
 """
 
 import collections
-import contextlib
 import ctypes
 import importlib
 import json
@@ -19,11 +18,13 @@ import re
 import select
 import signal
 import sys
+import time
 
 from gunicorn.arbiter import Arbiter
 from gunicorn.workers.base import Worker
 
-ALL = os.environ["USR1_SHOTS"] == "all"  # At every boundary, or one for each request, boot and exit
+SHOTS = os.environ["USR1_SHOTS"]  # See run.Run
+STORM = SHOTS == "storm"
 PHASES = os.environ["USR1_PHASES"].split()
 LOGS = ("access.log", "error.log", "app.log")
 GONE = os.path.abspath("gone.log")
@@ -37,19 +38,22 @@ importlib.import_module("uvicorn.protocols.websockets.auto")
 
 SCOPE = re.compile(os.environ["USR1_SCOPE"])  # The functions that are interrupted, as FILE:NAME
 CALLS = 2  # of a function that are interrupted in a storm; tracing more takes seconds
+BURST = 10000  # signals, while the handler waits for its thread
+RECURSION_LIMIT = 300  # in a burst; Python's own is 1000
 
 
 class Interrupter:
     """Decides at which boundaries SIGUSR1 is sent; the logs are rotated right before it."""
 
     def __init__(self):
-        self.loop = None
         self.to_be_ended = False  # By a SIGTERM that is still to come, in a storm
-        self.honoured = True  # Whether there was a turn of the loop after the last signal
         self.fired = 0
         self.rotations = 0
-        self.done = set() if ALL else set(_read("done").splitlines())  # By the workers before this one
+        self.done = set() if STORM else set(_read("done").splitlines())  # By the workers before this one
         self.file = os.open("done", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        self.due = False  # Whether there was no signal yet in this call
+        self.outer = None  # Where the signal was sent whose handler is to be interrupted
+        self.sender = _Sender() if SHOTS == "burst" else None
 
         self.enter("boot")
 
@@ -64,48 +68,92 @@ class Interrupter:
 
     def trace_call(self, frame, event, arg):
         code = frame.f_code
-        if SCOPE is None or not self.armed or not SCOPE.search(f"{code.co_filename}:{code.co_name}"):
+        if not self.armed:
+            return None
+        if code.co_name == "handle_usr1" and SHOTS in ("nested", "burst"):
+            frame.f_trace_opcodes = SHOTS == "nested"
+            return raise_at_boundary
+        if SCOPE is None or not SCOPE.search(f"{code.co_filename}:{code.co_name}"):
             return None
         self.calls[code] += 1
-        if ALL and self.calls[code] > CALLS:
+        if STORM and self.calls[code] > CALLS:
             return None
+        self.due = True
         frame.f_trace_opcodes = True
         return raise_at_boundary
 
     def signal_for(self, frame):
-        """SIGUSR1, or 0 (no signal) where there was one before."""
+        """SIGUSR1, or 0 (no signal)."""
         if not self.armed or sys is None or sys.is_finalizing():  # The modules needed here are being taken apart
             return NO_SIGNAL
+        choose = {"nested": self.is_nested, "burst": self.begins_burst}.get(SHOTS, self.is_new)
+        if not choose(frame):
+            return NO_SIGNAL
+        self.armed = SHOTS != "one"
+        self.rotate()
+        return SIGUSR1
+
+    def is_new(self, frame):
+        """Whether this is a boundary that had no signal yet."""
         code = frame.f_code
         # One by one, flush() in emit() is not flush() in close(); telling all apart takes too long
-        apart = not ALL and "/logging/" in code.co_filename and frame.f_back
+        apart = not STORM and "/logging/" in code.co_filename and frame.f_back
         caller = frame.f_back.f_code if apart else code
         boundary = (code, frame.f_lasti, caller)
-        if boundary in self.seen:
-            return NO_SIGNAL
+        if boundary in self.seen or not STORM and not self.is_honoured():
+            return False
         self.seen.add(boundary)
         where = (
             f"{self.phase} {code.co_filename}:{code.co_firstlineno}:{code.co_name}:{frame.f_lasti}"
             f" from {caller.co_filename}:{caller.co_firstlineno}"
         )
         if where in self.done:
-            return NO_SIGNAL
+            return False
         if not self.quieten() and self.to_be_ended:
             self.seen.discard(boundary)
-            return NO_SIGNAL
-        os.write(self.file, where.encode() + b"\n")
-        self.armed = ALL
-        self.fired += 1
-        if self.phase == "closing":
-            self.wait_for_a_turn()
-        self.rotate()
-        return SIGUSR1
+            return False
+        self.note(where)
+        return True
 
-    def wait_for_a_turn(self):
-        """Before the loop is closed it may have made its last turn: up to 0.14.0 nothing runs it to close it."""
-        self.honoured = False
-        with contextlib.suppress(RuntimeError):  # It is closed
-            self.loop.call_soon(setattr, self, "honoured", True)
+    def is_nested(self, frame):
+        """
+        Whether to send one signal for each call in scope, or a second one while the first is being handled.
+
+        That is at each boundary of the handler, and the same again where the first is sent elsewhere.
+        """
+        code = frame.f_code
+        if code.co_name != "handle_usr1":
+            if self.due and self.is_honoured():
+                self.due, self.outer = False, code.co_name
+                self.quieten()
+                return True
+            return False
+        where = f"{self.phase} {code.co_name}:{frame.f_lasti} in {self.outer}"
+        if not self.outer or where in self.done:
+            return False
+        self.outer = None
+        self.done.add(where)
+        self.note(where)
+        return True
+
+    def begins_burst(self, frame):
+        """Whether to send one, and have many follow; the handler itself is left to them."""
+        if frame.f_code.co_name == "handle_usr1" or not self.due or not self.is_honoured():
+            return False
+        self.due = False
+        self.quieten()
+        self.note(f"{self.phase} {frame.f_code.co_name}")
+        self.sender.send()
+        return True
+
+    def note(self, where):
+        os.write(self.file, where.encode() + b"\n")
+        self.fired += 1
+
+    def is_honoured(self):
+        """Whether the files are reopened already: so no signal hides that the one before is lost."""
+        handler = signal.getsignal(signal.SIGUSR1)
+        return not isinstance(getattr(handler, "__self__", None), Worker) or not stale()
 
     def quieten(self):
         """
@@ -126,16 +174,38 @@ class Interrupter:
 
     def rotate(self):
         handler = signal.getsignal(signal.SIGUSR1)
-        # Before init_signals() nobody creates the new file: the worker can only catch up with what is there
         swallowed = self.phase == "boot" and not isinstance(getattr(handler, "__self__", None), Worker)
+        # Whoever is not told until later finds a new file there, or none
+        create = swallowed and len(self.done) % 2 == 1
         for name in LOGS:
             try:
                 os.rename(name, f"{name}.{os.getpid()}.{self.rotations}")
             except FileNotFoundError:
                 continue
-            if swallowed:
+            if create:
                 open(name, "x").close()
         self.rotations += 1
+
+
+class _Sender:
+    """A process of its own, which sends a burst of signals to this one when it is told to."""
+
+    def __init__(self):
+        worker = os.getpid()
+        told, self.pipe = os.pipe()
+        if os.fork():
+            os.close(told)
+            return
+        os.close(self.pipe)
+        try:
+            while os.read(told, 1):
+                for _ in range(BURST):
+                    os.kill(worker, signal.SIGUSR1)
+        finally:
+            os._exit(0)
+
+    def send(self):
+        os.write(self.pipe, b"x")
 
 
 class Boundary:
@@ -178,19 +248,27 @@ def stale():
     found = []
     if interrupter.captures_output:
         found += [f"file descriptor {fd}" for fd in (1, 2) if not _is_open_as(fd, errorlog)]
-    for name in logging.root.manager.loggerDict:
+    for name in list(logging.root.manager.loggerDict):
         for handler in logging.getLogger(name).handlers:
             is_kept = isinstance(handler, logging.FileHandler) and handler.baseFilename != GONE
-            if is_kept and not _is_open_as(handler.stream.fileno(), handler.baseFilename):
+            if is_kept and not _is_open_as(handler.stream, handler.baseFilename):
                 found.append(handler.baseFilename)
     return found
 
 
-def _is_open_as(fd, path):
+def _is_open_as(file, path):
     try:
-        return os.path.samefile(fd, path)
-    except FileNotFoundError:
+        return os.path.samefile(file if isinstance(file, int) else file.fileno(), path)
+    except (AttributeError, OSError, ValueError):  # The one is not there yet, or the other is just being closed
         return False
+
+
+def stale_in_the_end():
+    """Those that a thread does not reopen either, given a second of time."""
+    deadline = time.monotonic() + 1
+    while stale() and time.monotonic() < deadline:
+        time.sleep(0.001)
+    return stale()
 
 
 def inherited():
@@ -217,8 +295,10 @@ def post_fork(server, worker):
     interrupter = Interrupter()
     importlib.import_module("final")
     interrupter.captures_output = worker.cfg.capture_output
-    interrupter.to_be_ended = ALL and worker.age > 1
+    interrupter.to_be_ended = STORM and worker.age > 1
     interrupter.arm(not interrupter.to_be_ended)  # This one is for another way out
+    if interrupter.sender:
+        sys.setrecursionlimit(RECURSION_LIMIT)
     sys.settrace(interrupter.trace_call)
     frame = sys._getframe(1)  # The arbiter's spawn_worker(): the worker's life ends in it
     frame.f_trace_opcodes = True
@@ -232,6 +312,5 @@ def child_exit(server, worker):
 
 def worker_exit(server, worker):
     armed, interrupter.armed = interrupter.armed, False
-    found = stale() if interrupter.honoured else []
-    report(exiting=os.getpid(), fired=interrupter.fired, stale=found)
+    report(exiting=os.getpid(), fired=interrupter.fired, stale=stale_in_the_end())
     interrupter.armed = armed

@@ -69,7 +69,7 @@ def _patched(pristine: Environment, workers: Workers) -> Environment:
 
 
 class UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: Path, timeout: float = DEADLINE) -> None:
+    def __init__(self, path: Path, timeout: float) -> None:
         super().__init__("localhost", timeout=timeout)
         self.path = path
 
@@ -122,10 +122,11 @@ class Run:
         "each": the same, but not before the signal that came last has been honoured
         "one": as each, but one in each request, boot and exit
         "nested": one in each call, and a second one at a boundary of the handler, another one each time
-        "burst": one in each call, and ten thousand from another process while the handler waits
+        "burst": one in each call, and ten thousand from another process while it is handled
     phases: those of a worker's life that signals are sent in.
     scope: a pattern for the functions that are interrupted, as FILE:NAME.
     options: more of gunicorn's.
+    patience: seconds, for anything that is waited for.
     """
 
     def __init__(
@@ -138,8 +139,10 @@ class Run:
         phases: str = PHASES,
         scope: str = SCOPE,
         options: Sequence[str] = (),
+        patience: float = DEADLINE,
     ) -> None:
         self.home = home
+        self.patience = patience
         self.requests = requests
         self.answered: List[str] = []
         self.unanswered: List[str] = []
@@ -178,10 +181,10 @@ class Run:
             self.server.wait(DEADLINE)
 
     def wait(self, condition: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + DEADLINE
+        deadline = time.monotonic() + self.patience
         while not condition():
             assert self.server.poll() is None, f"the server ended: {(self.home / 'stderr').read_text()}"
-            assert time.monotonic() < deadline, f"no sign of {what} within {DEADLINE} s"
+            assert time.monotonic() < deadline, f"no sign of {what} within {self.patience} s"
             time.sleep(0.01)
 
     def reports(self) -> List[Dict[str, Any]]:
@@ -206,7 +209,7 @@ class Run:
     def life(self) -> None:
         """Serve one worker's requests, up to the first that fails. The last one ends it: wait for that."""
         exits = self.exits()
-        connection = UnixConnection(self.home / "socket")
+        connection = UnixConnection(self.home / "socket", self.patience)
         names = (*range(self.requests - 1), "check")
         served = all(self._get(connection, exits, name) for name in names)
         connection.close()
@@ -233,11 +236,14 @@ class Run:
 
     def stop(self) -> Outcome:
         """Serve one request more, then have the arbiter end the worker."""
-        connection = UnixConnection(self.home / "socket")
+        connection = UnixConnection(self.home / "socket", self.patience)
         self._get(connection, self.exits(), "check")
         connection.close()
         self.server.terminate()
-        self.server.wait(DEADLINE)
+        try:
+            self.server.wait(self.patience)
+        except subprocess.TimeoutExpired:
+            raise AssertionError("the server does not end") from None
         self._collect("*.log*")
         errors = WAKEUP.sub("", (self.home / "stderr").read_text()) + self._rest
         return Outcome(

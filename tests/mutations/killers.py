@@ -1,6 +1,5 @@
 """The checks that a mutant of a patch must fail: what each finds, an empty list if nothing."""
 
-import inspect
 import subprocess
 import sys
 from functools import partial
@@ -9,9 +8,13 @@ from typing import Callable, Dict, List
 
 from environments import Environment
 from interruptions.run import Run
-from properties import target as targets
-from properties import test_customised
-from properties.conftest import Servers
+
+from mutations.scenarios import inherited, scenario
+
+PATIENCE = 20.0  # seconds, for what takes a second
+
+WRITING = "/logging/__init__.py:flush$"
+SERVING = "/application.py:app$"
 
 Killer = Callable[[Environment, Path], List[str]]
 
@@ -24,35 +27,37 @@ def undefined_names(workers_py: Path) -> List[str]:
 
 
 def interruption(
-    phases: str,
-    scope: str,
-    target: Environment,
-    home: Path,
-    requests: int = 2,
-    worker: str = "asyncio",
+    phases: str, scope: str, target: Environment, home: Path, worker: str = "asyncio", shots: str = "one"
 ) -> List[str]:
-    """One signal in each of these phases, or in each request, at the first boundary in scope that had none."""
-    return _complaints(Run(home, target, worker, "one", requests, phases, scope, ["--capture-output"]))
+    """Signals in two requests, or in the boot or the end of a worker, at boundaries in scope."""
+    return _complaints(Run(home, target, worker, shots, 2, phases, scope, ["--capture-output"], PATIENCE))
 
 
 def storm(target: Environment, home: Path) -> List[str]:
     """A signal at every boundary."""
-    return _complaints(Run(home, target, "asyncio", "storm", 5))
+    return _complaints(Run(home, target, "asyncio", "storm", 2, patience=PATIENCE))
 
 
 def burst(target: Environment, home: Path) -> List[str]:
-    """Many signals between two turns of the loop, to be honoured together."""
-    run = Run(home, target, "customised_worker.Counting", "storm", 2, "serving", "/logging/__init__.py:")
+    """Thousands of signals at once: few threads honour them, and the handlers are not nested too deeply."""
+    run = Run(
+        home, target, "customised_worker.CountingOnAsyncio", "burst", 5, "serving", f"{WRITING}|{SERVING}", (), PATIENCE
+    )
     complaints = _complaints(run)
     counts = [report for report in run.reports() if "counted" in report and report["fired"]]
-    return complaints + [str(count) for count in counts if count["handled"] * 5 > count["fired"]]
+    return complaints + [str(count) for count in counts if count["threads"] * 5 > count["handled"]]
+
+
+def undisturbed(target: Environment, home: Path) -> List[str]:
+    """Without a signal."""
+    return _complaints(Run(home, target, "asyncio", "one", 1, "none", "none", patience=PATIENCE))
 
 
 def inherited_handlers(target: Environment, home: Path) -> List[str]:
     """The signals that the worker leaves to the arbiter's handlers, which swallow them."""
-    run = Run(home, target, "asyncio", "one", 1, "none", "none")
-    complaints = _complaints(run)
-    return complaints + [str(report) for report in run.reports() if report.get("inherited")]
+    run = Run(home, target, "asyncio", "one", 1, "none", "none", patience=PATIENCE)
+    _complaints(run)
+    return [str(report) for report in run.reports() if report.get("inherited")]
 
 
 def _complaints(run: Run) -> List[str]:
@@ -66,45 +71,31 @@ def _complaints(run: Run) -> List[str]:
     return outcome.complaints() + died
 
 
-def property_test(test: Callable[..., None], environment: Environment, home: Path) -> List[str]:
-    """A test of the property suite, called as pytest would."""
-    target = targets.inspect(environment.path)
-    servers = Servers(target)
-    # The last class is one of uvicorn-worker, if it is there.
-    fixtures = {"target": target, "servers": servers, "one_worker_class": target.worker_classes[-1]}
-    try:
-        test(**{name: fixtures[name] for name in inspect.signature(test).parameters})
-    except AssertionError as error:
-        return [str(error)]
-    finally:
-        servers.close()
-    return []
-
-
-EMISSION = "/logging/__init__.py:flush$"
-
 KILLERS: Dict[str, Killer] = {
-    "before init_signals": partial(interruption, "boot", ":init_process$"),
-    "while the application loads": partial(interruption, "loading", "/logging/__init__.py:__init__$"),
-    "in the emission of a record": partial(interruption, "serving", EMISSION, requests=60),
-    "in the emission, handled as reported": partial(
-        interruption, "serving", EMISSION, requests=60, worker="customised_worker.AsReported"
-    ),
-    "between two runs of the loop": partial(interruption, "closing", ":_cancel_all_tasks$"),
-    "after the loop closed": partial(interruption, "closing", "/gunicorn/arbiter.py:"),
-    "burst": burst,
+    "undisturbed": undisturbed,
     "inherited handlers": inherited_handlers,
-    **{
-        test.__name__: partial(property_test, test)
-        for test in (
-            test_customised.test_extended_handler,
-            test_customised.test_failing_reopening,
-            test_customised.test_forked_process,
-            test_customised.test_own_files,
-            test_customised.test_own_handler,
-            test_customised.test_preloaded,
-            test_customised.test_system_calls,
-        )
-    },
+    "before init_signals": partial(interruption, "boot", ":init_process$"),
+    "in init_signals": partial(interruption, "boot", ":init_signals$", shots="each"),
+    "while a thread is started": partial(interruption, "serving", "/threading.py:", shots="each"),
+    "in a log write": partial(interruption, "serving", WRITING, shots="each"),
+    "on the way out": partial(interruption, "closing", "/gunicorn/arbiter.py:"),
+    "while uvloop's server ends": partial(
+        interruption, "closing", "/uvicorn/(server|main).py:shutdown$", worker="uvloop", shots="each"
+    ),
+    "burst": burst,
     "storm": storm,
+    "boot": partial(scenario, "boot"),
+    "blocked loop": partial(scenario, "blocked_loop"),
+    "after a call of C": partial(scenario, "after_a_call"),
+    "no longer than needed": partial(scenario, "no_longer_than_needed"),
+    "forked process": partial(scenario, "forked"),
+    "forked in between": partial(scenario, "forked_in_between"),
+    "forked, with a log of the arbiter's": partial(scenario, "forked_with_inherited"),
+    "no thread": partial(scenario, "no_thread"),
+    "a log that cannot be opened": partial(scenario, "unopenable"),
+    "logs that cannot be opened, and pairs of signals": partial(scenario, "pairs"),
+    "a log of the arbiter's that cannot be opened": inherited,
+    "the application ignores the signal": partial(scenario, "after_a_call", on_load="ignore"),
+    "the application resets the signal": partial(scenario, "blocked_loop", on_load="default"),
+    "the application handles the signal": partial(scenario, "own_handler", on_load="own"),
 }

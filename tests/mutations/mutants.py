@@ -1,6 +1,7 @@
 """What becomes of a patched file when a statement that the patch adds is left out."""
 
 import ast
+import re
 from typing import Iterator, NamedTuple, Set
 
 import whatthepatch
@@ -20,6 +21,17 @@ def added_lines(patch: Patch) -> Set[int]:
     """The numbers, from 1, of the lines that a patch adds to the file."""
     [diff] = whatthepatch.parse_patch(patch.text)
     return {change.new for change in diff.changes if change.old is None and change.line.strip()}
+
+
+def code(line: str) -> str:
+    """A line without annotations and comments, to compare it with that of another patch."""
+    bare = re.sub(r"\s+#.*", "", line.strip())
+    return re.sub(r"^(def \w+|worker:).*", r"\1", bare)
+
+
+def added_code(patch: Patch) -> Set[str]:
+    [diff] = whatthepatch.parse_patch(patch.text)
+    return {code(change.line) for change in diff.changes if change.old is None}
 
 
 def statement_lines(patch: Patch, patched: str, unused: str) -> Set[int]:

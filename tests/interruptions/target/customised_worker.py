@@ -17,11 +17,16 @@ class AsReported(UvicornH11Worker):
 
 class Counting:
     handled = 0
+    depth = 0
+    deepest = 0
     threads = 0
 
     def handle_usr1(self, sig, frame):
         Counting.handled += 1
+        Counting.depth += 1
+        Counting.deepest = max(Counting.depth, Counting.deepest)
         super().handle_usr1(sig, frame)
+        Counting.depth -= 1
 
     def _reopen_logs(self, *arguments):
         Counting.threads += 1
@@ -31,7 +36,7 @@ class Counting:
         try:
             super().init_process()
         finally:
-            counts = {"handled": self.handled, "threads": self.threads}
+            counts = {"handled": self.handled, "deepest": self.deepest, "threads": self.threads}
             interrupted.report(counted=os.getpid(), fired=interrupted.interrupter.fired, **counts)
 
 

@@ -9,6 +9,7 @@ the signal itself, before the instruction, and never see a reentrant write.
 """
 
 import collections
+import contextlib
 import ctypes
 import importlib
 import json
@@ -39,7 +40,6 @@ importlib.import_module("uvicorn.protocols.websockets.auto")
 SCOPE = re.compile(os.environ["USR1_SCOPE"])  # The functions that are interrupted, as FILE:NAME
 CALLS = 2  # of a function that are interrupted in a storm; tracing more takes seconds
 BURST = 10000  # signals, while the handler waits for its thread
-RECURSION_LIMIT = 300  # in a burst; Python's own is 1000
 
 
 class Interrupter:
@@ -52,6 +52,9 @@ class Interrupter:
         self.done = set() if STORM else set(_read("done").splitlines())  # By the workers before this one
         self.file = os.open("done", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         self.due = False  # Whether there was no signal yet in this call
+        self.handlers = 0  # Calls since then
+        self.last = None  # Where the last signal was sent
+        self.interrupted = None
         self.outer = None  # Where the signal was sent whose handler is to be interrupted
         self.sender = _Sender() if SHOTS == "burst" else None
 
@@ -71,6 +74,8 @@ class Interrupter:
         if not self.armed:
             return None
         if code.co_name == "handle_usr1" and SHOTS in ("nested", "burst"):
+            self.handlers += 1
+            frame.f_back.f_trace_lines = True
             frame.f_trace_opcodes = SHOTS == "nested"
             return raise_at_boundary
         if SCOPE is None or not SCOPE.search(f"{code.co_filename}:{code.co_name}"):
@@ -123,9 +128,15 @@ class Interrupter:
         """
         code = frame.f_code
         if code.co_name != "handle_usr1":
+            # Two have returned: what is logged next may be lost
+            if self.handlers == 2 and code.co_name == self.interrupted == "app":
+                report(stale=stale_for_the_next_line(), after=self.last)
+            self.handlers = 0
             if self.due and self.is_honoured():
                 self.due, self.outer = False, code.co_name
+                self.interrupted = code.co_name
                 self.quieten()
+                leave_alone(frame)
                 return True
             return False
         where = f"{self.phase} {code.co_name}:{frame.f_lasti} in {self.outer}"
@@ -134,6 +145,7 @@ class Interrupter:
         self.outer = None
         self.done.add(where)
         self.note(where)
+        leave_alone(frame)
         return True
 
     def begins_burst(self, frame):
@@ -147,6 +159,7 @@ class Interrupter:
         return True
 
     def note(self, where):
+        self.last = where
         os.write(self.file, where.encode() + b"\n")
         self.fired += 1
 
@@ -185,6 +198,11 @@ class Interrupter:
             if create:
                 open(name, "x").close()
         self.rotations += 1
+
+
+def leave_alone(frame):
+    """Or the handler would interrupt not the frame but what is called at its next boundary, and not be traced."""
+    frame.f_trace_opcodes = frame.f_trace_lines = False
 
 
 class _Sender:
@@ -248,12 +266,21 @@ def stale():
     found = []
     if interrupter.captures_output:
         found += [f"file descriptor {fd}" for fd in (1, 2) if not _is_open_as(fd, errorlog)]
-    for name in list(logging.root.manager.loggerDict):
-        for handler in logging.getLogger(name).handlers:
+    for logger in list(logging.root.manager.loggerDict.values()):  # As getLogger() would interrupt a getLogger()
+        for handler in getattr(logger, "handlers", ()):
             is_kept = isinstance(handler, logging.FileHandler) and handler.baseFilename != GONE
             if is_kept and not _is_open_as(handler.stream, handler.baseFilename):
                 found.append(handler.baseFilename)
     return found
+
+
+def stale_for_the_next_line():
+    """Those that what is logged now would go to: it waits for a thread that is just about to open a file."""
+    with contextlib.ExitStack() as stack:
+        for logger in list(logging.root.manager.loggerDict.values()):
+            for handler in getattr(logger, "handlers", ()):
+                stack.enter_context(handler.lock)
+        return stale()
 
 
 def _is_open_as(file, path):
@@ -264,11 +291,13 @@ def _is_open_as(file, path):
 
 
 def stale_in_the_end():
-    """Those that a thread does not reopen either, given a second of time."""
-    deadline = time.monotonic() + 1
-    while stale() and time.monotonic() < deadline:
+    """Those that a thread does not reopen either, given some seconds of time."""
+    deadline = time.monotonic() + 5
+    while True:
+        found = stale_for_the_next_line()
+        if not found or time.monotonic() > deadline:
+            return found
         time.sleep(0.001)
-    return stale()
 
 
 def inherited():
@@ -297,8 +326,8 @@ def post_fork(server, worker):
     interrupter.captures_output = worker.cfg.capture_output
     interrupter.to_be_ended = STORM and worker.age > 1
     interrupter.arm(not interrupter.to_be_ended)  # This one is for another way out
-    if interrupter.sender:
-        sys.setrecursionlimit(RECURSION_LIMIT)
+    if SHOTS == "nested":
+        sys.setswitchinterval(1)  # A thread begins when it is waited for
     sys.settrace(interrupter.trace_call)
     frame = sys._getframe(1)  # The arbiter's spawn_worker(): the worker's life ends in it
     frame.f_trace_opcodes = True

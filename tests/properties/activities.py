@@ -10,7 +10,7 @@ from typing import List, NamedTuple, Optional, Sequence, Type
 
 from properties import wait
 from properties.clients import Client, new_request
-from properties.expect import KILLS, LOSES, Unanswered, count, expect
+from properties.expect import BREAKS, KILLS, LOSES, Unanswered, count, expect
 from properties.server import Hold, Server
 
 #: These block the event loop of their worker: in C, and in Python with and without letting other threads run.
@@ -23,8 +23,12 @@ class Outcome(NamedTuple):
     doubled: int
     lines: int
     broken: int
+    killed: int  # Processes that the application has forked, before their time
 
     def expect_lossless(self, when: str) -> None:
+        """Raises Broken if anything of this is not as without SIGUSR1."""
+        expect(not self.killed, "SIGUSR1 ended a process that the application forked", KILLS)
+        expect(not self.broken, f"{count(self.broken, 'request')} broken {when}", BREAKS)
         expect(not self.lost, f"{self.lost:,} of {count(self.lines, 'line')} lost {when}", LOSES)
         expect(not self.doubled, f"{self.doubled:,} of {count(self.lines, 'line')} doubled {when}", LOSES)
 
@@ -37,8 +41,8 @@ class Activity:
         client.send(kind, request)
         self.pid = hold.reached()
 
-    def lines(self) -> int:
-        """Wait until it is at its end; how many lines it has logged. Raises Broken."""
+    def lines(self) -> Optional[int]:
+        """Wait until it is at its end; how many lines it has logged, None if it was killed. Raises Unanswered."""
         answer = self.client.answer()
         if self.kind != "fork":
             return int(answer)
@@ -46,8 +50,7 @@ class Activity:
             lambda: self.pid in self._numbers() or ended(self.pid),
             lambda: f"a process that the application forked did not end within {wait.PATIENCE:g} s",
         )
-        expect(self.pid in self._numbers(), "SIGUSR1 ended a process that the application forked", KILLS)
-        return self._numbers()[self.pid]
+        return self._numbers().get(self.pid)
 
     def _numbers(self) -> "dict[int, int]":
         return {int(words[1]): int(words[2]) for words in self.server.events() if words[0] == "logged"}
@@ -97,10 +100,13 @@ class Activities:
         try:
             lines = activity.lines()
         except Unanswered:
-            return Outcome(0, 0, 0, 1)
+            return Outcome(0, 0, 0, broken=1, killed=0)
+        if lines is None:
+            return Outcome(0, 0, 0, broken=0, killed=1)
         logs = [activity.found(name) for name in ("application.log", "error.log")]
         lost = sum(found[number] == 0 for found in logs for number in range(1, lines + 1))
-        return Outcome(lost, sum(n > 1 for found in logs for n in found.values()), lines * len(logs), 0)
+        doubled = sum(n > 1 for found in logs for n in found.values())
+        return Outcome(lost, doubled, lines * len(logs), broken=0, killed=0)
 
     def _total(self, outcomes: List[Outcome]) -> Outcome:
         return Outcome(*map(sum, zip(*outcomes)))

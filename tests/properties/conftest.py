@@ -46,14 +46,26 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> Optio
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    classes = _target(metafunc.config).worker_classes
-    # Where the event loop and the parser make little difference: one class of each module.
-    by_module = list({name.rpartition(".")[0]: name for name in reversed(classes)}.values())
-    quick = metafunc.config.getoption("--effort") == "quick" and metafunc.module.__name__ != "properties.test_serving"
+    modules: Dict[str, List[str]] = {}
+    for name in _target(metafunc.config).worker_classes:
+        modules.setdefault(name.rpartition(".")[0], []).append(name)
     if "worker_class" in metafunc.fixturenames:
-        metafunc.parametrize("worker_class", by_module if quick else classes, scope="session")
+        effort, where = metafunc.config.getoption("--effort"), metafunc.module.__name__
+        metafunc.parametrize("worker_class", _classes(list(modules.values()), effort, where), scope="session")
     if "one_worker_class" in metafunc.fixturenames:
-        metafunc.parametrize("one_worker_class", by_module, scope="session")
+        metafunc.parametrize("one_worker_class", [names[0] for names in modules.values()], scope="session")
+
+
+def _classes(modules: List[List[str]], effort: str, where: str) -> List[str]:
+    """
+    The classes to test: one of each module, and both where event loop and parser make a difference.
+
+    Two modules there have one of each; thoroughly, or asked for one of them (-k) as quick tests do, every class.
+    """
+    serving = where == "properties.test_serving"
+    if effort == "thorough" or serving and (effort == "quick" or len(modules) == 1):
+        return [name for names in modules for name in names]
+    return [names[n % len(names) if serving else 0] for n, names in enumerate(modules)]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

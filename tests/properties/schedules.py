@@ -1,7 +1,7 @@
 """What Hypothesis draws: who is told, how often, how files are rotated, what is asked meanwhile."""
 
 import time
-from typing import List, NamedTuple, Sequence, Tuple, Union
+from typing import List, NamedTuple, Tuple, Union
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -10,21 +10,20 @@ from properties.clients import Load
 from properties.logs import NAMES
 from properties.server import Server
 
-#: Seconds from the signal until logrotate reads what it has renamed, to compress it, and removes it.
-LOGROTATE = 0.25
+#: Seconds from the signal until logrotate reads what it has renamed, to compress it, and removes it: those that the
+#: promise gives, as a busy machine may let a process wait for more than the quarter of one that logrotate takes.
+LOGROTATE = 1.0
 
 
-def compress(servers: Sequence[Server], told: bool = True) -> None:
+def compress(server: Server, told: bool = True) -> None:
     """
     Read and remove the rotated files as logrotate would.
 
-    If the arbiters have been told, the time begins when they pass it on: on a busy machine that may take as long.
+    If the arbiter has been told, the time begins when it passes that on: on a busy machine that may take as long.
     """
-    for server in servers:
-        server.wait_until_reopened([server.arbiter] if told else [])
+    server.wait_until_reopened([server.arbiter] if told else [])
     time.sleep(LOGROTATE)
-    for server in servers:
-        server.logs.take()
+    server.logs.take()
 
 
 class Rotate(NamedTuple):

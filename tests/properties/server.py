@@ -236,9 +236,9 @@ class Server:
 
     def expect_same_workers(self, workers: Sequence[int], when: str) -> None:
         """These workers are still there, and no others."""
+        more = len(set(self.workers()) - set(workers))
         deaths = collections.Counter(describe(status) for pid, status in self.exits().items() if pid in workers)
         expect(not deaths, lambda: f"{_in_words(deaths)} {when}", KILLS)
-        more = len(set(self.workers()) - set(workers))
         expect(not more, lambda: f"{count(more, 'worker')} more than before {when}", KILLS)
 
     def expect_silence(self, stderr: str, when: str) -> None:

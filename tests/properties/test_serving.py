@@ -120,6 +120,6 @@ def test_blocked_loop(servers: Servers, worker_class: str) -> None:
         )
         server.logs.rotate()
         server.signal("arbiter")
-        compress([server])
+        compress(server)
         time.sleep(2 * LOGROTATE)  # It goes on: what is written to the removed files by now is lost
         activities.finish().expect_lossless("while the application blocked its event loop")

@@ -12,8 +12,8 @@
 #   tests/apply                 apply.sh killed, and failed, at every system call
 #   tests/fork                  every release by every tool that installs packages
 #   tests/upstream              upstream's own tests with the series applied
-#   tests/matrix.py             the properties on every release, Python and gunicorn
 #
+# --full without a path ends with docs/matrix.md: the properties on every release, Python and gunicorn.
 # Needs nothing but Python 3.9 and, for some tests, the Debian packages that .ci/run names.
 set -eu
 
@@ -48,4 +48,7 @@ tool coverage run -m pytest -n "$(($(nproc) * 2))" --dist worksteal --durations=
 if [ $# = 0 ]; then
     tool coverage combine --quiet
     tool coverage report
+fi
+if [ "$*" = --full ]; then
+    PYTHONPATH=scripts:tests "$TOOLS" tests/matrix.py
 fi

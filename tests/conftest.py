@@ -5,7 +5,6 @@ A full run goes on where an earlier one of the same files ended: what passed the
 """
 
 import hashlib
-import zlib
 from pathlib import Path
 from typing import List, Optional, Set
 
@@ -13,7 +12,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PASSED = ROOT / ".cache" / "passed"
-SHARES = 40  # Of about three minutes each
 
 _record: Optional[Path] = None  # Where this run notes what has passed
 
@@ -28,9 +26,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="how many examples the signal properties draw (default: under a minute of them)",
     )
     group.addoption("--full", action="store_true", help="run the sweeps too, but what has passed with the same files")
-    group.addoption(
-        "--share", type=int, metavar="N", help=f"of what only --full runs, the share of N: one test in {SHARES}"
-    )
 
 
 @pytest.fixture(autouse=True)
@@ -41,13 +36,10 @@ def unmeasured(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item]) -> None:
-    share, done = config.getoption("--share"), _passed(config)
+    full, done = config.getoption("--full"), _passed(config)
 
     def wanted(item: pytest.Item) -> bool:
-        full = item.get_closest_marker("full") is not None
-        if share is not None:
-            return full and zlib.crc32(item.nodeid.encode()) % SHARES == share % SHARES
-        return item.nodeid not in done if config.getoption("--full") else not full
+        return item.nodeid not in done if full else item.get_closest_marker("full") is None
 
     chosen = [item for item in items if wanted(item)]
     config.hook.pytest_deselected(items=[item for item in items if item not in chosen])

@@ -244,6 +244,7 @@ class Machine(RuleBasedStateMachine):
             self.server.__exit__()
 
 
+@pytest.mark.full
 def test_machine(request: pytest.FixtureRequest, tmp_path: Path) -> None:
     class Patched(Machine):
         environment = environments.patched_copy(test_load.pristine(), tmp_path / "venv", "uvicorn", test_load.RELEASE)

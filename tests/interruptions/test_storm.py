@@ -21,13 +21,13 @@ def storm(home: Path, target: Environment, loop: str) -> Outcome:
         return run.stop()
 
 
+BY_DEFAULT = {("uvicorn 0.13.2", "asyncio"), ("uvicorn 0.54.0", "uvloop"), ("uvicorn 0.54.0", "asyncio")}
+
+
 def cases() -> Iterator:
-    """By default one loop for each patch, by turns, and both for the newest uvicorn."""
-    newest = {(one.distribution, one.release): one for one in environments.VARIANTS}.values()
-    for (n, workers), (m, loop) in itertools.product(enumerate(environments.VARIANTS), enumerate(WORKERS)):
-        by_turns = (n + m) % 2 == 0 and workers in newest
-        by_default = by_turns or workers.release == environments.COMBINATIONS[-1]
-        yield pytest.param(workers, loop, id=f"{workers}-{loop}", marks=[] if by_default else [pytest.mark.full])
+    for workers, loop in itertools.product(environments.VARIANTS, WORKERS):
+        marks = [] if (str(workers), loop) in BY_DEFAULT else [pytest.mark.full]
+        yield pytest.param(workers, loop, id=f"{workers}-{loop}", marks=marks)
 
 
 @pytest.mark.parametrize(("workers", "loop"), cases())

@@ -30,9 +30,11 @@ def test_properties_say_what_they_expect(module: Path) -> None:
     """None of them states anything by assert, whose message is the expression, or raises what has no sentence."""
     nodes = list(ast.walk(ast.parse(module.read_text())))
     asserts = [node.lineno for node in nodes if isinstance(node, ast.Assert)]
-    raised = {node.exc.func.id for node in nodes if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call)}
+    raised = {
+        ast.unparse(node.exc.func) for node in nodes if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call)
+    }
     assert asserts == []
-    assert raised <= {"Broken", "Unanswered", "Unusable"} | ({"UsageError"} if module.stem == "conftest" else set())
+    assert raised <= {"Broken", "Unanswered", "Unusable", "pytest.UsageError"}
 
 
 @pytest.mark.parametrize(
@@ -62,5 +64,5 @@ def test_pristine_releases_are_told_in_sentences(workers: Workers) -> None:
     assert status == 1, output
     said = reasons(output)
     assert len(said) == len(re.findall("^(?:FAILED|ERROR|SKIPPED) ", output, re.MULTILINE)) > 5, output
-    assert [reason for reason in said if EXPRESSION.search(reason) or not re.search(r"\d|\bno\b", reason)] == [], output
-    assert re.search(r"^\d+ of \d+ promises are broken here: SIGUSR1 kills workers", output, re.MULTILINE), output
+    assert [reason for reason in said if EXPRESSION.search(reason)] == [], output
+    assert re.search(r"^\d+ of \d+ promises are broken here: SIGUSR1 .*misses rotations", output, re.MULTILINE), output

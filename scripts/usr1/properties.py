@@ -23,9 +23,9 @@ def variables() -> Dict[str, str]:
 
 
 def hold(environment: Environment, say: Callable[[str], None]) -> bool:
-    """Whether every property holds there. They say so themselves, one line each."""
+    """Whether every property holds there. They say so themselves, one line each, and a verdict at the end."""
     suite = [str(ROOT / "tests" / "properties"), "--target", str(environment.path)]
-    command = [sys.executable, "-u", "-m", "pytest", "-p", "no:cacheprovider", "-q", "--tb=no", "-rN", *suite]
+    command = [sys.executable, "-u", "-m", "pytest", "-p", "no:cacheprovider", "-qq", "--tb=no", "-rN", *suite]
     # In a session of its own: a Ctrl-C reaches it from here only, and a second one does not stop the stopping.
     with subprocess.Popen(
         command, cwd=ROOT, env=variables(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,

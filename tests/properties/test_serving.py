@@ -12,7 +12,7 @@ from properties import wait
 from properties.activities import BLOCKING, Activities
 from properties.clients import Client, Load, new_request
 from properties.conftest import Servers
-from properties.expect import COMPLAINS, MISSES, count, expect
+from properties.expect import BREAKS, COMPLAINS, MISSES, count, expect
 from properties.schedules import LOGROTATE, Step, bursts, compress, kinds, play, schedules, storm, targets
 from properties.server import COMPLAINT
 
@@ -114,12 +114,19 @@ def test_blocked_loop(servers: Servers, worker_class: str) -> None:
     """Lines of an application that blocks its event loop, in Python or in C, go to the new files all the while."""
     with servers.use(worker_class, workers=len(BLOCKING)) as server, Activities(server, BLOCKING) as activities:
         logging = [activity for activity in activities.running if activity.kind != "reading"]
+
+        def counts() -> List[int]:
+            return [len(activity.found("application.log")) for activity in logging]
+
         wait.until(
-            lambda: all(len(activity.found("application.log")) >= 100 for activity in logging),
+            lambda: min(counts()) >= 100,
             lambda: f"an application that blocks its event loop did not log 100 lines within {wait.PATIENCE:g} s",
         )
         server.logs.rotate()
         server.signal("arbiter")
         compress(server)
+        before = counts()
         time.sleep(2 * LOGROTATE)  # It goes on: what is written to the removed files by now is lost
+        stalled = [then == now for then, now in zip(before, counts())]
         activities.finish().expect_lossless("while the application blocked its event loop")
+        expect(not any(stalled), f"a worker stood still, {3 * LOGROTATE} s after SIGUSR1", BREAKS)

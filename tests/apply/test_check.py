@@ -253,12 +253,12 @@ def test_an_earlier_revision(
     shutil.copytree(patches.PATCHES, tmp_path / "patches")
     monkeypatch.setattr(patches, "PATCHES", tmp_path / "patches")
     successor = tmp_path / "patches" / "uvicorn" / patch.path.name
-    (successor.parent / "superseded").mkdir()
+    (successor.parent / "superseded").mkdir(exist_ok=True)
     earlier = successor.parent / "superseded" / patch.path.name
     assert apply.main(["--no-tests", str(target.path)]) == 0
     shutil.copy(successor, earlier)
 
-    text = successor.read_text().replace("Revision: 1\n", "Revision: 2\n")
+    text = successor.read_text().replace(f"Revision: {patch.revision}\n", f"Revision: {patch.revision + 1}\n")
     text = text.replace("+import atexit\n", "+import  atexit\n")
     content = (
         (target.site_packages / "uvicorn" / "workers.py").read_bytes().replace(b"import atexit", b"import  atexit")
@@ -271,6 +271,6 @@ def test_an_earlier_revision(
 
     shutil.copy(successor, earlier)
     shutil.copy(patch.path, successor)
-    assert "revision 2" in check(capsys, 0, target)
+    assert f"revision {patch.revision + 1}" in check(capsys, 0, target)
     assert apply.main(["--revert", str(target.path)]) == 0
     assert trees.snapshot(target.path) == pristine

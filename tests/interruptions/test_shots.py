@@ -35,6 +35,7 @@ def test_a_signal_at_any_boundary_is_honoured(loop: str, tmp_path: Path, pytestc
     assert sweep(Run(tmp_path, environment(NEWEST), loop, "each", 20 if full else 2, phases), full).complaints() == []
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("loop", WORKERS)
 def test_a_signal_in_the_handler_is_honoured(loop: str, tmp_path: Path, pytestconfig: pytest.Config) -> None:
     """Whether the handler interrupts a log write, or the application."""

@@ -146,7 +146,8 @@ DIFFERENCES = (
             Replacement("(self, sig: int, frame: Any) -> None:", "(self, sig, frame):"),
             Replacement("(self, reopened: _thread.LockType) -> None:", "(self, reopened):"),
             Replacement("(self) -> set:", "(self):"),
-            Replacement("  # type: ignore[arg-type]", ""),
+            Replacement("  # type: ignore[attr-defined]", ""),
+            Replacement("  # type: ignore[union-attr]", ""),
         ),
     ),
 )

@@ -39,13 +39,14 @@ def storm(target: Environment, home: Path) -> List[str]:
 
 
 def burst(target: Environment, home: Path) -> List[str]:
-    """Thousands of signals at once: few threads honour them, and the handlers are not nested too deeply."""
+    """Thousands of signals at once: few threads at a time honour them, and handlers are not nested too deeply."""
     run = Run(
         home, target, "customised_worker.CountingOnAsyncio", "burst", 5, "serving", f"{WRITING}|{SERVING}", (), PATIENCE
     )
     complaints = _complaints(run)
     counts = [report for report in run.reports() if "counted" in report and report["fired"]]
-    return complaints + [str(count) for count in counts if count["threads"] * 5 > count["handled"]]
+    # One that reopens, one that waits for it, and some that are about to end
+    return complaints + [str(count) for count in counts if count["threads"] >= 10]
 
 
 def undisturbed(target: Environment, home: Path) -> List[str]:
@@ -88,6 +89,7 @@ KILLERS: Dict[str, Killer] = {
     "blocked loop": partial(scenario, "blocked_loop"),
     "after a call of C": partial(scenario, "after_a_call"),
     "no longer than needed": partial(scenario, "no_longer_than_needed"),
+    "in getLogger()": partial(scenario, "in_get_logger"),
     "forked process": partial(scenario, "forked"),
     "forked in between": partial(scenario, "forked_in_between"),
     "forked, with a log of the arbiter's": partial(scenario, "forked_with_inherited"),

@@ -35,11 +35,14 @@ MISSED_BY: Dict[str, List[str]] = {
     "blocked loop": [
         r"__init__: ",
         r"UvicornWorker: def (_reopen_logs|init_signals)",
-        r"handle_usr1: (if|writing|try|_thread)",
+        r"handle_usr1: (if|locks|writing|try|_thread)",
         r"_reopen_logs: (with|self\._reopening_pid|super)",
     ],
     "boot": [r"UvicornWorker: def file_handlers"],
-    "after a call of C": [r"handle_usr1: reopened\.acquire", r"init_signals: signal\.siginterrupt"],
+    "after a call of C": [
+        r"handle_usr1: reopened\.acquire",
+        r"init_signals: signal\.siginterrupt",
+    ],
     "no longer than needed": [r"_reopen_logs: stack\.callback\(reopened"],
     "no thread": [
         r"handle_usr1: (self\._reopening_pid, writing|for|with|handler)",
@@ -48,7 +51,6 @@ MISSED_BY: Dict[str, List[str]] = {
     "a log that cannot be opened": [
         r"_reopen_logs: (for|try|handler|self\.log|stack\.enter_context\(handler|stack\.callback\(setattr)"
     ],
-    "logs that cannot be opened, and pairs of signals": [r"_reopen_logs: stack\.enter_context\(self"],
     "a log of the arbiter's that cannot be opened": [
         r"_reopen_logs: (if|os\.kill)",
         r"UvicornWorker: def takes",
@@ -91,8 +93,14 @@ TEMPTATIONS: Dict[str, Tuple[str, str, str]] = {
         '[type("Log", (), {"name": handler.baseFilename, "fileno": handler.stream.fileno}) for handler in ',
         "boot",
     ),
-    "leaving for any log": (" and handler in self._inherited_logs", "", "a log that cannot be opened"),
+    "leaving for any log": (" and id(handler) in self._inherited", "", "a log that cannot be opened"),
     "leaving for a child": ("os.getpid() == self.pid and ", "", "forked, with a log of the arbiter's"),
+    "one thread beside another": (
+        "with self._reopening.lock, ",
+        "with ",
+        "logs that cannot be opened, and pairs of signals",
+    ),
+    "no look at logging's own lock": ("logging._lock, ", "", "in getLogger()"),
     "leaving at once": (
         " and signal.getsignal(signal.SIGTERM)",
         "",

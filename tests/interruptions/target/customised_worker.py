@@ -19,7 +19,8 @@ class Counting:
     handled = 0
     depth = 0
     deepest = 0
-    threads = 0
+    threads = []
+    most = 0
 
     def handle_usr1(self, sig, frame):
         Counting.handled += 1
@@ -29,14 +30,16 @@ class Counting:
         Counting.depth -= 1
 
     def _reopen_logs(self, *arguments):
-        Counting.threads += 1
+        Counting.threads.append(arguments)
+        Counting.most = max(Counting.most, len(Counting.threads))
         super()._reopen_logs(*arguments)
+        Counting.threads.remove(arguments)
 
     def init_process(self):
         try:
             super().init_process()
         finally:
-            counts = {"handled": self.handled, "deepest": self.deepest, "threads": self.threads}
+            counts = {"handled": self.handled, "deepest": self.deepest, "threads": self.most}
             interrupted.report(counted=os.getpid(), fired=interrupted.interrupter.fired, **counts)
 
 

@@ -18,6 +18,7 @@ import os
 import re
 import select
 import signal
+import socket
 import sys
 import time
 
@@ -61,6 +62,8 @@ class Interrupter:
         self.enter("boot")
 
     def enter(self, phase):
+        if self.sender and phase == "closing":
+            self.sender.finish()  # One that comes just as the worker gives SIGUSR1 up has Python complain
         self.phase = phase
         self.arm(True)
         self.seen = set()
@@ -210,20 +213,28 @@ class _Sender:
 
     def __init__(self):
         worker = os.getpid()
-        told, self.pipe = os.pipe()
+        self.bursts = 0
+        self.socket, other = socket.socketpair()
         if os.fork():
-            os.close(told)
+            other.close()
             return
-        os.close(self.pipe)
+        self.socket.close()
         try:
-            while os.read(told, 1):
+            while other.recv(1):
                 for _ in range(BURST):
                     os.kill(worker, signal.SIGUSR1)
+                other.send(b"x")
         finally:
             os._exit(0)
 
     def send(self):
-        os.write(self.pipe, b"x")
+        self.bursts += 1
+        self.socket.send(b"x")
+
+    def finish(self):
+        """Wait until all that was asked for is sent."""
+        while self.bursts:
+            self.bursts -= len(self.socket.recv(self.bursts))
 
 
 class Boundary:

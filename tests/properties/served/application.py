@@ -108,9 +108,10 @@ async def read_body(receive, request):
 
 
 def spin(seconds):
+    """Compute, and hold the lock of the logging module for much of the time, as who looks up a logger does."""
     end = time.perf_counter() + seconds
     while time.perf_counter() < end:
-        pass
+        logging.getLogger("application")
 
 
 def log_line(request, number):

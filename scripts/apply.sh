@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # scripts/apply.sh [OPTION] VENV
 #
-# Patches the uvicorn or uvicorn-worker (or both) installed in a virtual environment, so that
-# gunicorn's workers reopen their log files on SIGUSR1 without losing a line or a worker, and
+# Patches what is installed of uvicorn, uvicorn-worker and gunicorn in a virtual environment, so
+# that gunicorn's workers reopen their log files on SIGUSR1 without losing a line or a worker, and
 # proves it there with the signal property tests. If one fails, VENV is put back as it was found.
 # If there is no VENV, it is created with the newest supported uvicorn[standard] and gunicorn.
 #
@@ -12,6 +12,7 @@
 #   --check --json      the same as JSON
 #   --revert            put back what was installed
 #   --dry-run           print the diff that would be applied
+#   --only DISTRIBUTION only this one of them (repeatable)
 #   --help              this
 #   --version           which revision of the patches this applies
 #

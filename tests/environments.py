@@ -147,13 +147,14 @@ def packages(release: str, gunicorn: str = "gunicorn", standard: bool = True) ->
 
 
 def patched(environment: Environment, distribution: str, release: str) -> None:
-    """Put the patched file into an environment, as bytes: what apply.sh does is tested elsewhere."""
+    """Put the patched files into an environment, as bytes: what apply.sh does is tested elsewhere."""
     patch = patches.find(distribution, release)
     assert patch is not None, f"no patch for {distribution} {release}"
-    [target] = environment.path.glob(f"lib/python3.*/site-packages/{patch.target}")
-    new = target.with_suffix(f".{os.getpid()}")
-    new.write_bytes(patch.apply(target.read_bytes()))
-    new.replace(target)
+    for part in patch.parts:
+        [target] = environment.path.glob(f"lib/python3.*/site-packages/{part.target}")
+        new = target.with_suffix(f".{os.getpid()}")
+        new.write_bytes(part.apply(target.read_bytes()))
+        new.replace(target)
 
 
 def patched_copy(original: Environment, path: Path, distribution: str, release: str) -> Environment:
@@ -241,7 +242,7 @@ def uvicorn(release: str) -> Workers:
 #: For each patch the newest release that it names, and the oldest and the newest uvicorn that this runs with.
 VARIANTS = tuple(
     one
-    for distribution in patches.DISTRIBUTIONS
+    for distribution in MODULES
     for patch in patches.catalogue(distribution)
     for one in workers(distribution, patch.releases[-1])
 )

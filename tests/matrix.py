@@ -83,7 +83,7 @@ def runs(gunicorn: str, workers: Workers, python: Version) -> bool:
 
 def cases() -> List[Case]:
     pairing = Pairing()
-    for distribution in patches.DISTRIBUTIONS:
+    for distribution in environments.MODULES:
         for patch in patches.catalogue(distribution):
             every = [one for release in patch.releases for one in environments.workers(distribution, release)]
             for workers in every:

@@ -10,7 +10,6 @@ from properties import run as properties
 from properties.expect import Broken
 from properties.server import Server
 from properties.test_never_worse import Application, Rotation, compare
-from usr1 import patches
 
 RELEASE = environments.COMBINATIONS[-1]
 
@@ -24,9 +23,7 @@ def pristine() -> Environment:
 def left_to_the_loop(pristine: Environment, tmp_path: Path) -> Environment:
     """An environment whose patch has a callback of the loop do what a thread should."""
     environment = environments.patched_copy(pristine, tmp_path / "venv", "uvicorn", RELEASE)
-    patch = patches.find("uvicorn", RELEASE)
-    assert patch is not None
-    [file] = environment.path.glob(f"lib/python3.*/site-packages/{patch.target}")
+    [file] = environment.path.glob("lib/python3.*/site-packages/uvicorn/workers.py")
     source = file.read_text()
     for old, new in (
         ("_thread.start_new_thread(self._reopen_logs, (reopened,))",

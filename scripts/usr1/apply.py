@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Dict, List, NoReturn, Optional, Sequence, TextIO
 
-from usr1 import change, installed, properties, servers
+from usr1 import change, installed, patches, properties, servers
 from usr1.environment import Environment, create, exists, find
 from usr1.installed import Installed, State
 from usr1.refusal import HalfDone, Refusal, refusal
@@ -19,6 +19,7 @@ from usr1.refusal import HalfDone, Refusal, refusal
 DONE, FAILED, REFUSED, HALF_DONE = range(4)
 
 Report = Dict[str, Any]
+Only = Sequence[str]  # The distributions that are asked for; none means all
 
 
 class Arguments(argparse.ArgumentParser):
@@ -34,25 +35,28 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     for option in ("--no-tests", "--tests-only", "--check", "--revert", "--dry-run"):
         does.add_argument(option, action="store_true")
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--only", action="append", choices=patches.DISTRIBUTIONS, default=[])
     parser.add_argument("paths", metavar="VENV", nargs="+", type=_path)
     options = parser.parse_args(arguments)
     if options.json and not options.check:
         parser.error("--json goes with --check")
+    if options.only and options.tests_only:
+        parser.error("--tests-only tests all that is there, --only is for what changes it")
     if options.check:
-        return check(options.paths, options.json)
+        return check(options.paths, options.only, options.json)
     if len(options.paths) > 1:
         parser.error("only --check takes several environments")
     [path] = options.paths
     try:
         if options.revert:
-            return revert(find(path))
+            return revert(find(path), options.only)
         if options.dry_run:
-            return dry_run(find(path))
+            return dry_run(find(path), options.only)
         if options.tests_only:
             return tests_only(find(path))
         if exists(path):
-            return apply(find(path), not options.no_tests)
-        return apply_anew(path, not options.no_tests)
+            return apply(find(path), options.only, not options.no_tests)
+        return apply_anew(path, options.only, not options.no_tests)
     except Refusal as error:
         say(f"apply.sh: {error}", stream=sys.stderr)
         return REFUSED
@@ -67,19 +71,21 @@ def _path(name: str) -> Path:
     return Path(name)
 
 
-def apply(environment: Environment, tests: bool) -> int:
+def apply(environment: Environment, only: Only, tests: bool) -> int:
     with change.alone(environment, say):
-        found = _known(environment)
+        found = _known(environment, only)
         say(f"{environment.path}: Python {environment.version}, gunicorn {_gunicorn(environment)}")
-        change.make(environment, [(one, change.patched(one)) for one in found])
+        if tests:
+            _has_workers(environment)
+        change.make(environment, [(one, one.patched) for one in found])
         proved = False
         try:
-            for before, one in zip(found, installed.find(environment)):
-                say(f"  {_line(one)}{', as before' if before.finished and before.content == one.content else ''}")
+            for before, one in zip(found, installed.find(environment, only)):
+                say(f"  {_line(one)}{', as before' if before.finished and before.contents == one.contents else ''}")
             proved = not tests or properties.hold(environment, say)
         finally:
             if not proved:
-                _put_back(environment, found)
+                _put_back(environment, only, found)
     if not proved:
         return FAILED
     say(f"undo:    {_undo(environment, found)}")
@@ -87,32 +93,32 @@ def apply(environment: Environment, tests: bool) -> int:
     return DONE
 
 
-def apply_anew(path: Path, tests: bool) -> int:
+def apply_anew(path: Path, only: Only, tests: bool) -> int:
     """Apply to a new environment, which stays only if all goes well."""
-    newest = installed.newest("uvicorn")
-    say(f"creating {path} with uvicorn[standard] {newest} and gunicorn ...")
-    create(path, [f"uvicorn[standard]<={newest}", "gunicorn"])
+    uvicorn, gunicorn = map(installed.newest, ("uvicorn", "gunicorn"))
+    say(f"creating {path} with uvicorn[standard] {uvicorn} and gunicorn {gunicorn} ...")
+    create(path, [f"uvicorn[standard]<={uvicorn}", f"gunicorn<={gunicorn}"])
     status = None
     try:
-        status = apply(find(path), tests)
+        status = apply(find(path), only, tests)
     finally:
         if status != DONE:
             shutil.rmtree(path)
     return status
 
 
-def revert(environment: Environment) -> int:
+def revert(environment: Environment, only: Only) -> int:
     with change.alone(environment, say):
-        found = _known(environment)
+        found = _known(environment, only)
         fork = next((one for one in found if one.state is State.FORK), None)
         if fork:
             raise refusal(
                 f"{fork.distribution} {fork.release} was installed as the fork, not patched",
                 "a release that scripts/apply.sh has patched",
                 f"{fork.release} in {environment.site_packages}",
-                _published(environment, fork),
+                _published(environment, fork) + _leaving_alone(fork, found),
             )
-        change.make(environment, [(one, change.pristine(one)) for one in found])
+        change.make(environment, [(one, one.pristine) for one in found])
     for one in found:
         done = "is" if one.finished and one.state is State.PRISTINE else "put back"
         say(f"{environment.path}: {one.distribution} {one.release} {done} as it was published")
@@ -120,24 +126,28 @@ def revert(environment: Environment) -> int:
     return DONE
 
 
-def dry_run(environment: Environment) -> int:
-    for one in _known(environment):
-        if one.patch and not one.patched:
+def dry_run(environment: Environment, only: Only) -> int:
+    for one in _known(environment, only):
+        if one.patch and not one.is_patched:
             say(one.patch.text, end="")
     return DONE
 
 
 def tests_only(environment: Environment) -> int:
-    for one in installed.find(environment):
+    found = installed.find(environment)
+    for one in found:
         if one.problem and one.state in (State.MISSING, State.OUTSIDE):
             raise one.problem
-        say(f"{environment.path}: Python {environment.version}, gunicorn {_gunicorn(environment)}, {_line(one)}")
+    _has_workers(environment)
+    say(f"{environment.path}: Python {environment.version}, gunicorn {_gunicorn(environment)}")
+    for one in found:
+        say(f"  {_line(one)}")
     return DONE if properties.hold(environment, say) else FAILED
 
 
-def check(paths: List[Path], as_json: bool) -> int:
+def check(paths: List[Path], only: Only, as_json: bool) -> int:
     """DONE if everything there is patched, REFUSED if something is no environment, else FAILED."""
-    reports = [_report(path, explain=len(paths) == 1) for path in paths]
+    reports = [_report(path, only, explain=len(paths) == 1) for path in paths]
     if as_json:
         say(json.dumps(reports, indent=2))
     else:
@@ -147,10 +157,10 @@ def check(paths: List[Path], as_json: bool) -> int:
     return DONE if all(report["patched"] for report in reports) else FAILED
 
 
-def _report(path: Path, explain: bool) -> Report:
+def _report(path: Path, only: Only, explain: bool) -> Report:
     try:
         environment = find(path)
-        found = installed.find(environment)
+        found = installed.find(environment, only)
         restart = servers.outdated(environment, [file for one in found if not one.problem for file in one.written])
     except Refusal as error:
         problem = str(error) if explain else str(error).splitlines()[0]
@@ -159,7 +169,7 @@ def _report(path: Path, explain: bool) -> Report:
         "venv": str(path),
         "python": environment.version,
         "gunicorn": installed.version(environment, "gunicorn"),
-        "patched": all(one.patched for one in found),
+        "patched": all(one.is_patched for one in found),
         "problem": "\n".join(str(one.problem) for one in found if one.problem and explain) or None,
         "restart": restart,
         "installed": [
@@ -190,13 +200,30 @@ def _line(one: Installed) -> str:
     return f"{name}: {one.state.value}{one.note and f' ({one.note})'}{unfinished}"
 
 
-def _known(environment: Environment) -> List[Installed]:
+def _known(environment: Environment, only: Only) -> List[Installed]:
     """What is installed; raises Refusal if any of it is in no state that patches know."""
-    found = installed.find(environment)
+    found = installed.find(environment, only)
     for one in found:
         if one.problem:
-            raise one.problem
+            raise Refusal(f"{one.problem}{_leaving_alone(one, found)}")
     return found
+
+
+def _leaving_alone(one: Installed, found: List[Installed]) -> str:
+    """The way on without it, if there is one."""
+    others = [f" --only {other.distribution}" for other in found if other is not one]
+    return f"; or leave it as it is:{''.join(others)}" if others else ""
+
+
+def _has_workers(environment: Environment) -> None:
+    """The properties are of uvicorn's workers; raises Refusal if there is none."""
+    if not any(installed.version(environment, name) for name in ("uvicorn", "uvicorn-worker")):
+        raise refusal(
+            f"uvicorn is not installed in {environment.path}",
+            "uvicorn or uvicorn-worker, whose workers the tests are run with",
+            f"none in {environment.site_packages}",
+            f"{environment.pip('install uvicorn')}, or patch without tests: --no-tests",
+        )
 
 
 def _gunicorn(environment: Environment) -> str:
@@ -211,10 +238,10 @@ def _gunicorn(environment: Environment) -> str:
     return version
 
 
-def _put_back(environment: Environment, before: List[Installed]) -> None:
+def _put_back(environment: Environment, only: Only, before: List[Installed]) -> None:
     """Give the files the contents that they had; raises HalfDone if that cannot be."""
     try:
-        change.make(environment, [(one, then.content) for one, then in zip(_known(environment), before)])
+        change.make(environment, [(one, then.contents) for one, then in zip(_known(environment, only), before)])
     except Refusal as error:
         raise HalfDone(
             f"a property failed, or could not be tested, and {environment.path} cannot be put back: {error}"

@@ -1,16 +1,21 @@
 """
 The change of the newest patch, made to every other release: what differs there, and why.
 
-The newest patch of uvicorn is the source. Its change is carried over line by line to the file of another
-release, uvicorn-worker's too, after the differences that hold there were put into it.
+The newest patch of a project is the source. Its change is carried over line by line to the files of another
+release, uvicorn's also to those of uvicorn-worker, after the differences that hold there were put into it.
 """
 
 from difflib import SequenceMatcher
-from typing import List, NamedTuple, Tuple
+from typing import Dict, List, NamedTuple, Tuple
 
 from packaging.version import Version
 
 from usr1.patches import PatchError
+
+#: The distribution whose newest patch those of a distribution follow from.
+SOURCES = {"uvicorn": "uvicorn", "uvicorn-worker": "uvicorn", "gunicorn": "gunicorn"}
+#: What another distribution than the source calls a file.
+RENAMED = {"uvicorn-worker": {"uvicorn/workers.py": "uvicorn_worker/_workers.py"}}
 
 
 class Replacement(NamedTuple):
@@ -28,6 +33,8 @@ class Difference(NamedTuple):
     upstream: Tuple[Replacement, ...] = ()  # What upstream's file has instead, where the change touches it
     change: Tuple[Replacement, ...] = ()  # What the patched file has instead
     description: Tuple[Replacement, ...] = ()
+    file: str = ""  # Which of the files that the newest patch changes, if they are several
+    without: bool = False  # The release does not have that file, or it needs no change there
 
     def holds_in(self, distribution: str, release: str) -> bool:
         return distribution == self.distribution and Version(self.since) <= Version(release) <= Version(self.until)
@@ -78,6 +85,7 @@ SWALLOWED = (
     "Upstream leaves Gunicorn's handler in place, which swallows the signal: the worker goes on writing to the "
     "rotated files."
 )
+LISTED = Replacement("list(root.manager.loggerDict.keys())", "root.manager.loggerDict.keys()")
 
 #: In this order: a later one finds the text as the earlier ones have left it.
 DIFFERENCES = (
@@ -150,6 +158,19 @@ DIFFERENCES = (
             Replacement("  # type: ignore[union-attr]", ""),
         ),
     ),
+    Difference(
+        "loggers() walks through what threads may change before 21.0.0",
+        *("gunicorn", "20.0.0", "20.1.0"),
+        upstream=(LISTED,),
+        change=(LISTED, Replacement("for name in existing]", "for name in list(existing)]")),
+        description=(
+            Replacement(
+                "the loggers.",
+                "the loggers, and list them at once: a thread that makes one meanwhile must not stop the reopening.",
+            ),
+        ),
+        file="gunicorn/glogging.py",
+    ),
 )
 
 
@@ -165,28 +186,47 @@ def _replaced(text: str, replacements: Tuple[Replacement, ...], why: str) -> str
     return text
 
 
+class Edit(NamedTuple):
+    """A file before and after."""
+
+    pristine: str
+    patched: str
+
+
 class Change(NamedTuple):
     """What a patch says and does: the newest, as a person wrote it."""
 
     description: str
-    pristine: str
-    patched: str
+    edits: Dict[str, Edit]  # By the names of the files
 
-    def backported(self, distribution: str, release: str, file: str) -> "Change":
-        """
-        The same change to the file of another release.
+    def targets(self, distribution: str, release: str) -> Dict[str, str]:
+        """The files that it is made to in another release, by their names in this one."""
+        gone = {one.file for one in differences(distribution, release) if one.without}
+        renamed = RENAMED.get(distribution, {})
+        return {file: renamed.get(file, file) for file in self.edits if file not in gone}
 
-        Raises PatchError where a difference is stale, or the file has nothing left of the place of a line.
+    def backported(self, distribution: str, release: str, files: Dict[str, str]) -> "Change":
         """
-        description, pristine, patched = self
-        for difference in differences(distribution, release):
-            description = _replaced(description, difference.description, difference.why)
-            pristine = _replaced(pristine, difference.upstream, difference.why)
-            patched = _replaced(patched, difference.change, difference.why)
+        The same change to the files of another release.
+
+        Raises PatchError where a difference is stale, or a file has nothing left of the place of a line.
+        """
+        description, edits = self.description, {}
+        for one in differences(distribution, release):
+            description = _replaced(description, one.description, one.why)
         try:
-            return Change(description, file, carried_over(pristine, patched, file))
+            for file, target in self.targets(distribution, release).items():
+                edit = self.edits[file]
+                for one in differences(distribution, release):
+                    if one.file in ("", file):
+                        edit = Edit(
+                            _replaced(edit.pristine, one.upstream, one.why),
+                            _replaced(edit.patched, one.change, one.why),
+                        )
+                edits[target] = Edit(files[target], carried_over(*edit, files[target]))
         except PatchError as error:
             raise PatchError(f"{distribution} {release}: {error}") from error
+        return Change(description, edits)
 
 
 def carried_over(pristine: str, patched: str, other: str) -> str:

@@ -3,10 +3,10 @@ Changing installed files as a package manager does: whole or not at all, wheneve
 
 Every new file is written beside the old one, synced, and renamed over it only when all of them
 are there. Writing in place would also write to the caches of uv and conda and to the other
-environments that share the file by hard links. The source is renamed last: until then something
+environments that share the file by hard links. The sources are renamed last: until then something
 UNFINISHED tells the next run to do it all again, which is as good as once.
 
-Its bytecode is removed before, for good: some is never checked against the source (PEP 552), and
+Their bytecode is removed before, for good: some is never checked against the source (PEP 552), and
 Python writes anew what it misses. RECORD goes on listing it: pip and uv do not mind that it is gone.
 """
 
@@ -24,7 +24,7 @@ from usr1.environment import Environment
 from usr1.installed import UNFINISHED, Installed, leftovers
 from usr1.refusal import HalfDone, Refusal, refusal
 
-Wanted = List[Tuple[Installed, bytes]]
+Wanted = List[Tuple[Installed, Dict[Path, bytes]]]  # What the files of each are to hold
 
 
 class Before(NamedTuple):
@@ -64,30 +64,17 @@ def _lock(directory: int, environment: Environment, say: Callable[[str], None]) 
         fcntl.flock(directory, fcntl.LOCK_EX)
 
 
-def pristine(installed: Installed) -> bytes:
-    """What the file was when the distribution was installed."""
-    return installed.applied.revert(installed.content) if installed.applied else installed.content
-
-
-def patched(installed: Installed) -> bytes:
-    """What the file should be."""
-    assert installed.patch is not None
-    if installed.applied is installed.patch:
-        return installed.content
-    return installed.patch.apply(pristine(installed))
-
-
 def make(environment: Environment, wanted: Wanted) -> None:
     """
     Give the files of distributions new contents, all or none.
 
     Raises Refusal if something is in the way and nothing was changed, HalfDone if something was and stays so.
     """
-    todo = [(one, content) for one, content in wanted if content != one.content or not one.finished]
+    todo = [(one, contents) for one, contents in wanted if contents != one.contents or not one.finished]
     staged = Staged({}, {})
     try:
-        for installed, content in todo:
-            _stage(installed, content, staged)
+        for installed, contents in todo:
+            _stage(installed, contents, staged)
         _commit([installed for installed, _ in todo], staged)
     except BaseException as error:
         _undo(environment, staged)
@@ -96,12 +83,14 @@ def make(environment: Environment, wanted: Wanted) -> None:
         raise
 
 
-def _stage(installed: Installed, content: bytes, staged: Staged) -> None:
-    assert installed.patch is not None
-    _replace(staged, installed.file, content)
-    line = record.line(installed.record.read_bytes(), installed.patch.target)
-    assert line is not None
-    _replace(staged, installed.record, line.rewritten(content))
+def _stage(installed: Installed, contents: Dict[Path, bytes], staged: Staged) -> None:
+    lines = installed.record.read_bytes()
+    for file in installed.files:
+        _replace(staged, file.path, contents[file.path])
+        line = record.line(lines, file.target)
+        assert line is not None
+        lines = line.rewritten(contents[file.path])
+    _replace(staged, installed.record, lines)
 
 
 def _replace(staged: Staged, path: Path, content: bytes) -> None:
@@ -132,7 +121,7 @@ def _commit(changed: List[Installed], staged: Staged) -> None:
     for path in bytecode:
         path.unlink()
     _sync(bytecode)
-    sources = [installed.file for installed in changed]
+    sources = [path for installed in changed for path in installed.contents]
     for path in sorted(staged.new, key=sources.__contains__):
         staged.new[path].replace(path)
     _sync(staged.before)

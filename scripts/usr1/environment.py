@@ -8,6 +8,7 @@ no package that may be broken. Only its interpreter says what it is, in isolated
 import contextlib
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -32,6 +33,16 @@ class Environment(NamedTuple):
     version: str
     site_packages: Path
 
+    @property
+    def beyond(self) -> List[Path]:
+        """Where else its interpreter imports from: what .pth files name, and the base's packages if it sees them."""
+        paths = []
+        for pth in self.site_packages.glob("*.pth"):
+            with contextlib.suppress(OSError):
+                lines = pth.read_text(errors="surrogateescape").splitlines()
+                paths += [self.site_packages / line.strip() for line in lines if line.strip() and line[0] not in "# \t"]
+        return paths + _seen_by(self)
+
     def pip(self, arguments: str) -> str:
         """The command line with which a user of this environment would install something."""
         if (self.path / "bin" / "pip").exists():
@@ -41,6 +52,20 @@ class Environment(NamedTuple):
     def reinstall(self, requirement: str) -> str:
         """The command line that puts a distribution back as it was published."""
         return self.pip(f"install --force-reinstall --no-deps {requirement}")
+
+
+def _seen_by(environment: Environment) -> List[Path]:
+    """What --system-site-packages lets an environment see: pip's, Debian's and the user's."""
+    try:
+        settings = (environment.path / "pyvenv.cfg").read_text(errors="surrogateescape")
+    except OSError:
+        return []
+    home = re.search(r"(?m)^home\s*=\s*(.*?)\s*$", settings)
+    if not home or not re.search(r"(?mi)^include-system-site-packages\s*=\s*true\s*$", settings):
+        return []
+    base, python = Path(home[1]).parent, "python{}.{}".format(*environment.version.split("."))
+    inside = (f"lib/{python}/site-packages", f"local/lib/{python}/dist-packages", "lib/python3/dist-packages")
+    return [*(base / path for path in inside), Path.home() / ".local" / "lib" / python / "site-packages"]
 
 
 def exists(path: Path) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Dict, List, NoReturn, Optional, Tuple
 
 from usr1 import patches, wheel
-from usr1.patches import Patch, PatchError
+from usr1.patches import Part, Patch, PatchError
 from usr1.refusal import Refusal, refusal
 
 ConfigSettings = Optional[Dict[str, Any]]
@@ -84,7 +84,8 @@ def fork(distribution: str, files: wheel.Files, release: Optional[str] = None) -
     patch = find(distribution, found)
     version = f"{found}+usr1.{patch.revision}"
     forked = dict(files)
-    forked[patch.target] = _patched(patch, found, files[patch.target])
+    for part in patch.parts:
+        forked[part.target] = _patched(patch, part, found, files[part.target])
     url = f"Project-URL: Patch set uvicorn-usr1, {header(patch)['Bug']}"
     _set(forked, f"{info}/METADATA", "Version", f"{version}\n{url}")
     _set(forked, f"{info}/WHEEL", "Generator", "uvicorn-usr1")
@@ -92,15 +93,15 @@ def fork(distribution: str, files: wheel.Files, release: Optional[str] = None) -
     return {name.replace(info, new, 1): data for name, data in forked.items()}
 
 
-def _patched(patch: Patch, release: str, pristine: bytes) -> bytes:
+def _patched(patch: Patch, part: Part, release: str, pristine: bytes) -> bytes:
     try:
-        return patch.apply(pristine)
+        return part.apply(pristine)
     except PatchError as error:
         raise refusal(
-            f"{patch.target} is not the one of {patch.distribution} {release} as published",
-            f"SHA-256 {patch.pristine_sha256}",
+            f"{part.target} is not the one of {patch.distribution} {release} as published",
+            f"SHA-256 {part.pristine_sha256}",
             f"SHA-256 {patches.sha256(pristine)}",
-            f"look at the index that it came from ({error})",
+            f"look at the index that it came from ({patch.path.name}: {error})",
         ) from error
 
 

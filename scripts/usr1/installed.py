@@ -1,5 +1,5 @@
 """
-The distributions installed in an environment, identified by the hash of the file that a patch is for.
+The distributions installed in an environment, identified by the hashes of the files that a patch is for.
 
 What cannot be patched or put back is not an exception but a state with a problem: --check tells it,
 applying raises it.
@@ -10,15 +10,14 @@ import fnmatch
 import json
 import os
 import re
-import subprocess
 from pathlib import Path
-from typing import List, NamedTuple, Optional, Tuple
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from packaging.version import InvalidVersion, Version
 
 from usr1 import patches, record
 from usr1.environment import Environment
-from usr1.patches import Patch
+from usr1.patches import Part, Patch
 from usr1.refusal import Refusal, refusal
 
 #: How a file ends that is to be renamed over another, or was left behind by a run that was killed.
@@ -30,6 +29,7 @@ _FORK = re.compile(r"(?P<release>.+)\+usr1\.(?P<revision>\d+)")
 class State(enum.Enum):
     PRISTINE = "pristine"
     PATCHED = "patched"
+    PARTLY = "partly patched"
     FORK = "fork"
     CHANGED = "changed by hand"
     UNSUPPORTED = "unsupported release"
@@ -43,37 +43,69 @@ def release_of(version: str) -> str:
     return version.partition("+")[0]
 
 
+class File(NamedTuple):
+    """One that a patch changes, or that an earlier revision has changed."""
+
+    path: Path
+    target: str  # As RECORD names it
+    content: bytes
+    recorded: str  # Its digest, as RECORD has it
+    applied: Optional[Part]  # Whose result it is; none if it is as it was published
+    part: Optional[Part]  # What the patch does to it
+
+    @property
+    def pristine(self) -> bytes:
+        return self.applied.revert(self.content) if self.applied else self.content
+
+    @property
+    def patched(self) -> bytes:
+        return self.part.apply(self.pristine) if self.part else self.pristine
+
+
 class Installed(NamedTuple):
     distribution: str
     state: State
     problem: Optional[Refusal] = None
     release: str = ""  # As METADATA says; that of a fork has a local part
     patch: Optional[Patch] = None  # The one that is pinned to the release
-    applied: Optional[Patch] = None  # The one whose result the file is: patch, or one that patch has superseded
-    file: Path = Path()
-    content: bytes = b""
+    applied: Optional[Patch] = None  # The one whose result the files are: patch, or one that patch has superseded
+    files: Tuple[File, ...] = ()
     record: Path = Path()
     finished: bool = True  # Not so if an earlier run was killed: run again
     note: str = ""  # What --check says beside the state
 
     @property
-    def patched(self) -> bool:
+    def is_patched(self) -> bool:
         return self.state in (State.PATCHED, State.FORK)
 
     @property
-    def directories(self) -> Tuple[Path, Path]:
+    def contents(self) -> Dict[Path, bytes]:
+        return {file.path: file.content for file in self.files}
+
+    @property
+    def pristine(self) -> Dict[Path, bytes]:
+        """What the files were when the distribution was installed."""
+        return {file.path: file.pristine for file in self.files}
+
+    @property
+    def patched(self) -> Dict[Path, bytes]:
+        """What the files should be."""
+        return {file.path: file.patched for file in self.files}
+
+    @property
+    def directories(self) -> List[Path]:
         """Where a change writes."""
-        return self.file.parent, self.record.parent
+        return sorted({path.parent for path in self.written})
 
     @property
     def bytecode(self) -> List[Path]:
-        """What any interpreter has compiled the file to, in any way."""
-        return listed(self.file.parent / "__pycache__", f"{self.file.stem}.*.pyc")
+        """What any interpreter has compiled the files to, in any way."""
+        return [path for file in self.contents for path in listed(file.parent / "__pycache__", f"{file.stem}.*.pyc")]
 
     @property
-    def written(self) -> Tuple[Path, Path]:
-        """What tells when it was installed or changed: uv links the file as old as it is in its cache."""
-        return self.file, self.record
+    def written(self) -> List[Path]:
+        """What tells when it was installed or changed: uv links a file as old as it is in its cache."""
+        return [*self.contents, self.record]
 
 
 class Where(NamedTuple):
@@ -95,10 +127,14 @@ class _Problem(Exception):
         self.state, self.refusal, self.note = state, problem, note
 
 
-def find(environment: Environment) -> List[Installed]:
-    """Every distribution there that patches exist for; one that is MISSING if there is none. Raises Refusal."""
+def find(environment: Environment, only: Sequence[str] = ()) -> List[Installed]:
+    """
+    Every distribution there that patches exist for, or those that are asked for; MISSING if there is none.
+
+    Raises Refusal.
+    """
     try:
-        found = [_look(environment, distribution) for distribution in patches.DISTRIBUTIONS]
+        found = {distribution: _look(environment, distribution) for distribution in only or patches.DISTRIBUTIONS}
     except OSError as error:
         raise refusal(
             f"cannot look at {environment.path}",
@@ -106,7 +142,9 @@ def find(environment: Environment) -> List[Installed]:
             str(error),
             "run this as a user who may, or mend the file system",
         ) from error
-    return [installed for installed in found if installed] or [_missing(environment)]
+    missing = [_missing(environment, [distribution]) for distribution in only if not found[distribution]]
+    there = [installed for installed in found.values() if installed]
+    return there + missing or [_missing(environment, patches.DISTRIBUTIONS)]
 
 
 def version(environment: Environment, distribution: str) -> Optional[str]:
@@ -152,13 +190,14 @@ def _version(dist_info: Path) -> Optional[str]:
 
 def _look(environment: Environment, distribution: str) -> Optional[Installed]:
     dist_infos = _dist_infos(environment.site_packages, distribution)
-    if not dist_infos:
-        return None
     # Of several the newest: what has left them is an upgrade that was interrupted
-    newest = max(dist_infos, key=lambda path: [int(number) for number in re.findall(r"\d+", path.name)])
+    newest = max(dist_infos, key=lambda path: [int(n) for n in re.findall(r"\d+", path.name)], default=Path())
     version = _version(newest) or ""
     where = Where(environment, distribution, version, newest)
     try:
+        if not dist_infos:
+            _look_elsewhere(where)
+            return None
         if len(dist_infos) > 1:
             raise _broken(where, "one dist-info directory", " and ".join(path.name for path in dist_infos))
         if not version:
@@ -172,59 +211,86 @@ def _look(environment: Environment, distribution: str) -> Optional[Installed]:
         return Installed(distribution, problem.state, problem.refusal, version, note=problem.note)
 
 
+def _look_elsewhere(where: Where) -> None:
+    """Raises _Problem if the environment's interpreter would import it from somewhere, without its dist-info here."""
+    for directory in [where.environment.site_packages, *where.environment.beyond]:
+        origin = directory / where.distribution.replace("-", "_") / "__init__.py"
+        if origin.exists():
+            if directory == where.environment.site_packages:
+                raise _broken(where, f"its dist-info in {directory}", f"{origin} alone")
+            raise _outside(where, str(origin))
+
+
 def _identify(where: Where, patch: Patch, fork: bool) -> Installed:
-    content, line = _recorded(where, patch)
-    applicable = _applicable(patch)
-    sha256 = patches.sha256(content)
-    applied = next((one for one in applicable if one.patched_sha256 == sha256), None)
+    revisions = [patch, *_superseded(where)]
+    pristine = {target: digest for one in revisions for target, digest in one.pristine.items()}
+    files = _files(where, patch, revisions)
+    found = {file.target: patches.sha256(file.content) for file in files}
+    applied = next((one for one in revisions if {**pristine, **one.patched} == found), None)
+    state = State.PATCHED if applied else State.PRISTINE if found == pristine else State.PARTLY
     installed = Installed(
         where.distribution,
-        State.FORK if fork else State.PATCHED if applied else State.PRISTINE,
+        State.FORK if fork else state,
         release=where.version,
         patch=patch,
         applied=applied,
-        file=where.environment.site_packages / patch.target,
-        content=content,
+        files=files,
         record=where.dist_info / "RECORD",
         note=f"{'' if applied else 'to be patched with '}{_name(applied or patch)}",
     )
-    if applied is None and (fork or sha256 != patch.pristine_sha256):
-        return installed._replace(state=State.CHANGED, problem=_changed(where, patch, content), note="")
-    known = {patch.pristine_sha256, *(one.patched_sha256 for one in applicable)}
-    if line.digest not in ("", *map(record.digest, known)):
-        raise _broken(where, f"{record.digest(sha256)} for {patch.target} in {installed.record}", line.digest)
-    finished = line.digest in ("", record.digest(sha256)) and not leftovers(installed)
-    return installed._replace(finished=finished)
+    unknown = [file for file in files if not file.applied and (fork or found[file.target] != pristine[file.target])]
+    if applied is None and unknown:
+        problem = _changed(where, unknown[0], pristine[unknown[0].target], patch)
+        return installed._replace(state=State.CHANGED, problem=problem, note="")
+    for file in files:
+        known = [pristine[file.target], *(one.patched.get(file.target, "") for one in revisions)]
+        if file.recorded not in ("", *map(record.digest, known)):
+            expected = f"{record.digest(found[file.target])} for {file.target} in {installed.record}"
+            raise _broken(where, expected, file.recorded)
+    agreed = all(file.recorded in ("", record.digest(found[file.target])) for file in files)
+    return installed._replace(finished=agreed and state is not State.PARTLY and not leftovers(installed))
 
 
-def _recorded(where: Where, patch: Patch) -> Tuple[bytes, record.Line]:
-    """The file and its line in RECORD."""
+def _superseded(where: Where) -> List[Patch]:
+    """The earlier revisions that are kept."""
+    directory = patches.PATCHES / where.distribution / "superseded"
+    kept = [patches.read(path) for path in sorted(directory.glob("*.patch"))]
+    return [patch for patch in kept if where.published in patch.releases]
+
+
+def _files(where: Where, patch: Patch, revisions: Sequence[Patch]) -> Tuple[File, ...]:
+    """Those that any of the revisions changes."""
     path = where.dist_info / "RECORD"
-    file = where.environment.site_packages / patch.target
+    found = []
     try:
-        line = record.line(path.read_bytes(), patch.target)
+        lines = path.read_bytes()
         if _editable(where.dist_info):
             raise _outside(where, f"an editable install, see {where.dist_info}/direct_url.json")
-        if line is None:
-            raise _broken(where, f"one line for {patch.target} in {path}", "none, or several, or one that is malformed")
-        real = os.path.realpath(file)  # Path.resolve() would raise RuntimeError for a loop
-        if real != os.path.join(os.path.realpath(where.environment.site_packages), patch.target):
-            raise _outside(where, f"{file}, a link to {real}")
-        return file.read_bytes(), line
+        for target in sorted({part.target for one in revisions for part in one.parts}):
+            line = record.line(lines, target)
+            if line is None:
+                raise _broken(where, f"one line for {target} in {path}", "none, or several, or one that is malformed")
+            content = _read(where, target)
+            parts = [part for one in revisions for part in one.parts if part.target == target]
+            applied = next((part for part in parts if part.patched_sha256 == patches.sha256(content)), None)
+            part = next((part for part in patch.parts if part.target == target), None)
+            file = where.environment.site_packages / target
+            found.append(File(file, target, content, line.digest, applied, part))
     except OSError as error:
-        raise _broken(where, f"to read {path} and {file}", str(error)) from error
+        raise _broken(where, f"to read {path} and what it lists", str(error)) from error
+    return tuple(found)
+
+
+def _read(where: Where, target: str) -> bytes:
+    file = where.environment.site_packages / target
+    real = os.path.realpath(file)  # Path.resolve() would raise RuntimeError for a loop
+    if real != os.path.join(os.path.realpath(where.environment.site_packages), target):
+        raise _outside(where, f"{file}, a link to {real}")
+    return file.read_bytes()
 
 
 def _name(patch: Patch) -> str:
     return f"{patch.path.relative_to(patches.PATCHES.parent)}, revision {patch.revision}"
-
-
-def _applicable(patch: Patch) -> List[Patch]:
-    """A patch, then the others of the same pristine file, among them the earlier revisions that are kept."""
-    directory = patches.PATCHES / patch.distribution
-    earlier = [patches.read(path) for path in sorted(directory.glob("superseded/*.patch"))]
-    others = [*patches.catalogue(patch.distribution), *earlier]
-    return [patch, *(one for one in others if one.pristine_sha256 == patch.pristine_sha256)]
 
 
 def _editable(dist_info: Path) -> bool:
@@ -236,25 +302,15 @@ def _editable(dist_info: Path) -> bool:
         return False
 
 
-def _missing(environment: Environment) -> Installed:
-    name = patches.DISTRIBUTIONS[0]
-    # The last resort, for the message only: what the interpreter itself would import.
-    probe = "import importlib.util; spec = importlib.util.find_spec('uvicorn'); print(spec and spec.origin or '')"
-    answer = subprocess.run([str(environment.python), "-I", "-c", probe], capture_output=True, timeout=60)
-    origin = answer.stdout.decode(errors="replace").strip()
-    if origin:
-        where = Where(environment, name, "", Path())
-        found = _outside(where, origin)
-        if environment.site_packages in Path(origin).parents:
-            found = _broken(where, f"its dist-info in {environment.site_packages}", f"{origin} alone")
-        return Installed(name, found.state, found.refusal, note=found.note)
+def _missing(environment: Environment, names: Sequence[str]) -> Installed:
+    wanted = "'uvicorn[standard]' gunicorn" if names[0] == "uvicorn" else names[0]
     problem = refusal(
-        f"{name} is not installed in {environment.path}",
-        " or ".join(patches.DISTRIBUTIONS),
-        f"neither, in {environment.site_packages}",
-        environment.pip(f"install '{name}[standard]' gunicorn"),
+        f"{names[0]} is not installed in {environment.path}",
+        " or ".join(names),
+        f"none in {environment.site_packages}",
+        environment.pip(f"install {wanted}"),
     )
-    return Installed(name, State.MISSING, problem)
+    return Installed(names[0], State.MISSING, problem)
 
 
 def _outside(where: Where, found: str) -> _Problem:
@@ -301,11 +357,11 @@ def _supported(distribution: str) -> List[Version]:
     return sorted(Version(one) for patch in patches.catalogue(distribution) for one in patch.releases)
 
 
-def _changed(where: Where, patch: Patch, content: bytes) -> Refusal:
+def _changed(where: Where, file: File, pristine: str, patch: Patch) -> Refusal:
+    published = f"SHA-256 {pristine}, as {where.distribution} {where.published} was published"
     return refusal(
-        f"{where.environment.site_packages / patch.target} was changed by hand",
-        f"SHA-256 {patch.pristine_sha256}, as {where.distribution} {where.published} was published,"
-        f" or {patch.patched_sha256}, patched",
-        f"SHA-256 {patches.sha256(content)}",
+        f"{file.path} was changed by hand",
+        f"{published}, or {patch.patched.get(file.target, 'nothing else')}, patched",
+        f"SHA-256 {patches.sha256(file.content)}",
         f"{where.environment.reinstall(f'{where.distribution}=={where.published}')}, then run this again",
     )

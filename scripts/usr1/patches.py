@@ -3,19 +3,19 @@ The patch files of this repository.
 
 A patch is a unified diff under a DEP-3 header (https://dep-team.pages.debian.net/deps/dep3/).
 The header is the only catalogue: it names the releases that the patch is pinned to,
-and the SHA-256 of the file before and after.
+and the SHA-256 of each file before and after.
 """
 
 import hashlib
 import re
 from email.parser import HeaderParser
 from pathlib import Path
-from typing import List, NamedTuple, Optional, Tuple
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
 import whatthepatch
 
 PATCHES = Path(__file__).resolve().parents[2] / "patches"
-DISTRIBUTIONS = ("uvicorn", "uvicorn-worker")
+DISTRIBUTIONS = ("uvicorn", "uvicorn-worker", "gunicorn")
 
 
 def sha256(data: bytes) -> str:
@@ -26,16 +26,13 @@ class PatchError(Exception):
     """A patch file is malformed, or was given bytes other than those it is pinned to."""
 
 
-class Patch(NamedTuple):
-    path: Path
-    distribution: str
-    releases: Tuple[str, ...]
-    revision: int
+class Part(NamedTuple):
+    """What a patch does to one file."""
+
+    target: str  # The file, as RECORD names it
     pristine_sha256: str
     patched_sha256: str
-    target: str  # The file that it changes, as RECORD names it
-    header: str
-    text: str
+    text: str  # Its diff
 
     def apply(self, pristine: bytes) -> bytes:
         """The patched bytes; raises PatchError unless both sides hash to what the header says."""
@@ -47,13 +44,33 @@ class Patch(NamedTuple):
 
     def _change(self, before: bytes, expected: str, result: str, reverse: bool) -> bytes:
         if sha256(before) != expected:
-            raise PatchError(f"{self.path.name}: {self.target} has SHA-256 {sha256(before)}, expected {expected}")
+            raise PatchError(f"{self.target} has SHA-256 {sha256(before)}, expected {expected}")
         [diff] = whatthepatch.parse_patch(self.text)
         lines = whatthepatch.apply_diff(diff, before.decode(), reverse=reverse)
         after = "".join(line + "\n" for line in lines).encode()
         if sha256(after) != result:
-            raise PatchError(f"{self.path.name}: the result has SHA-256 {sha256(after)}, expected {result}")
+            raise PatchError(f"{self.target}: the result has SHA-256 {sha256(after)}, expected {result}")
         return after
+
+
+class Patch(NamedTuple):
+    path: Path
+    distribution: str
+    releases: Tuple[str, ...]
+    revision: int
+    parts: Tuple[Part, ...]
+    header: str
+    text: str
+
+    @property
+    def pristine(self) -> Dict[str, str]:
+        """The hash of each file before."""
+        return {part.target: part.pristine_sha256 for part in self.parts}
+
+    @property
+    def patched(self) -> Dict[str, str]:
+        """The hash of each file after."""
+        return {part.target: part.patched_sha256 for part in self.parts}
 
 
 def read(path: Path) -> Patch:
@@ -63,18 +80,23 @@ def read(path: Path) -> Patch:
 
 def parse(path: Path, text: str) -> Patch:
     """The patch that a file would be with this text; raises PatchError likewise."""
-    match = re.search(r"^--- a/\S+\n\+\+\+ b/(\S+)\n", text, re.MULTILINE)
-    if match is None:
+    files = list(re.finditer(r"^--- a/\S+\n\+\+\+ b/(\S+)\n", text, re.MULTILINE))
+    if not files:
         raise PatchError(f"{path}: no unified diff in it")
-    header, diff = text[: match.start()], text[match.start() :]
+    header, diff = text[: files[0].start()], text[files[0].start() :]
     fields = HeaderParser().parsestr(header)
     try:
         distribution, *releases = fields["Applies-To"].split()
         revision = int(fields["Revision"])
-        pristine, patched = fields["Pristine-SHA256"].strip(), fields["Patched-SHA256"].strip()
+        pristine, patched = fields["Pristine-SHA256"].split(), fields["Patched-SHA256"].split()
     except (AttributeError, TypeError, ValueError) as error:
         raise PatchError(f"{path}: Applies-To, Revision, Pristine-SHA256 or Patched-SHA256 is missing") from error
-    return Patch(path, distribution, tuple(releases), revision, pristine, patched, match[1], header, diff)
+    if not len(files) == len(pristine) == len(patched):
+        raise PatchError(f"{path}: {len(files)} files, but {len(pristine)} and {len(patched)} hashes of them")
+    ends = [*(file.start() for file in files[1:]), len(text)]
+    texts = [text[file.start() : end] for file, end in zip(files, ends)]
+    parts = map(Part, (file[1] for file in files), pristine, patched, texts)
+    return Patch(path, distribution, tuple(releases), revision, tuple(parts), header, diff)
 
 
 def catalogue(distribution: str) -> List[Patch]:

@@ -1,14 +1,16 @@
 """
-Write all patches anew from the newest one of uvicorn, and keep them in step with what upstream publishes.
+Write all patches anew from the newest one of a project, and keep them in step with what upstream publishes.
 
-Which releases a patch is for stands in its header; everything else in it follows from the newest
-patch and from backports.DIFFERENCES. So does the first commit of each series in patches/upstream/.
+Which releases have a patch stands in the headers; everything else follows from the newest patch and from
+backports.DIFFERENCES: releases that follow on each other share a patch where the files and the differences
+are the same. So does the first commit of the series for uvicorn and uvicorn-worker in patches/upstream/.
 """
 
 import argparse
 import datetime
 import difflib
 import hashlib
+import itertools
 import os
 import re
 import shutil
@@ -18,12 +20,12 @@ import tempfile
 import textwrap
 from email.parser import HeaderParser
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from packaging.version import Version
 
 from usr1 import backports, patches, properties, releases
-from usr1.backports import Change
+from usr1.backports import Change, Difference, Edit
 from usr1.patches import Patch, PatchError
 from usr1.releases import ReleaseError
 
@@ -31,10 +33,11 @@ ROOT = Path(__file__).resolve().parents[2]
 WORK = ROOT / ".cache" / "refresh"
 
 DESCRIPTION = """\
-Write all patches anew, and the first commit of each series in patches/upstream/:
-from the newest patch of uvicorn, whose hunks may have been edited. Last-Update
-is the day where that changes what is committed; Revision is one more than that
-of the patch in superseded/, so keep there what was published.
+Write all patches anew, and the first commit of the series in patches/upstream/ for
+uvicorn and uvicorn-worker: from the newest patch of uvicorn, gunicorn's from that
+of gunicorn, whose hunks may have been edited. Last-Update is the day where that
+changes what is committed; Revision is one more than that of the patch in
+superseded/, so keep there what was published.
 
 With VERSIONs (of uvicorn; another package's is written uvicorn-worker==0.4.0),
 take these releases in as well. Where the file is as in a release that has a
@@ -61,13 +64,18 @@ class Wanted(NamedTuple):
 
 
 Texts = Dict[Path, str]  # Of the files in patches/
+Named = Dict[str, List[str]]  # The releases of each distribution that have a patch, oldest first
 
 
-def published_file(distribution: str, release: str, target: str) -> str:
-    file = releases.unpacked(distribution, release) / target
-    if not file.exists():
-        raise ReleaseError(f"{distribution} {release}: expected {target} in its wheel, found none; nothing to patch")
-    return file.read_bytes().decode()
+def published_files(distribution: str, release: str, targets: Iterable[str]) -> Dict[str, str]:
+    folder, files = releases.unpacked(distribution, release), {}
+    for target in targets:
+        if not (folder / target).exists():
+            raise ReleaseError(
+                f"{distribution} {release}: expected {target} in its wheel, found none; nothing to patch"
+            )
+        files[target] = (folder / target).read_bytes().decode()
+    return files
 
 
 def catalogue() -> List[Patch]:
@@ -81,20 +89,22 @@ def newest(distribution: str, everything: List[Patch]) -> Patch:
 
 def change_of(patch: Patch) -> Change:
     """What the hunks of a patch make of its newest release, right or wrong as its header may be; raises PatchError."""
-    before = published_file(patch.distribution, patch.releases[-1], patch.target)
+    before = published_files(patch.distribution, patch.releases[-1], patch.pristine)
     with tempfile.TemporaryDirectory() as work:
-        target = Path(work, patch.target)
-        target.parent.mkdir()
-        target.write_bytes(before.encode())
+        for name, text in before.items():
+            Path(work, name).parent.mkdir(parents=True, exist_ok=True)
+            Path(work, name).write_bytes(text.encode())
         # A repository around the working directory would take the paths for its own.
         environment = {**os.environ, "GIT_CEILING_DIRECTORIES": os.path.dirname(work)}
+        # Without counts it is only such a line that ends the hunks of a file.
+        diff = "".join(f"diff --git a/{part.target} b/{part.target}\n{part.text}" for part in patch.parts)
         command = ["git", "apply", "--recount", "-"]
-        answer = subprocess.run(command, cwd=work, env=environment, input=patch.text.encode(), stderr=subprocess.PIPE)
-        after = target.read_bytes().decode()
+        answer = subprocess.run(command, cwd=work, env=environment, input=diff.encode(), stderr=subprocess.PIPE)
+        edits = {name: Edit(text, Path(work, name).read_bytes().decode()) for name, text in before.items()}
     if answer.returncode != 0:
         raise PatchError(f"{patch.path}: does not apply to {patch.releases[-1]}: {answer.stderr.decode().strip()}")
     synopsis, _, description = HeaderParser().parsestr(patch.header)["Description"].partition("\n")
-    return Change(f"{synopsis}\n{' '.join(description.split())}", before, after)
+    return Change(f"{synopsis}\n{' '.join(description.split())}", edits)
 
 
 def _committed(path: Path) -> str:
@@ -113,30 +123,31 @@ def _today() -> str:
     return datetime.datetime.fromtimestamp(int(epoch), datetime.timezone.utc).date().isoformat()
 
 
-def revision_of(patch: Patch) -> int:
+def revision_of(distribution: str, release: str) -> int:
     """One more than that of the last one that was published, and so is kept."""
-    kept = map(patches.read, (patches.PATCHES / patch.distribution).glob("superseded/*.patch"))
-    return 1 + max((one.revision for one in kept if patch.releases[0] in one.releases), default=0)
+    kept = map(patches.read, (patches.PATCHES / distribution).glob("superseded/*.patch"))
+    return 1 + max((one.revision for one in kept if release in one.releases), default=0)
 
 
-def composed(patch: Patch, change: Change) -> str:
-    """The text of a patch file: with the header of another, or of what it was, brought up to date."""
+def composed(path: Path, like: Patch, names: Sequence[str], change: Change) -> str:
+    """The text of a patch file for some releases: with the header of another, brought up to date."""
     synopsis, description = change.description.split("\n")
-    applies_to = " ".join(("Applies-To:", patch.distribution, *patch.releases))
-    committed = _committed(patch.path)
+    applies_to = " ".join(("Applies-To:", like.distribution, *names))
+    committed = _committed(path)
+    edits = sorted(change.edits.items())
+    hashes = [[patches.sha256(text.encode()) for text in edit] for _, edit in edits]
     fields = {
         "Description": f"{synopsis}\n{textwrap.fill(description, 79, initial_indent=' ', subsequent_indent=' ')}",
         "Last-Update": HeaderParser().parsestr(committed)["Last-Update"],
         "Applies-To": textwrap.fill(applies_to, 78, subsequent_indent=" ", break_on_hyphens=False).partition(": ")[2],
-        "Revision": str(revision_of(patch)),
-        "Pristine-SHA256": patches.sha256(change.pristine.encode()),
-        "Patched-SHA256": patches.sha256(change.patched.encode()),
+        "Revision": str(revision_of(like.distribution, names[0])),
+        "Pristine-SHA256": "\n ".join(before for before, _ in hashes),
+        "Patched-SHA256": "\n ".join(after for _, after in hashes),
     }
-    old, new = (text.splitlines(keepends=True) for text in (change.pristine, change.patched))
-    diff = "".join(difflib.unified_diff(old, new, f"a/{patch.target}", f"b/{patch.target}"))
+    diff = "".join(line for target, edit in edits for line in _diff(target, edit))
 
     def text() -> str:
-        whole = re.findall(r"(?m)^(\S+): (.*\n(?: .*\n)*)", patch.header)
+        whole = re.findall(r"(?m)^(\S+): (.*\n(?: .*\n)*)", like.header)
         return "".join(f"{name}: {fields.get(name, value.strip())}\n" for name, value in whole) + diff
 
     if text() != committed:
@@ -144,35 +155,63 @@ def composed(patch: Patch, change: Change) -> str:
     return text()
 
 
-def path_of(patch: Patch) -> Path:
-    first, last = patch.releases[0], patch.releases[-1]
-    return patches.PATCHES / patch.distribution / f"{first if first == last else f'{first}-{last}'}.patch"
+def _diff(target: str, edit: Edit) -> Iterator[str]:
+    old, new = (text.splitlines(keepends=True) for text in edit)
+    return difflib.unified_diff(old, new, f"a/{target}", f"b/{target}")
+
+
+def path_of(distribution: str, names: Sequence[str]) -> Path:
+    first, last = names[0], names[-1]
+    return patches.PATCHES / distribution / f"{first if first == last else f'{first}-{last}'}.patch"
 
 
 def commit(text: str, patch: Patch, change: Change) -> str:
     """A mail as `git format-patch --no-stat --full-index` writes it: with its own message, and this change."""
     message, _, _ = text.partition("\ndiff --git ")
-    blobs = [b"blob %d\0%s" % (len(file), file) for file in (change.pristine.encode(), change.patched.encode())]
+    [(target, edit)] = change.edits.items()
+    blobs = [b"blob %d\0%s" % (len(file), file) for file in (edit.pristine.encode(), edit.patched.encode())]
     old, new = (hashlib.sha1(blob).hexdigest() for blob in blobs)
-    paths = f"a/{patch.target} b/{patch.target}"
-    return f"{message}\ndiff --git {paths}\nindex {old}..{new} 100644\n{patch.text}"
+    return f"{message}\ndiff --git a/{target} b/{target}\nindex {old}..{new} 100644\n{patch.text}"
 
 
-def written(everything: List[Patch], source: Change) -> Texts:
-    """All that follows from the source, for these patches and the releases that they name; raises PatchError."""
+def groups(distribution: str, names: Sequence[str], source: Change) -> Iterator[Tuple[List[str], Dict[str, str]]]:
+    """The releases that share a patch, in their order, with the files that it changes."""
+
+    def alike(release: str) -> Tuple[Dict[str, str], List[Difference]]:
+        targets = source.targets(distribution, release).values()
+        return published_files(distribution, release, targets), backports.differences(distribution, release)
+
+    for (files, _), together in itertools.groupby(names, alike):
+        yield list(together), files
+
+
+def written(everything: List[Patch], named: Named, sources: Dict[str, Change]) -> Texts:
+    """All that follows from the sources, for these releases; raises PatchError, or NeedsHand for those that are new."""
     texts = {}
-    for patch in everything:
-        differences = [backports.differences(patch.distribution, release) for release in patch.releases]
-        if any(each != differences[0] for each in differences):
-            raise PatchError(f"{patch.path}: a difference holds in some of its releases only")
-        release = patch.releases[-1]
-        before = published_file(patch.distribution, release, patch.target)
-        change = source.backported(patch.distribution, release, before)
-        texts[path_of(patch)] = text = composed(patch, change)
-        if patch is newest(patch.distribution, everything):
-            [first] = (patches.PATCHES / "upstream" / patch.distribution).glob("0001-*.patch")
-            texts[first] = commit(first.read_text(), patches.parse(patch.path, text), change)
+    known = {(patch.distribution, release) for patch in everything for release in patch.releases}
+    for distribution, names in named.items():
+        source, like = sources[backports.SOURCES[distribution]], newest(distribution, everything)
+        for together, files in groups(distribution, names, source):
+            path = path_of(distribution, together)
+            try:
+                change = source.backported(distribution, together[-1], files)
+            except PatchError as error:
+                if known.isdisjoint((distribution, release) for release in together):
+                    raise _by_hand(path, error) from error
+                raise
+            texts[path] = text = composed(path, like, together, change)
+        # The series for gunicorn is several commits, which people write
+        for first in sorted((patches.PATCHES / "upstream" / distribution).glob("0001-*.patch")):
+            if backports.SOURCES[distribution] == "uvicorn":
+                texts[first] = commit(first.read_text(), patches.parse(path, text), change)
     return texts
+
+
+def _by_hand(path: Path, error: PatchError) -> NeedsHand:
+    return NeedsHand(
+        f"{error}\nWrite {path} by hand, or what differs there into scripts/usr1/backports.py; "
+        "then run scripts/refresh.sh"
+    )
 
 
 # Releases that are new
@@ -190,28 +229,19 @@ def missing() -> List[Wanted]:
     return found
 
 
-def taken_in(everything: List[Patch], source: Change, wanted: Wanted) -> List[Patch]:
-    """The patches with one more that names the release, or a new one; raises NeedsHand, ReleaseError."""
-    like = newest(wanted.distribution, everything)
-    before = published_file(*wanted, like.target)
-    differences = backports.differences(*wanted)
-    for number, patch in enumerate(everything):
-        same = patch.distribution == wanted.distribution and patch.pristine_sha256 == patches.sha256(before.encode())
-        if same and backports.differences(wanted.distribution, patch.releases[0]) == differences:
-            print(f"{wanted}: {patch.target} is as in {patch.releases[-1]}")
-            named = sorted([*patch.releases, wanted.release], key=Version)
-            return [*everything[:number], patch._replace(releases=tuple(named)), *everything[number + 1 :]]
-    new = like._replace(releases=(wanted.release,))
-    new = new._replace(path=path_of(new))
-    try:
-        text = composed(new, source.backported(*wanted, before))
-    except PatchError as error:
-        raise NeedsHand(
-            f"{error}\nWrite {new.path} by hand, or what differs there into scripts/usr1/backports.py; "
-            "then run scripts/refresh.sh"
-        ) from error
-    print(f"{wanted}: {new.target} is not as in any other. To review:\n\n{text}")
-    return [*everything, patches.parse(new.path, text)]
+def review(wanted: Wanted, texts: Texts) -> None:
+    """Show what patch a release has got."""
+    ours = [patch for patch in _parsed(texts) if patch.distribution == wanted.distribution]
+    [patch] = [patch for patch in ours if wanted.release in patch.releases]
+    others = [release for release in patch.releases if release != wanted.release]
+    if others:
+        print(f"{wanted}: {' and '.join(patch.pristine)} as in {others[-1]}")
+    else:
+        print(f"{wanted}: {' and '.join(patch.pristine)} as in no other. To review:\n\n{texts[patch.path]}")
+
+
+def _parsed(texts: Texts) -> List[Patch]:
+    return [patches.parse(path, text) for path, text in texts.items() if path.parent.parent == patches.PATCHES]
 
 
 def proved(wanted: Wanted, texts: Texts) -> bool:
@@ -223,11 +253,13 @@ def proved(wanted: Wanted, texts: Texts) -> bool:
     releases.run(str(releases.UV), "venv", "--quiet", "--python", python, str(venv))
     releases.run(str(releases.UV), "pip", "install", "--quiet", "--python", str(venv), *requirements)
     [site_packages] = venv.glob("lib/python3.*/site-packages")
-    for patch in [patches.parse(path, text) for path, text in texts.items() if path.parent.parent == patches.PATCHES]:
-        file = site_packages / patch.target
-        information = [Path(f"{file.parent}-{release}.dist-info") for release in patch.releases]
-        if any(folder.exists() for folder in information):
-            after = patch.apply(file.read_bytes())
+    for patch in _parsed(texts):
+        name = patch.distribution.replace("-", "_")
+        if not any((site_packages / f"{name}-{release}.dist-info").exists() for release in patch.releases):
+            continue
+        for part in patch.parts:
+            file = site_packages / part.target
+            after = part.apply(file.read_bytes())
             file.unlink()  # uv links files to its cache: not to be written through
             file.write_bytes(after)
     print(f"{wanted}: running the signal property tests in {venv}", flush=True)
@@ -235,27 +267,36 @@ def proved(wanted: Wanted, texts: Texts) -> bool:
     return subprocess.run(command, cwd=ROOT, env=properties.variables()).returncode == 0
 
 
-def follow(everything: List[Patch], texts: Texts) -> None:
+def follow(everything: List[Patch], named: Named, texts: Texts) -> None:
     """Raises NeedsHand if another release has become the newest, and the rest does not follow from it likewise."""
-    source = newest("uvicorn", everything)
-    problem = f"uvicorn {source.releases[-1]} becomes the source, but not all follows from it; say in "
-    problem += "scripts/usr1/backports.py what differed up to the release before"
+    now = {name: newest(name, _parsed(texts)) for name in backports.SOURCES.values()}
+    again = "becomes the source, but not all follows from it; say in scripts/usr1/backports.py what differed"
+    problem = ", ".join(f"{name} {now[name].releases[-1]}" for name in now)
+    problem = f"{problem} {again} up to the release before"
     try:
-        again = written(everything, change_of(patches.parse(source.path, texts[path_of(source)])))
+        others = written(everything, named, {name: change_of(patch) for name, patch in now.items()})
     except PatchError as error:
         raise NeedsHand(f"{problem}: {error}") from error
-    others = [path.name for path in texts if texts[path] != again[path]]
-    if others:
-        raise NeedsHand(f"{problem}: {', '.join(others)} would change")
+    differing = [path.name for path in texts if texts[path] != others.get(path)]
+    if differing:
+        raise NeedsHand(f"{problem}: {', '.join(differing)} would change")
 
 
 def refresh(everybody: List[Wanted]) -> int:
     everything = catalogue()
-    source = change_of(newest("uvicorn", everything))
+    sources = {name: change_of(newest(name, everything)) for name in set(backports.SOURCES.values())}
+    named = {
+        distribution: sorted(
+            [release for patch in everything if patch.distribution == distribution for release in patch.releases]
+            + [wanted.release for wanted in everybody if wanted.distribution == distribution],
+            key=Version,
+        )
+        for distribution in patches.DISTRIBUTIONS
+    }
+    texts = written(everything, named, sources)
     for wanted in everybody:
-        everything = taken_in(everything, source, wanted)
-    texts = written(everything, source)
-    follow(everything, texts)
+        review(wanted, texts)
+    follow(everything, named, texts)
     for wanted in everybody:
         if not proved(wanted, texts):
             print(f"refresh.sh: the property tests fail on {wanted}; nothing is written", file=sys.stderr)

@@ -120,7 +120,8 @@ def pack(files: Files, directory: Path) -> Path:
     if that is not a number of seconds.
     """
     info = dist_info(files)
-    [tag] = re.findall(r"^Tag: (\S+)$", files[info + "/WHEEL"].decode(), re.MULTILINE)
+    tags = [tag.split("-") for tag in re.findall(r"^Tag: (\S+)$", files[info + "/WHEEL"].decode(), re.MULTILINE)]
+    tag = "-".join(".".join(sorted(set(each))) for each in zip(*tags))  # Of py2-none-any and py3-none-any, say
     wheel = directory / "{}-{}.whl".format(info[: -len(".dist-info")], tag)
     archive = _archive(files, info + "/RECORD")
     directory.mkdir(parents=True, exist_ok=True)

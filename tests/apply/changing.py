@@ -25,8 +25,7 @@ def make(what: str, target: Environment) -> None:
         for one in found:
             if one.problem:
                 raise one.problem
-        wanted = change.patched if what == "apply" else change.pristine
-        change.make(target, [(one, wanted(one)) for one in found])
+        change.make(target, [(one, one.patched if what == "apply" else one.pristine) for one in found])
 
 
 def status(what: str, target: Environment) -> int:

@@ -44,16 +44,14 @@ def edit(path: Path, change: Callable[[bytes], bytes]) -> None:
 
 def patch_by_hand(files: Files) -> None:
     """As patch(1) would, or a run of this that was killed."""
-    patch = patches.find("uvicorn", trees.NEWEST)
-    assert patch is not None
-    if patches.sha256(files.source.read_bytes()) == patch.pristine_sha256:
-        edit(files.source, patch.apply)
+    [part] = patches.find("uvicorn", trees.NEWEST).parts
+    if patches.sha256(files.source.read_bytes()) == part.pristine_sha256:
+        edit(files.source, part.apply)
 
 
 def patch_record(files: Files) -> None:
-    patch = patches.find("uvicorn", trees.NEWEST)
-    assert patch is not None
-    digest = installed.record.digest(patch.patched_sha256)
+    [part] = patches.find("uvicorn", trees.NEWEST).parts
+    digest = installed.record.digest(part.patched_sha256)
     edit(files.record, lambda text: re.sub(rb"(?<=workers\.py,)sha256=[^,]*", digest.encode(), text))
 
 
@@ -134,7 +132,7 @@ def raw(target: Environment) -> trees.Snapshot:
 def check_truth(option: str, target: Environment) -> None:
     """One run: fully done or byte-identical to before."""
     before = raw(target)
-    status = apply.main([option, str(target.path)])
+    status = apply.main([option, "--only", "uvicorn", str(target.path)])
     now = raw(target)
     if status == 2:
         assert now == before
@@ -143,7 +141,7 @@ def check_truth(option: str, target: Environment) -> None:
     differing = {name for name in {*before, *now} if before.get(name) != now.get(name)}
     for name in differing:
         assert re.search(rf"/uvicorn/(__pycache__/)?workers\.|/RECORD$|\.x{re.escape(UNFINISHED)}$", name), name
-    [one] = installed.find(target)
+    one = trees.only(target)
     assert one.finished and installed.leftovers(one) == []
     assert one.state in ((State.PATCHED, State.FORK) if option == "--no-tests" else (State.PRISTINE,))
     check_record(target, before, now)
@@ -185,7 +183,7 @@ def test_several_damages(whole: Environment, request: pytest.FixtureRequest) -> 
     def check(patched: bool, names: List[str], options: List[str]) -> None:
         with copied(whole) as target:
             if patched:
-                assert apply.main(["--no-tests", str(target.path)]) == 0
+                assert apply.main(["--no-tests", "--only", "uvicorn", str(target.path)]) == 0
             for name in names:
                 # One before may have removed what it is to damage
                 with contextlib.suppress(OSError, IndexError):

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Sequence
 
 import pytest
 from usr1 import apply, installed, patches
@@ -17,18 +17,21 @@ from apply import trees
 Json = Dict[str, Any]
 
 
-def check(capsys: pytest.CaptureFixture[str], status: int, *targets: Environment) -> str:
+UVICORN = ["--only", "uvicorn"]
+
+
+def check(capsys: pytest.CaptureFixture[str], status: int, *targets: Environment, only: Sequence[str] = UVICORN) -> str:
     """What it says, in words."""
     before = [trees.snapshot(target.path) for target in targets]
     capsys.readouterr()
-    assert apply.main(["--check", *(str(target.path) for target in targets)]) == status
+    assert apply.main(["--check", *only, *(str(target.path) for target in targets)]) == status
     assert [trees.snapshot(target.path) for target in targets] == before
     return capsys.readouterr().out
 
 
-def as_json(capsys: pytest.CaptureFixture[str], *targets: Environment) -> List[Json]:
+def as_json(capsys: pytest.CaptureFixture[str], *targets: Environment, only: Sequence[str] = UVICORN) -> List[Json]:
     capsys.readouterr()
-    apply.main(["--check", "--json", *(str(target.path) for target in targets)])
+    apply.main(["--check", "--json", *only, *(str(target.path) for target in targets)])
     reports: List[Json] = json.loads(capsys.readouterr().out)
     return reports
 
@@ -70,10 +73,10 @@ def test_fork(target: Environment, capsys: pytest.CaptureFixture[str]) -> None:
     assert apply.main(["--no-tests", str(target.path)]) == 0
     said = capsys.readouterr().out
     assert ", as before" in said
-    assert apply.main(["--revert", str(target.path)]) == 2
+    assert apply.main(["--revert", *UVICORN, str(target.path)]) == 2
     reinstall = target.reinstall(f"uvicorn=={trees.NEWEST}")
     assert f"  do:       {reinstall}\n" in capsys.readouterr().err
-    assert f"undo:    {reinstall}\n" in said
+    assert f"undo:    {reinstall} && scripts/apply.sh --revert {target.path}\n" in said
     assert trees.snapshot(target.path) == before
 
 
@@ -130,6 +133,7 @@ def test_unsupported(version: str, nearest: str, target: Environment, capsys: py
 def test_not_installed(target: Environment, capsys: pytest.CaptureFixture[str]) -> None:
     for path in target.site_packages.glob("uvicorn*"):
         shutil.rmtree(path)
+    assert check(capsys, 1, target, only=[]).startswith(f"{target.path}: gunicorn "), "as good as any"
     assert ": uvicorn: not installed\n" in check(capsys, 1, target)
     [report] = as_json(capsys, target)
     assert report["installed"][0]["state"] == "not installed" and report["patched"] is False
@@ -193,11 +197,11 @@ def test_several(target: Environment, tmp_path: Path, capsys: pytest.CaptureFixt
     (changed.site_packages / "uvicorn" / "workers.py").write_text("x = 1\n")
     for one in (target, other):
         apply.main(["--no-tests", str(one.path)])
-    said = check(capsys, 0, target, other)
+    said = check(capsys, 0, target, other, only=[])
     assert [line.split(":")[0] for line in said.splitlines()] == [str(target.path), str(other.path)]
     assert ": uvicorn 0." in said and "; uvicorn-worker 0." in said
-    assert len(check(capsys, 1, target, other, changed).splitlines()) == 3
-    assert [report["patched"] for report in as_json(capsys, target, other, changed)] == [True, True, False]
+    assert len(check(capsys, 1, target, other, changed, only=[]).splitlines()) == 3
+    assert [report["patched"] for report in as_json(capsys, target, other, changed, only=[])] == [True, True, False]
 
 
 @pytest.mark.parametrize("name", ["loop", "x" * 300], ids=["loop", "long"])
@@ -263,7 +267,7 @@ def test_an_earlier_revision(
     content = (
         (target.site_packages / "uvicorn" / "workers.py").read_bytes().replace(b"import atexit", b"import  atexit")
     )
-    successor.write_text(text.replace(patch.patched_sha256, patches.sha256(content)))
+    successor.write_text(text.replace(patch.parts[0].patched_sha256, patches.sha256(content)))
     assert "superseded/" in check(capsys, 0, target)
     assert apply.main(["--no-tests", str(target.path)]) == 0
     assert "superseded/" not in check(capsys, 0, target)

@@ -33,7 +33,7 @@ def run(*arguments: object, **options: object) -> "subprocess.CompletedProcess[s
 
 
 def state(target: Environment) -> State:
-    [one] = installed.find(target)
+    one = trees.only(target)
     return one.state
 
 
@@ -62,7 +62,17 @@ def test_help(arguments: list[str]) -> None:
     """Without the tools, so without a network."""
     answer = run(*arguments, env={"PATH": "/usr/bin:/bin"})
     assert (answer.returncode, answer.stderr) == (0, "")
-    for option in ("--no-tests", "--tests-only", "--check", "--json", "--revert", "--dry-run", "--help", "--version"):
+    for option in (
+        "--no-tests",
+        "--tests-only",
+        "--check",
+        "--json",
+        "--revert",
+        "--dry-run",
+        "--only",
+        "--help",
+        "--version",
+    ):
         assert option in answer.stdout
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Iterator, List
 
 import pytest
-from usr1 import apply, installed
+from usr1 import apply
 from usr1.environment import Environment
 from usr1.installed import State
 
@@ -62,7 +62,7 @@ def test_many(target: Environment, tmp_path: Path) -> None:
                 os._exit(status)
         children.append(pid)
     assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in children] == [0] * 12
-    [one] = installed.find(target)
+    one = trees.only(target)
     assert one.state in (State.PRISTINE, State.PATCHED) and one.finished
     assert trees.disagreements(target) == [] and trees.stale(target) == []
     assert changing.status("revert", target) == 0

@@ -34,6 +34,7 @@ LOOKING = (
     "access|close|dup|dup3|fadvise64|fcntl|flock|fstat|fstatfs|getdents64|lseek|lstat|newfstatat|pread64|"
     "read|readlink|readlinkat|stat|statfs|statx"
 )
+WHOLE = (installed.State.PRISTINE, installed.State.PARTLY, installed.State.PATCHED)
 OPPOSITE = {"apply": "revert", "revert": "apply"}
 
 
@@ -97,8 +98,8 @@ class Trial(NamedTuple):
         status = changing.followed(what, self.target, self.log, *call.injection(fault))
         assert status == -9 or "INJECTED" in self.log.read_text()
         assert trees.stale(self.target) == []
-        [one] = installed.find(self.target)
-        assert one.state in (installed.State.PRISTINE, installed.State.PATCHED), "the file is whole, old or new"
+        states = {one.state for one in installed.find(self.target)}
+        assert states <= set(WHOLE), "each file is whole, old or new"
         now = trees.snapshot(self.target.path)
         if fault == "error=EIO+" and call.name == "unlink":  # Nor can it remove what it has made then
             now = {name: entry for name, entry in now.items() if not name.endswith(installed.UNFINISHED)}

@@ -7,7 +7,7 @@ from typing import List
 
 import environments
 import pytest
-from usr1 import apply, environment, installed
+from usr1 import apply, environment
 from usr1.environment import Environment
 
 from apply import trees
@@ -35,8 +35,9 @@ def check_reinstall(target: Environment, capsys: pytest.CaptureFixture[str]) -> 
     file.write_text("changed = True\n")
     assert apply.main(["--no-tests", str(target.path)]) == 2
     [command] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("  do: ")]
-    run("bash", "-c", command.replace("  do: ", "").replace(", then run this again", ""))
+    run("bash", "-c", command.replace("  do: ", "").partition(", then run this again")[0])
     assert apply.main(["--check", str(target.path)]) == 1
+    assert apply.main(["--revert", str(target.path)]) == 0
     now = trees.snapshot(target.site_packages)
     assert {name for name in {*now, *before} if now.get(name) != before.get(name)} <= notes(target)
 
@@ -60,7 +61,7 @@ def test_pip(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert trees.snapshot(target.path) == pristine
     assert apply.main(["--no-tests", str(target.path)]) == 0
     assert "No broken requirements" in run(*pip, "check")
-    [one] = installed.find(target)
+    one = trees.only(target)
     assert b"uvicorn/__pycache__/workers." in one.record.read_bytes() and one.bytecode == []
     assert "uvicorn/workers.py" in run(*pip, "show", "--files", "uvicorn")
     run(*pip, "uninstall", "--yes", "uvicorn")
@@ -75,7 +76,7 @@ def test_uv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         return [environments.UV, "pip", *arguments, "--python", target.python]
 
     check_reinstall(target, capsys)
-    [one] = installed.find(target)
+    one = trees.only(target)
     with one.record.open("a") as record:  # As pip does
         record.write("uvicorn/__pycache__/workers.cpython-311.pyc,,\n")
     pristine = trees.snapshot(target.path)

@@ -35,17 +35,24 @@ def light(path: Path, like: Environment, python: Optional[Path] = None, bytecode
     (path / "bin" / "python").symlink_to(os.path.realpath(python or like.python))
     copy = environment.find(path)
     copy.site_packages.mkdir(parents=True)
-    for pattern in ("uvicorn*", "gunicorn-*"):
+    for pattern in ("uvicorn*", "gunicorn*"):
         for directory in like.site_packages.glob(pattern):
             shutil.copytree(directory, copy.site_packages / directory.name, ignore=shutil.ignore_patterns("*.pyc"))
-    for name in ("uvicorn", "gunicorn"):
-        shutil.copy(like.path / "bin" / name, copy.path / "bin")
+    for script in like.path.glob("bin/*icorn*"):
+        shutil.copy(script, copy.path / "bin")
     if bytecode:
         compile_all(copy)
         for one in installed.find(copy):
             with one.record.open("a", newline="") as record:
-                record.writelines(f"{cache.relative_to(copy.site_packages)},,\r\n" for cache in caches(one))
+                made = [cache for path in one.contents for cache in caches(path)]
+                record.writelines(f"{cache.relative_to(copy.site_packages)},,\r\n" for cache in made)
     return copy
+
+
+def only(target: Environment, distribution: str = "uvicorn") -> installed.Installed:
+    """One of the distributions there."""
+    [one] = installed.find(target, [distribution])
+    return one
 
 
 def check_four_lines(said: str, start: str) -> None:
@@ -57,13 +64,14 @@ def check_four_lines(said: str, start: str) -> None:
 def compile_all(target: Environment) -> None:
     """Bytecode that tells what it is of: it is the source itself."""
     for one in installed.find(target):
-        for cache in caches(one):
-            cache.parent.mkdir(exist_ok=True)
-            cache.write_bytes(one.content)
+        for path, content in one.contents.items():
+            for cache in caches(path):
+                cache.parent.mkdir(exist_ok=True)
+                cache.write_bytes(content)
 
 
-def caches(one: installed.Installed) -> List[Path]:
-    stem = one.file.parent / "__pycache__" / one.file.stem
+def caches(source: Path) -> List[Path]:
+    stem = source.parent / "__pycache__" / source.stem
     return [Path(f"{stem}.cpython-{tag}.pyc") for tag in ("311", "311.opt-2", "36")]
 
 
@@ -92,7 +100,7 @@ def _entry(path: Path) -> Tuple[object, ...]:
 
 
 def disagreements(target: Environment) -> List[str]:
-    """What RECORD says of the files of uvicorn and uvicorn-worker that is not so."""
+    """What RECORD says of the files of the distributions that is not so."""
     wrong = []
     for one in installed.find(target):
         with one.record.open(newline="", encoding="utf-8", errors="replace") as record:
@@ -111,4 +119,10 @@ def _digest(content: bytes) -> str:
 
 def stale(target: Environment) -> List[Path]:
     """Bytecode, as by compile_all(), of what the source is no more."""
-    return [cache for one in installed.find(target) for cache in one.bytecode if cache.read_bytes() != one.content]
+    contents = {path: content for one in installed.find(target) for path, content in one.contents.items()}
+    return [
+        cache
+        for path, content in contents.items()
+        for cache in caches(path)
+        if cache.exists() and cache.read_bytes() != content
+    ]

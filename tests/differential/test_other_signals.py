@@ -145,8 +145,9 @@ def _normal(text: str) -> str:
 def sources(target: Environment, workers: Workers) -> Tuple[str, str]:
     patch = patches.find(workers.distribution, workers.release)
     assert patch is not None
-    [file] = target.path.glob(f"lib/python3.*/site-packages/{patch.target}")
-    return file.read_text(), patch.apply(file.read_bytes()).decode()
+    [part] = patch.parts
+    [file] = target.path.glob(f"lib/python3.*/site-packages/{part.target}")
+    return file.read_text(), part.apply(file.read_bytes()).decode()
 
 
 def compare(workers: Workers, examples: int) -> None:

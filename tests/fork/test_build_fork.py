@@ -107,7 +107,7 @@ def test_no_network(
     assert "dist" not in names(tmp_path)
 
 
-@pytest.mark.parametrize("arguments", [["--all", NEWEST], ["--distribution", "gunicorn"]])
+@pytest.mark.parametrize("arguments", [["--all", NEWEST], ["--distribution", "starlette"]])
 def test_bad_usage(arguments: List[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("sys.argv", ["build_fork", *arguments])
     with pytest.raises(SystemExit, match="2"):

@@ -64,8 +64,8 @@ def installed(environment: environments.Environment, distribution: str = "uvicor
     found = info.name[len(name) + 1 : -len(".dist-info")]
     release = found.split("+")[0]
     assert found == version(distribution, release)
-    patch = fork.find(distribution, release)
-    assert patches.sha256((info.parent / patch.target).read_bytes()) == patch.patched_sha256
+    patched = fork.find(distribution, release).patched
+    assert {file: patches.sha256((info.parent / file).read_bytes()) for file in patched} == patched
     run(*installer("pip" if "3.6" in info.parts[-3] else "uv", environment, "check"))  # uv knows no Python 3.6
     return release
 
@@ -205,7 +205,7 @@ def test_the_signal_properties_hold(source: str, index: str, tmp_path: Path) -> 
 
 def test_apply_recognises_it(tmp_path: Path) -> None:
     environment = make(tmp_path, "gunicorn")
-    run(*installer("uv", environment), VENDOR / "uvicorn", VENDOR / "uvicorn-worker")
+    run(*installer("uv", environment), *(VENDOR / distribution for distribution in patches.DISTRIBUTIONS))
     apply = ROOT / "scripts" / "apply.sh"
     found = run(apply, "--check", environment.path)
     for distribution in patches.DISTRIBUTIONS:

@@ -73,7 +73,7 @@ def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_file_that_is_not_the_published_one(pristine: Path, tmp_path: Path) -> None:
     """As from a tampered or rebuilt index: RECORD agrees with the file."""
-    patch = fork.find("uvicorn", NEWEST)
+    [patch] = fork.find("uvicorn", NEWEST).parts
     target = pristine / patch.target
     before = wheel._digest(target.read_bytes())
     target.unlink()

@@ -55,20 +55,20 @@ def test_only_the_patch_differs_from_what_was_published(
     assert patch is not None
     version = f"{release}+usr1.{patch.revision}"
     name = distribution.replace("-", "_")
-    assert path.name == f"{name}-{version}-py3-none-any.whl"
+    [theirs_path] = published.directory(distribution, release).iterdir()
+    assert path.name == theirs_path.name.replace(f"-{release}-", f"-{version}-")
     assert [path] == list(tmp_path.iterdir())
 
     info = f"{name}-{version}.dist-info"
     ours = content(path)
-    [theirs_path] = published.directory(distribution, release).iterdir()
     old = f"{name}-{release}.dist-info"
     theirs = {file.replace(old, info): data for file, data in content(theirs_path).items()}
     assert ours.keys() == theirs.keys()
-    changed = {patch.target, f"{info}/METADATA", f"{info}/WHEEL", f"{info}/RECORD"}
+    changed = {*patch.patched, f"{info}/METADATA", f"{info}/WHEEL", f"{info}/RECORD"}
     assert {file for file in ours if ours[file] != theirs[file]} == changed
-    assert patches.sha256(ours[patch.target]) == patch.patched_sha256
+    assert {file: patches.sha256(ours[file]) for file in patch.patched} == patch.patched
 
-    bug = "https://github.com/Kludex/uvicorn/issues/896"
+    bug = fork.header(patch)["Bug"]
     at = lines(theirs[f"{info}/METADATA"]).index(f"Version: {release}")
     expected = lines(theirs[f"{info}/METADATA"])
     expected[at : at + 1] = [f"Version: {version}", f"Project-URL: Patch set uvicorn-usr1, {bug}"]

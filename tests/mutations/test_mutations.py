@@ -120,7 +120,8 @@ class Laboratory:
         self.environment = environment(workers)
         # A patch of uvicorn-worker may have both hooks, each for other releases of uvicorn.
         self.unused = "install_signal_handlers" if Release(workers.uvicorn) >= Release("0.29.0") else "capture_signals"
-        [self.file] = self.environment.path.glob(f"lib/python3.*/site-packages/{patch.target}")
+        [part] = patch.parts
+        [self.file] = self.environment.path.glob(f"lib/python3.*/site-packages/{part.target}")
         self.patched = self.file.read_text()
 
     def __enter__(self) -> "Laboratory":

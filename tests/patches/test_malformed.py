@@ -24,14 +24,23 @@ def test_missing_field(field: str, tmp_path: Path) -> None:
         patches.read(tmp_path / "one.patch")
 
 
+def test_a_file_without_hashes(tmp_path: Path) -> None:
+    more = "--- a/two.py\n+++ b/two.py\n@@ -1 +1 @@\n-old\n+new\n"
+    (tmp_path / "one.patch").write_text(newest().path.read_text() + more)
+    with pytest.raises(PatchError, match="2 files, but 1 and 1 hashes"):
+        patches.read(tmp_path / "one.patch")
+
+
 def test_other_bytes() -> None:
-    with pytest.raises(PatchError, match=f"expected {newest().pristine_sha256}"):
-        newest().apply(b"other\n")
+    [part] = newest().parts
+    with pytest.raises(PatchError, match=f"expected {part.pristine_sha256}"):
+        part.apply(b"other\n")
 
 
 def test_a_diff_that_gives_something_else() -> None:
     before = b"old\n"
     diff = "--- a/one.py\n+++ b/one.py\n@@ -1 +1 @@\n-old\n+new\n"
-    patch = newest()._replace(text=diff, pristine_sha256=patches.sha256(before))
+    [part] = newest().parts
+    part = part._replace(text=diff, pristine_sha256=patches.sha256(before))
     with pytest.raises(PatchError, match="the result has SHA-256"):
-        patch.apply(before)
+        part.apply(before)

@@ -12,6 +12,7 @@ import sys
 import textwrap
 from email.parser import HeaderParser
 from pathlib import Path
+from typing import Dict
 
 import environments
 import pytest
@@ -29,12 +30,24 @@ every_patch = pytest.mark.parametrize("patch", CATALOGUE, ids=lambda patch: f"{p
 every_distribution = pytest.mark.parametrize("distribution", patches.DISTRIBUTIONS)
 
 
-def pristine(patch: Patch, release: str) -> bytes:
-    return (releases.unpacked(patch.distribution, release) / patch.target).read_bytes()
+Files = Dict[str, bytes]
 
 
-def patched(patch: Patch) -> bytes:
-    return patch.apply(pristine(patch, patch.releases[-1]))
+def pristine(patch: Patch, release: str) -> Files:
+    folder = releases.unpacked(patch.distribution, release)
+    return {target: (folder / target).read_bytes() for target in patch.pristine}
+
+
+def applied(patch: Patch, before: Files) -> Files:
+    return {part.target: part.apply(before[part.target]) for part in patch.parts}
+
+
+def patched(patch: Patch) -> Files:
+    return applied(patch, pristine(patch, patch.releases[-1]))
+
+
+def hashes(files: Files) -> Dict[str, str]:
+    return {target: patches.sha256(content) for target, content in files.items()}
 
 
 @every_patch
@@ -49,7 +62,8 @@ def test_header_is_complete(patch: Patch) -> None:
     last_update = datetime.datetime.strptime(fields["Last-Update"], "%Y-%m-%d")
     assert last_update < datetime.datetime.now() + datetime.timedelta(days=1)
     assert patch.revision >= 1
-    for digest in (patch.pristine_sha256, patch.patched_sha256):
+    assert list(patch.pristine) == sorted(patch.pristine)
+    for digest in (*patch.pristine.values(), *patch.patched.values()):
         assert re.fullmatch(r"[0-9a-f]{64}", digest)
 
 
@@ -58,7 +72,7 @@ def test_header_is_folded_and_named_after_its_releases(patch: Patch) -> None:
     applies_to = "Applies-To: " + " ".join((patch.distribution, *patch.releases))
     folded = textwrap.fill(applies_to, 78, subsequent_indent=" ", break_on_hyphens=False)
     assert f"\n{folded}\n" in patch.header
-    assert max(len(line) for line in patch.header.splitlines() if "-SHA256: " not in line) <= 80
+    assert max(len(line) for line in patch.header.splitlines() if not re.search(r"[0-9a-f]{64}$", line)) <= 80
     assert patch.path.parent.name == patch.distribution
     first, last = patch.releases[0], patch.releases[-1]
     assert patch.path.stem == (first if first == last else f"{first}-{last}")
@@ -81,11 +95,11 @@ def test_description_names_what_it_overrides(patch: Patch) -> None:
     assert described == overridden
 
 
-def tool_applies(command: "list[str]", patch: Patch, before: bytes, folder: Path) -> bytes:
-    """What a tool makes of a pristine file; fails unless it says that every hunk is where the diff has it."""
-    target = folder / patch.target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_bytes(before)
+def tool_applies(command: "list[str]", patch: Patch, before: Files, folder: Path) -> Files:
+    """What a tool makes of pristine files; fails unless it says that every hunk is where the diff has it."""
+    for target, content in before.items():
+        (folder / target).parent.mkdir(parents=True, exist_ok=True)
+        (folder / target).write_bytes(content)
     environment = {**os.environ, "LC_ALL": "C", "GIT_CEILING_DIRECTORIES": str(folder.parent)}
     answer = subprocess.run(
         [*command, str(patch.path)],
@@ -97,7 +111,7 @@ def tool_applies(command: "list[str]", patch: Patch, before: bytes, folder: Path
     )
     assert answer.returncode == 0, answer.stdout
     assert not re.search("offset|fuzz", answer.stdout), answer.stdout
-    return target.read_bytes()
+    return {target: (folder / target).read_bytes() for target in before}
 
 
 GIT = ["git", "apply", "--verbose"]
@@ -108,32 +122,33 @@ PATCH = ["patch", "--strip=1", "--fuzz=0", "--verbose", "--input"]
 def test_applies_strictly_to_every_release_it_names(patch: Patch, tmp_path: Path) -> None:
     for release in patch.releases:
         before = pristine(patch, release)
-        assert patches.sha256(before) == patch.pristine_sha256, release
-        after = patch.apply(before)
-        assert patches.sha256(after) == patch.patched_sha256
-        assert patch.revert(after) == before
+        assert hashes(before) == patch.pristine, release
+        after = applied(patch, before)
+        assert hashes(after) == patch.patched
+        assert {part.target: part.revert(after[part.target]) for part in patch.parts} == before
         assert tool_applies(GIT, patch, before, tmp_path) == after
         assert tool_applies(PATCH, patch, before, tmp_path) == after
-    assert [file for file in tmp_path.rglob("*") if file.is_file()] == [tmp_path / patch.target]
+    assert {file for file in tmp_path.rglob("*") if file.is_file()} == {tmp_path / target for target in patch.pristine}
 
 
 @pytest.mark.parametrize("command", [GIT, PATCH], ids=["git", "patch"])
 def test_an_offset_would_be_noticed(command: "list[str]", tmp_path: Path) -> None:
     patch = CATALOGUE[-1]
-    before = b"# One line more\n" + pristine(patch, patch.releases[-1])
+    before = {file: b"# One line more\n" + content for file, content in pristine(patch, patch.releases[-1]).items()}
     with pytest.raises(AssertionError, match="offset"):
         tool_applies(command, patch, before, tmp_path)
     with pytest.raises(patches.PatchError, match="has SHA-256"):
-        patch.apply(before)
+        applied(patch, before)
 
 
 @every_patch
 def test_diff_is_the_canonical_one(patch: Patch) -> None:
     """Three lines of context, the fewest changes, counts that are true: as difflib writes it."""
-    before, after = pristine(patch, patch.releases[0]).decode(), patched(patch).decode()
-    files = f"a/{patch.target}", f"b/{patch.target}"
-    diff = difflib.unified_diff(before.splitlines(keepends=True), after.splitlines(keepends=True), *files, n=3)
-    assert "".join(diff) == patch.text
+    before, after = pristine(patch, patch.releases[0]), patched(patch)
+    for part in patch.parts:
+        old, new = (files[part.target].decode().splitlines(keepends=True) for files in (before, after))
+        assert part.text == "".join(difflib.unified_diff(old, new, f"a/{part.target}", f"b/{part.target}", n=3))
+    assert patch.text == "".join(part.text for part in patch.parts)
 
 
 def oldest_python(patch: Patch) -> Path:
@@ -158,12 +173,19 @@ def test_result_compiles_on_the_oldest_python(patch: Patch) -> None:
         "-c",
         "import sys; compile(sys.stdin.buffer.read(), 'f', 'exec')",
     ]
-    answer = subprocess.run(command, input=patched(patch), capture_output=True)
-    assert answer.returncode == 0, answer.stderr.decode()
+    for target, content in patched(patch).items():
+        answer = subprocess.run(command, input=content, capture_output=True)
+        assert answer.returncode == 0, f"{target}: {answer.stderr.decode()}"
 
 
 @every_patch
 def test_result_has_no_unused_import_and_no_undefined_name(patch: Patch) -> None:
     ruff = [str(Path(sys.executable).with_name("ruff")), "check", "--isolated", "--select", "F", "--line-length", "120"]
-    answer = subprocess.run([*ruff, "-"], input=patched(patch), capture_output=True)
-    assert answer.returncode == 0, answer.stdout.decode()
+    before = pristine(patch, patch.releases[-1])
+    for target, content in patched(patch).items():
+        found = [
+            subprocess.run([*ruff, "--output-format=concise", "-"], input=text, capture_output=True).stdout
+            for text in (before[target], content)
+        ]
+        # Upstream's own files may have some already
+        assert found[1].count(b"\n") == found[0].count(b"\n"), f"{target}: {found[1].decode()}"

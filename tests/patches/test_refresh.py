@@ -5,12 +5,13 @@ import re
 import shutil
 import subprocess
 import sys
+from operator import attrgetter
 from pathlib import Path
 from typing import List
 
 import pytest
 from usr1 import backports, patches, refresh, releases
-from usr1.backports import Difference, Replacement
+from usr1.backports import Difference, Edit, Replacement
 
 from patches import madeup
 
@@ -41,11 +42,12 @@ def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_all_is_written_again_byte_for_byte(copy: Path) -> None:
-    followers = [path for path in copy.glob("uvicorn*/*.patch") if path.name != NEWEST.path.name]
+    newest = {NEWEST.path.name, refresh.newest("gunicorn", refresh.catalogue()).path.name}
+    followers = [path for path in map(attrgetter("path"), refresh.catalogue()) if path.name not in newest]
     for path in [*followers, *copy.glob("upstream/*/0001-*.patch")]:
         text = re.sub(r"(?m)^\+ .*\n", "", path.read_text())
         path.write_text(re.sub(r"(?m)^(Description|Last-Update|\w+-SHA256): .*", r"\1: nonsense", text))
-    assert len(followers) == 13 and not same(copy, ORIGINAL)
+    assert len(followers) == 13 + 7 and not same(copy, ORIGINAL)
     assert refresh.main([]) == 0
     assert same(copy, ORIGINAL), "run scripts/refresh.sh"
 
@@ -59,10 +61,11 @@ def test_one_word_of_the_newest_changes_all(copy: Path, monkeypatch: pytest.Monk
     newest.write_text(before.replace(comment[0], added))  # So the counts of the hunk are wrong, too
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "946684800")
     assert refresh.main([]) == 0
-    for patch in refresh.catalogue():
+    for patch in [patch for patch in refresh.catalogue() if patch.distribution != "gunicorn"]:
         assert added in patch.text and "\nLast-Update: 2000-01-01\n" in patch.header
-        published = releases.unpacked(patch.distribution, patch.releases[0]) / patch.target
-        patch.apply(published.read_bytes())
+        folder = releases.unpacked(patch.distribution, patch.releases[0])
+        for part in patch.parts:
+            part.apply((folder / part.target).read_bytes())
     assert all(added in path.read_text() for path in copy.glob("upstream/*/0001-*.patch"))
 
     newest.write_text(newest.read_text().replace(added, comment[0]))
@@ -110,13 +113,58 @@ def difference(since: str, until: str, *change: Replacement) -> Difference:
     return Difference("made up", "uvicorn", since, until, change=change)
 
 
-def test_difference_within_a_patch(
-    copy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(backports, "DIFFERENCES", (*backports.DIFFERENCES, difference("0.30.0", "0.31.0")))
-    assert refresh.main([]) == 2
-    assert "0.30.0-0.32.1.patch: a difference holds in some of its releases only" in capsys.readouterr().err
-    assert same(copy, ORIGINAL)
+def also(monkeypatch: pytest.MonkeyPatch, *more: Difference) -> None:
+    monkeypatch.setattr(backports, "DIFFERENCES", (*backports.DIFFERENCES, *more))
+
+
+def test_difference_within_a_patch_parts_it(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    also(monkeypatch, difference("0.30.0", "0.31.0"))
+    assert refresh.main([]) == 0
+    before = patches.find("uvicorn", "0.33.0")
+    parted = sorted(path.name for path in copy.glob("uvicorn/0.3[0-2]*.patch"))
+    assert parted == ["0.30.0-0.31.0.patch", "0.31.1-0.32.1.patch"]
+    monkeypatch.undo()
+    monkeypatch.setattr(patches, "PATCHES", copy)
+    assert refresh.main([]) == 0
+    assert sorted(path.name for path in copy.rglob("*.patch")) == sorted(
+        path.name for path in ORIGINAL.rglob("*.patch")
+    )
+    assert patches.find("uvicorn", "0.33.0") == before
+
+
+def add_a_file() -> None:
+    """To those that the newest patch of gunicorn changes; its hashes, as all of them, are written anew."""
+    newest = refresh.newest("gunicorn", refresh.catalogue())
+    name, line = "gunicorn/arbiter.py", "    def reload(self):\n"
+    before = (releases.unpacked("gunicorn", newest.releases[-1]) / name).read_text()
+    part = "".join(refresh._diff(name, Edit(before, before.replace(line, f"    # In other words\n{line}"))))
+    text = newest.path.read_text().replace("-SHA256: ", "-SHA256: nonsense\n ")
+    newest.path.write_text(text.replace("--- a/gunicorn/g", f"{part}--- a/gunicorn/g"))
+
+
+def test_another_file_parts_the_releases_anew(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_a_file()
+    assert refresh.main([]) == 0
+    found = patches.catalogue("gunicorn")
+    assert len(found) > len(list((ORIGINAL / "gunicorn").glob("*.patch")))
+    for patch in found:
+        assert list(patch.patched) == ["gunicorn/arbiter.py", "gunicorn/glogging.py"]
+        for release in patch.releases:
+            for part in patch.parts:
+                part.apply((releases.unpacked("gunicorn", release) / part.target).read_bytes())
+    also(
+        monkeypatch,
+        Difference("it needs none", "gunicorn", "20.0.0", "22.0.0", file="gunicorn/arbiter.py", without=True),
+        Difference(
+            *("it has other words", "gunicorn", "23.0.0", "24.0.0"),
+            change=(Replacement("# In other words", "# In words"),),
+            file="gunicorn/arbiter.py",
+        ),
+    )
+    assert refresh.main([]) == 0
+    texts = {release: patch.text for patch in patches.catalogue("gunicorn") for release in patch.releases}
+    assert "arbiter.py" not in texts["22.0.0"] and "+    # In words\n" in texts["23.0.0"]
+    assert "+    # In other words\n" in texts["25.0.0"]
 
 
 # Releases that are new
@@ -146,7 +194,11 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
     monkeypatch.setenv("UV_FIND_LINKS", str(folder))
-    monkeypatch.setattr(releases, "CACHE", tmp_path / "releases")
+    cache = tmp_path / "releases"
+    cache.mkdir()
+    for release in releases.CACHE.iterdir():
+        (cache / release.name).symlink_to(release)
+    monkeypatch.setattr(releases, "CACHE", cache)
     return folder
 
 
@@ -175,6 +227,7 @@ def take_out(folder: Path, distribution: str, gone: List[str], monkeypatch: pyte
         ("uvicorn", ["0.33.0", "0.34.0", "0.34.1", "0.34.2", "0.34.3", "0.35.0"]),  # A whole patch
         ("uvicorn", ["0.29.0"]),  # Whose file is as in 0.28.1, but not what the patch does
         ("uvicorn-worker", ["0.3.0"]),
+        ("gunicorn", ["20.1.0", "22.0.0"]),
     ],
     ids=str,
 )
@@ -200,7 +253,7 @@ def test_release_that_a_patch_names(
 def test_check_names_what_is_missing(
     copy: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("uvicorn-0.12.3", "uvicorn-0.54.0", "uvicorn_worker-0.4.0"):
+    for name in ("uvicorn-0.12.3", "uvicorn-0.54.0", "uvicorn_worker-0.4.0", "gunicorn-27.0.1"):
         (tmp_path / f"{name}-py3-none-any.whl").touch()
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
@@ -258,9 +311,12 @@ def test_changed_release_becomes_the_source(
     assert unproved == ["uvicorn 0.55.0"]
     new = patches.find("uvicorn", "0.55.0")
     assert new and new.path.name == "0.55.0.patch" and new.text in capsys.readouterr().out, "shown for review"
-    pristine = (releases.unpacked("uvicorn", "0.54.0") / new.target).read_bytes()
-    expected = NEWEST.apply(pristine).decode().replace(SERVE, f"    answer = 42\n\n{SERVE}")
-    assert new.apply((releases.unpacked("uvicorn", "0.55.0") / new.target).read_bytes()).decode() == expected
+    before, after = (
+        (releases.unpacked("uvicorn", release) / "uvicorn" / "workers.py").read_bytes()
+        for release in ("0.54.0", "0.55.0")
+    )
+    [part], [old] = new.parts, NEWEST.parts
+    assert part.apply(after).decode() == old.apply(before).decode().replace(SERVE, f"    answer = 42\n\n{SERVE}")
     assert refresh.main([]) == 0
     first = next(copy.glob("upstream/uvicorn/0001-*.patch"))
     assert first.read_text().endswith(new.text), "the series is for the newest release"
@@ -294,7 +350,7 @@ def test_difference_of_the_newest_only(
 ) -> None:
     """It has to be said the other way round."""
     there = Replacement("class WorkerServer(Server):", "class WorkerServer(Server):  # Of 0.55.0")
-    monkeypatch.setattr(backports, "DIFFERENCES", (*backports.DIFFERENCES, difference("0.55.0", "0.55.0", there)))
+    also(monkeypatch, difference("0.55.0", "0.55.0", there))
     assert refresh.main(["0.55.0"]) == 3
     assert "0.36.0-0.54.0.patch" in capsys.readouterr().err
     assert same(copy, ORIGINAL) and not unproved

@@ -87,9 +87,10 @@ CATALOGUE = patches.catalogue("gunicorn")
 def test_patches_apply_and_make_one_change(request: pytest.FixtureRequest, patch: patches.Patch) -> None:
     named = patch.releases if request.config.getoption("--full") else patch.releases[-1:]
     for release in named:
-        pristine = (releases.unpacked("gunicorn", release) / patch.target).read_bytes()
-        changed = patch.apply(pristine)
-        assert patch.revert(changed) == pristine
+        [part] = patch.parts
+        pristine = (releases.unpacked("gunicorn", release) / part.target).read_bytes()
+        changed = part.apply(pristine)
+        assert part.revert(changed) == pristine
         expected = pristine.replace(b"    return [logging.getLogger", b"    return [root] + [logging.getLogger")
         if b"existing = list(" not in pristine:  # Before 21.0.0 it walks through what threads may change
             expected = expected.replace(b"for name in existing]", b"for name in list(existing)]")

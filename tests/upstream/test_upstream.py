@@ -17,7 +17,7 @@ from usr1 import patches, refresh, releases
 from usr1.patches import Patch
 
 FOLDER = patches.PATCHES / "upstream"
-every_project = pytest.mark.parametrize("distribution", patches.DISTRIBUTIONS)
+every_project = pytest.mark.parametrize("distribution", sorted(path.name for path in FOLDER.iterdir()))
 
 #: What upstream's tests import, as upstream pins it.
 REQUIREMENTS = {
@@ -125,8 +125,9 @@ def select(names: List[str]) -> List[str]:
 @every_project
 def test_applies_and_ends_in_the_patched_file(distribution: str, tree: Path) -> None:
     patch = newest(distribution)
-    pristine = (releases.source(distribution, patch.releases[-1]) / patch.target).read_bytes()
-    assert (tree / patch.target).read_bytes() == patch.apply(pristine)
+    source = releases.source(distribution, patch.releases[-1])
+    for part in patch.parts:
+        assert (tree / part.target).read_bytes() == part.apply((source / part.target).read_bytes())
     subjects = git(tree, "log", "--format=%s", "--reverse", "published..").splitlines()
     assert len(subjects) == 3 and all(len(subject) <= 72 for subject in subjects)
     for path in sorted((FOLDER / distribution).glob("*.patch")):
@@ -153,7 +154,7 @@ def test_added_tests_pass(distribution: str, tree: Path, environment: Environmen
 
 @every_project
 def test_added_tests_fail_without_the_fix(distribution: str, tree: Path, environment: Environment) -> None:
-    git(tree, "checkout", "--quiet", "published", "--", newest(distribution).target)
+    git(tree, "checkout", "--quiet", "published", "--", *newest(distribution).pristine)
     names = added_tests(distribution)
     assert run_tests(environment, tree, *select(names)) == {"failed": len(names)}
 

@@ -4,9 +4,9 @@
 # Patches what is installed of uvicorn, uvicorn-worker and gunicorn in a virtual environment, so
 # that gunicorn's workers reopen their log files on SIGUSR1 without losing a line or a worker, and
 # proves it there with the signal property tests. If one fails, VENV is put back as it was found.
-# If there is no VENV, it is created with the newest supported uvicorn[standard] and gunicorn.
 #
 #   --no-tests          only patch
+#   --create            if there is no VENV, make it, with the newest supported uvicorn[standard] and gunicorn
 #   --tests-only        only test VENV as it is
 #   --check VENV ...    say what state each VENV is in, and which servers still run the old code
 #   --check --json      the same as JSON

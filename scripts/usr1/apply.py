@@ -34,12 +34,15 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     does = parser.add_mutually_exclusive_group()
     for option in ("--no-tests", "--tests-only", "--check", "--revert", "--dry-run"):
         does.add_argument(option, action="store_true")
+    parser.add_argument("--create", action="store_true")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--only", action="append", choices=patches.DISTRIBUTIONS, default=[])
     parser.add_argument("paths", metavar="VENV", nargs="+", type=_path)
     options = parser.parse_args(arguments)
     if options.json and not options.check:
         parser.error("--json goes with --check")
+    if options.create and (options.check or options.revert or options.dry_run or options.tests_only):
+        parser.error("--create goes with what patches")
     if options.only and options.tests_only:
         parser.error("--tests-only tests all that is there, --only is for what changes it")
     if options.check:
@@ -54,9 +57,9 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
             return dry_run(find(path), options.only)
         if options.tests_only:
             return tests_only(find(path))
-        if exists(path):
-            return apply(find(path), options.only, not options.no_tests)
-        return apply_anew(path, options.only, not options.no_tests)
+        if options.create and not exists(path):
+            return apply_anew(path, options.only, not options.no_tests)
+        return apply(find(path), options.only, not options.no_tests)
     except Refusal as error:
         say(f"apply.sh: {error}", stream=sys.stderr)
         return REFUSED

@@ -92,7 +92,8 @@ def find(path: Path) -> Environment:
             f"{path} is not a virtual environment",
             f"a Python in {python}",
             _instead(path, python),
-            "name the environment's directory, the one that bin/python is in",
+            "name the environment's directory, the one that bin/python is in"
+            + ("" if exists(path) else "; to have a new one made there, --create"),
         )
     path = Path(os.path.abspath(path))
     python = path / "bin" / "python"

@@ -90,6 +90,9 @@ def test_version() -> None:
         (["--bogus", "venv"], "--bogus"),
         (["--revert", "--check", "venv"], "not allowed with"),
         (["--json", "venv"], "--json goes with --check"),
+        (["--create", "--revert", "venv"], "--create goes with what patches"),
+        (["--only", "uvicorn", "--tests-only", "venv"], "--tests-only tests all that is there"),
+        (["--only", "starlette", "venv"], "invalid choice: 'starlette'"),
         ([""], "VENV: expected a path"),
         (["--check", "one", ""], "VENV: expected a path"),
         (["one", "two"], "only --check takes several environments"),
@@ -103,10 +106,12 @@ def test_wrong_arguments(arguments: list[str], said: str, tmp_path: Path) -> Non
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("option", ["--revert", "--dry-run", "--tests-only"])
-def test_no_environment(option: str, tmp_path: Path) -> None:
-    answer = run(option, tmp_path / "none")
+@pytest.mark.parametrize("options", [[], ["--no-tests"], ["--revert"], ["--dry-run"], ["--tests-only"]])
+def test_no_environment(options: list[str], tmp_path: Path) -> None:
+    """A mistyped path must not be taken for success."""
+    answer = run(*options, tmp_path / "none")
     assert answer.returncode == 2 and "is not a virtual environment" in answer.stderr
+    assert answer.stderr.endswith("; to have a new one made there, --create\n")
     assert not list(tmp_path.iterdir())
 
 
@@ -258,7 +263,7 @@ def test_told_to_end_while_it_creates(tmp_path: Path) -> None:
     venv = tmp_path / "venv"
     variables = {**os.environ, "PATH": environments.path_without("uv"), "PYTHONPATH": str(SCRIPT.parent)}
     with psutil.Popen(
-        [sys.executable, "-c", _INTERRUPTIBLE, "SIG_DFL", str(tmp_path), str(venv)],
+        [sys.executable, "-c", _INTERRUPTIBLE, "SIG_DFL", str(tmp_path), "--create", str(venv)],
         env=variables, stdout=subprocess.PIPE, start_new_session=True,
     ) as process:  # fmt: skip
 
@@ -286,7 +291,7 @@ def test_its_installer_may_ask_on_the_terminal(tmp_path: Path) -> None:
     pid, terminal = pty.fork()
     if pid == 0:
         variables = {**os.environ, "PYTHONPATH": str(SCRIPT.parent), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-        os.execve(sys.executable, [sys.executable, "-m", "usr1.apply", str(tmp_path / "venv")], variables)
+        os.execve(sys.executable, [sys.executable, "-m", "usr1.apply", "--create", str(tmp_path / "venv")], variables)
     try:
         os.write(terminal, b"password\n")
         wait.until((tmp_path / "uv.heard").exists, lambda: "it cannot read from the terminal")
@@ -378,7 +383,7 @@ def test_a_new_environment(
     if installer == "pip":
         monkeypatch.setattr(shutil, "which", lambda name: None)
     venv = tmp_path / "new venv"
-    assert apply.main([str(venv)]) == 0
+    assert apply.main(["--create", str(venv)]) == 0
     made = environment.find(venv)
     assert state(made) is State.PATCHED
     assert installed.version(made, "httptools"), "uvicorn[standard]"
@@ -388,21 +393,21 @@ def test_a_new_environment(
 
 def test_a_new_environment_goes_with_what_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(properties, "ROOT", suite(tmp_path / "root", FAILS))
-    assert apply.main([str(tmp_path / "venv")]) == 1
+    assert apply.main(["--create", str(tmp_path / "venv")]) == 1
     assert not (tmp_path / "venv").exists()
 
 
 def test_a_new_environment_that_cannot_be_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert apply.main([str(tmp_path / "no" / "such" / "directory")]) == 2
+    assert apply.main(["--create", str(tmp_path / "no" / "such" / "directory")]) == 2
     said = capsys.readouterr().err
     assert "cannot create" in said and "make its parent directory first" in said
     (tmp_path / "link").symlink_to("nowhere")
-    assert apply.main([str(tmp_path / "link")]) == 2
+    assert apply.main(["--create", str(tmp_path / "link")]) == 2
     assert "a link that leads nowhere" in capsys.readouterr().err
     monkeypatch.setenv("UV_OFFLINE", "1")
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
-    assert apply.main([str(tmp_path / "venv")]) == 2
+    assert apply.main(["--create", str(tmp_path / "venv")]) == 2
     assert "see why this fails: " in capsys.readouterr().err
     assert not (tmp_path / "venv").exists()

@@ -151,6 +151,10 @@ def test_arguments_that_do_not_go_together(target: Environment, capsys: pytest.C
         apply.main(["--revert", str(target.path), str(target.path)])
     assert ended.value.code == 2
     assert "only --check takes several" in capsys.readouterr().err
+    for arguments in (["--create", "--check"], ["--only", "gunicorn", "--tests-only"]):
+        with pytest.raises(SystemExit) as ended:
+            apply.main([*arguments, str(target.path)])
+        assert ended.value.code == 2
     with pytest.raises(SystemExit) as ended:
         apply.main(["--check", ""])
     assert ended.value.code == 2

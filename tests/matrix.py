@@ -4,7 +4,8 @@ hand that it runs on, with old and new versions of gunicorn; uvicorn-worker with
 newest uvicorn that it runs with.
 
 matrix.py [RELEASE ...]: all releases unless some are named. Two cases run at a time. Results are kept in
-.cache/matrix.json, so an interrupted run goes on where it was; docs/matrix.md gets the table.
+.cache/matrix.json, so an interrupted run goes on where it was; docs/matrix.tsv gets all of them, and
+docs/matrix.md a summary.
 Exit status 1 if a case failed.
 """
 
@@ -17,6 +18,7 @@ import tempfile
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from itertools import groupby
 from pathlib import Path
 from typing import Dict, List, NamedTuple
 
@@ -31,7 +33,8 @@ from usr1.patches import Patch, PatchError
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / ".cache" / "matrix.json"
-TABLE = ROOT / "docs" / "matrix.md"
+SUMMARY = ROOT / "docs" / "matrix.md"
+ROWS = ROOT / "docs" / "matrix.tsv"
 
 #: The versions of gunicorn to be paired, and the oldest Python that each runs on.
 GUNICORNS: Dict[str, Version] = {
@@ -46,6 +49,7 @@ GUNICORNS: Dict[str, Version] = {
 
 
 class Case(NamedTuple):
+    patch: Patch
     workers: Workers
     python: Version
     gunicorn: str
@@ -74,7 +78,7 @@ class Pairing:
 
     def _meet(self, patch: Patch, workers: Workers, python: Version, gunicorn: str) -> None:
         self.met.update([(patch.path, gunicorn), (python, gunicorn)])
-        self.cases.append(Case(workers, python, gunicorn))
+        self.cases.append(Case(patch, workers, python, gunicorn))
 
 
 def runs(gunicorn: str, workers: Workers, python: Version) -> bool:
@@ -139,19 +143,36 @@ def run(case: Case) -> str:
     return "passed" if status == 0 else f"failed: {failures or output[-500:]}"
 
 
-def table(results: Dict[str, Dict[str, str]], wanted: List[Case]) -> str:
+def summary(results: Dict[str, str], wanted: List[Case]) -> str:
+    """A line for each patch, and one for each case that did not pass."""
     lines = [
         "# The matrix",
         "",
-        f"The signal properties on the patched releases, {datetime.date.today()}, on {platform.system()}.",
-        "`scripts/test.sh --full` makes this table.",
+        f"The signal properties on every patched release, {datetime.date.today()}, on {platform.system()}, each on the",
+        "oldest and the newest Python that it runs on, with old and new versions of Gunicorn.",
+        "`scripts/test.sh --full` makes this table, and [matrix.tsv](matrix.tsv), which has all the cases.",
         "",
-        "| workers | Python | gunicorn | result |",
-        "|---|---|---|---|",
+        "| patch | releases | Python | Gunicorn | passed |",
+        "|---|---|---|---|---|",
     ]
+    for patch, group in groupby(wanted, key=lambda case: case.patch):
+        of_patch = list(group)
+        pythons = sorted({case.python for case in of_patch})
+        gunicorns = sorted({case.gunicorn for case in of_patch}, key=Release)
+        passed = [case for case in of_patch if results[str(case)] == "passed"]
+        lines.append(
+            f"| {patch.distribution} {patch.path.stem} | {len({case.workers.release for case in of_patch})}"
+            f" | {', '.join(f'{major}.{minor}' for major, minor in pythons)} | {', '.join(gunicorns)}"
+            f" | {len(passed)} of {len(of_patch)} |"
+        )
+    others = [f"- {case}: {results[str(case)]}" for case in wanted if results[str(case)] != "passed"]
+    return "\n".join([*lines, *(["", "Not passed:", "", *others] if others else [])]) + "\n"
+
+
+def rows(results: Dict[str, str], wanted: List[Case]) -> str:
+    lines = ["workers\tpython\tgunicorn\tresult"]
     for case in wanted:
-        python = ".".join(map(str, case.python))
-        lines.append(f"| {case.workers} | {python} | {case.gunicorn} | {results[str(case)]['result']} |")
+        lines.append(f"{case.workers}\t{case.python[0]}.{case.python[1]}\t{case.gunicorn}\t{results[str(case)]}")
     return "\n".join(lines) + "\n"
 
 
@@ -177,11 +198,12 @@ def main(releases: List[str]) -> int:
             print(f"{number}/{len(wanted)} {minutes:5.1f} min  {case}: {results[str(case)]['result']}", flush=True)
     finally:
         pool.shutdown(cancel_futures=True)  # After an interruption the two that run are still waited for
-    text = table(results, wanted)
-    print(text)
+    said = {str(case): results[str(case)]["result"] for case in wanted}
+    print(summary(said, wanted))
     if not releases:
-        TABLE.write_text(text)
-    return int(any(results[str(case)]["result"].startswith("failed") for case in wanted))
+        SUMMARY.write_text(summary(said, wanted))
+        ROWS.write_text(rows(said, wanted))
+    return int(any(result.startswith("failed") for result in said.values()))
 
 
 if __name__ == "__main__":

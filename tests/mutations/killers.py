@@ -77,7 +77,6 @@ KILLERS: Dict[str, Killer] = {
     "inherited handlers": inherited_handlers,
     "before init_signals": partial(interruption, "boot", ":init_process$"),
     "in init_signals": partial(interruption, "boot", ":init_signals$", shots="each"),
-    "while a thread is started": partial(interruption, "serving", "/threading.py:", shots="each"),
     "in a log write": partial(interruption, "serving", WRITING, shots="each"),
     "on the way out": partial(interruption, "closing", "/gunicorn/arbiter.py:"),
     "while uvloop's server ends": partial(

@@ -35,7 +35,7 @@ MISSED_BY: Dict[str, List[str]] = {
     "blocked loop": [
         r"__init__: ",
         r"UvicornWorker: def (_reopen_logs|init_signals)",
-        r"handle_usr1: (if|locks|writing|try|_thread)",
+        r"handle_usr1: (if self|locks|writing|try|_thread)",
         r"_reopen_logs: (with|self\._reopening_pid|super)",
     ],
     "boot": [r"UvicornWorker: def file_handlers"],
@@ -45,7 +45,7 @@ MISSED_BY: Dict[str, List[str]] = {
     ],
     "no longer than needed": [r"_reopen_logs: stack\.callback\(reopened"],
     "no thread": [
-        r"handle_usr1: (self\._reopening_pid, writing|for|with|handler)",
+        r"handle_usr1: (self\._reopening_pid, writing|for|with|if handler|handler)",
         r"file_handlers: return",
     ],
     "a log that cannot be opened": [
@@ -73,11 +73,6 @@ TEMPTATIONS: Dict[str, Tuple[str, str, str]] = {
         STARTED,
         "asyncio.get_event_loop().call_soon_threadsafe(self._reopen_logs, reopened)",
         "blocked loop",
-    ),
-    "threading": (
-        STARTED,
-        '__import__("threading").Thread(target=self._reopen_logs, args=(reopened,)).start()',
-        "while a thread is started",
     ),
     "no process id": ("self._reopening_pid != os.getpid()", "not self._reopening_pid", "forked in between"),
     "SIG_DFL for an instant": ("set(self.SIGNALS) - {signal.SIGUSR1}", "self.SIGNALS", "in init_signals"),

@@ -36,6 +36,20 @@ class Slow(logging.FileHandler):
         return super()._open()
 
 
+class Interrupted(logging.FileHandler):
+    """When it is due, its file is rotated once more while it is opened."""
+
+    due = False
+
+    def _open(self):
+        stream = super()._open()
+        if self.due:
+            self.due = False
+            rotate(["interrupted.log"])
+            os.kill(os.getpid(), signal.SIGUSR1)
+        return stream
+
+
 def logger(name, handler):
     made = logging.getLogger(name)
     made.setLevel(logging.INFO)
@@ -202,7 +216,9 @@ def forked_in_between():
 
 
 def no_thread():
-    """Where no thread can be started; the first time a rotation is honoured, and the next."""
+    """Where no thread can be started; the first time a rotation is honoured, and the next, also at once."""
+    handler = Interrupted("interrupted.log")
+    log.addHandler(handler)
     unlimited, size = resource.getrlimit(resource.RLIMIT_AS), threading.stack_size(1 << 30)
     used = int(_read("/proc/self/statm").split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + (1 << 29), unlimited[1]))
@@ -211,7 +227,8 @@ def no_thread():
             threading.Thread(target=int).start()
             return "a thread can be started"
         for _ in range(2):
-            rotate(["access.log", "app.log"])
+            rotate(["access.log", "app.log", "interrupted.log"])
+            handler.due = True
             start = time.monotonic()
             os.kill(os.getpid(), signal.SIGUSR1)
             if time.monotonic() - start > 0.5:
@@ -221,6 +238,7 @@ def no_thread():
     finally:
         resource.setrlimit(resource.RLIMIT_AS, unlimited)
         threading.stack_size(size)
+        log.removeHandler(handler)
     return ""
 
 
@@ -307,11 +325,14 @@ def inherited():
 
 def forked_with_inherited():
     """In a forked process that cannot open what the arbiter had opened, the worker goes on."""
+    ends = []
+    server = signal.signal(signal.SIGTERM, lambda number, frame: ends.append(number))
     rotate(["access.log"])
     os.mkdir("access.log")
     said = in_child(lambda: os.kill(os.getpid(), signal.SIGUSR1) or ("" if until(_told) else "not told"))
     os.rmdir("access.log")
-    return said or signalled()
+    signal.signal(signal.SIGTERM, server)
+    return said or ("the worker is told to end" if ends else signalled())
 
 
 def _told():

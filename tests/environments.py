@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 import pytest
 from packaging.version import Version as Release
@@ -248,7 +248,7 @@ VARIANTS = tuple(
 )
 
 
-def variants(*by_default: str) -> list:
+def variants(*by_default: str) -> List[Any]:
     """As parameters of a test: these by default, all of them with --full."""
     assert set(by_default) <= set(map(str, VARIANTS))
     return [

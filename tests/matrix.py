@@ -20,7 +20,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from itertools import groupby
 from pathlib import Path
-from typing import Dict, List, NamedTuple
+from typing import Dict, List, NamedTuple, Tuple
 
 import environments
 from environments import MODULES, Environment, NotInstallable, Version, Workers
@@ -62,7 +62,7 @@ class Pairing:
     """Chooses gunicorns so that each meets each patch, and each Python, as evenly as there are cases."""
 
     def __init__(self) -> None:
-        self.met: Counter = Counter()
+        self.met: "Counter[Tuple[object, str]]" = Counter()
         self.cases: List[Case] = []
 
     def add(self, patch: Patch, workers: Workers, python: Version) -> None:

@@ -6,7 +6,7 @@ them hold, and pristine, where some fail for the reason that the patch exists fo
 import itertools
 import re
 from pathlib import Path
-from typing import Iterator, Tuple
+from typing import Any, Iterator, Tuple
 
 import environments
 import pytest
@@ -37,7 +37,7 @@ BY_DEFAULT = (
 )
 
 
-def cases() -> Iterator:
+def cases() -> Iterator[Any]:
     for workers in COMBINATIONS:
         yield pytest.param(workers, id=str(workers), marks=[] if str(workers) in BY_DEFAULT else [pytest.mark.full])
 

@@ -249,7 +249,7 @@ def test_machine(request: pytest.FixtureRequest, tmp_path: Path) -> None:
     class Patched(Machine):
         environment = environments.patched_copy(test_load.pristine(), tmp_path / "venv", "uvicorn", test_load.RELEASE)
 
-    run_state_machine_as_test(
+    run_state_machine_as_test(  # type: ignore[no-untyped-call]
         Patched,
         settings=hypothesis.settings(
             max_examples=150 if request.config.getoption("--full") else 12,

@@ -56,7 +56,7 @@ def make(path: Path) -> Environment:
             if python not in environments.pythons():
                 raise NotInstallable("there is none here")
             environment = environments.make(path, python, *packages, exclude_newer=cutoff)
-            check = [environment.python, "-c", "import fastapi, gunicorn, httptools, uvloop, uvicorn.workers"]
+            check = [str(environment.python), "-c", "import fastapi, gunicorn, httptools, uvloop, uvicorn.workers"]
             subprocess.run(check, check=True, capture_output=True)
         except (NotInstallable, subprocess.CalledProcessError) as error:
             shutil.rmtree(path, ignore_errors=True)
@@ -84,7 +84,7 @@ def namespace() -> List[str]:
     return []
 
 
-def run(environment: Environment, directory: Path) -> Dict[str, Counter]:
+def run(environment: Environment, directory: Path) -> Dict[str, "Counter[int]"]:
     """Do what the report did; how many lines each request has in all files of each log."""
     assert shutil.which("logrotate", path=f"{os.environ['PATH']}:/usr/sbin"), (
         "logrotate is missing; .ci/run installs it"
@@ -109,7 +109,7 @@ def run(environment: Environment, directory: Path) -> Dict[str, Counter]:
     return {name: count(log, name) for name in ("access.log", "main.log", "tasks.log")}
 
 
-def count(log: Path, name: str) -> Counter:
+def count(log: Path, name: str) -> "Counter[int]":
     rotated = sorted(log.glob(f"{name}-*.gz"))
     assert rotated, f"logrotate left no rotated {name}: {sorted(log.iterdir())}"
     texts = [gzip.decompress(file.read_bytes()).decode() for file in rotated]

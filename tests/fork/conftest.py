@@ -28,7 +28,7 @@ def installations(full: bool) -> List[Tuple[str, str, str, str]]:
     cases = every(full)
     by_uv = [("uv", source, *case) for case in cases for source in SOURCES]
     by_pip = [("pip", SOURCES[n % 3], *case) for n, case in enumerate(cases)]
-    return by_uv + ([("pip", *case) for _, *case in by_uv] if full else by_pip)
+    return by_uv + ([("pip", *case[1:]) for case in by_uv] if full else by_pip)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Iterator, List, Set
+from typing import Any, Iterator, List, Set
 
 import environments
 import pytest
@@ -96,7 +96,7 @@ def test_installed_from_everywhere(
 LAST = {(3, 6): "0.16.0", (3, 7): "0.22.0", (3, 8): "0.33.0", (3, 9): "0.39.0"}
 
 
-def older() -> Iterator:
+def older() -> Iterator[Any]:
     """Those at hand; by default the oldest of them."""
     for n, python in enumerate(python for python in environments.pythons() if python in LAST):
         yield pytest.param(python, marks=[pytest.mark.full] if n else [])

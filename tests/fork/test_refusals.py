@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import List
 
 import environments
-import published
 import pytest
 from usr1 import fork, patches, releases, wheel
+
+from fork import published
 
 ROOT = Path(__file__).resolve().parents[2]
 NEWEST = fork.releases("uvicorn")[-1]

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Dict, List
 
 import environments
-import published
 import pytest
 from packaging.requirements import Requirement
 from usr1 import fork, patches, record, releases, wheel
+
+from fork import published
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -3,7 +3,7 @@
 import itertools
 import signal
 from pathlib import Path
-from typing import Iterator
+from typing import Any, Iterator
 
 import environments
 import pytest
@@ -24,7 +24,7 @@ def storm(home: Path, target: Environment, loop: str) -> Outcome:
 BY_DEFAULT = {("uvicorn 0.13.2", "asyncio"), ("uvicorn 0.54.0", "uvloop"), ("uvicorn 0.54.0", "asyncio")}
 
 
-def cases() -> Iterator:
+def cases() -> Iterator[Any]:
     for workers, loop in itertools.product(environments.VARIANTS, WORKERS):
         marks = [] if (str(workers), loop) in BY_DEFAULT else [pytest.mark.full]
         yield pytest.param(workers, loop, id=f"{workers}-{loop}", marks=marks)

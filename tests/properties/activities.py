@@ -55,7 +55,7 @@ class Activity:
     def _numbers(self) -> "dict[int, int]":
         return {int(words[1]): int(words[2]) for words in self.server.events() if words[0] == "logged"}
 
-    def found(self, log: str) -> Counter:
+    def found(self, log: str) -> "Counter[int]":
         """How often each of its lines, by number, is in a log."""
         line = re.compile(rf"{self.request} line (\d+) of process {self.pid}$")
         return Counter(int(match[1]) for match in map(line.search, self.server.logs.lines(log)) if match)

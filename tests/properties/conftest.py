@@ -69,9 +69,14 @@ def _classes(modules: List[List[str]], effort: str, where: str) -> List[str]:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    drawn = getattr(item.function, "hypothesis", None)
+    drawn = getattr(function(item), "hypothesis", None)
     if drawn:
         drawn.inner_test = failing_once(inspect.unwrap(drawn.inner_test))
+
+
+def function(item: pytest.Item) -> Any:
+    assert isinstance(item, pytest.Function)
+    return item.function
 
 
 def failing_once(test: Callable[..., None]) -> Callable[..., None]:
@@ -99,11 +104,11 @@ def failing_once(test: Callable[..., None]) -> Callable[..., None]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
-    item: pytest.Item, call: pytest.CallInfo
+    item: pytest.Item, call: "pytest.CallInfo[None]"
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    report.sentence = item.function.__doc__.splitlines()[0]
-    report.reason, report.harm = _reason(call.excinfo.value) if call.excinfo else ("", "")
+    reason, harm = _reason(call.excinfo.value) if call.excinfo else ("", "")
+    vars(report).update(sentence=function(item).__doc__.splitlines()[0], reason=reason, harm=harm)
     return report
 
 

@@ -75,14 +75,14 @@ class Logs:
         texts += [] if current_only else [text for taken, _, text in self.taken if taken == name]
         return [line for text in texts for line in text.splitlines()]
 
-    def requests(self, name: str, current_only: bool = False) -> Counter:
+    def requests(self, name: str, current_only: bool = False) -> "Counter[str]":
         """How many lines each request has in a log: in all its files, or in the current one only."""
         return Counter(number for line in self.lines(name, current_only) for number in re.findall(r"\bid-\d+\b", line))
 
     def not_exactly_once(self, requests: Iterable[str], names: Iterable[str] = NAMES) -> List[str]:
         """Which requests were lost and which doubled in which log, in words."""
         requests = list(requests)
-        found: Dict[str, Counter] = {name: self.requests(name) for name in names}
+        found: Dict[str, "Counter[str]"] = {name: self.requests(name) for name in names}
         return [
             f"{name} has {found[name][request]} lines of {request}"
             for name in names
@@ -104,7 +104,7 @@ class Logs:
         wrong = [self._wrong(f"the new {name}", requests, lines[name]) for name in names]
         expect(not any(wrong), lambda: "; ".join(filter(None, wrong)), MISSES)
 
-    def _wrong(self, where: str, requests: List[str], lines: Counter) -> str:
+    def _wrong(self, where: str, requests: List[str], lines: "Counter[str]") -> str:
         numbers = Counter(lines[request] for request in requests if lines[request] != 1)
         return ", ".join(
             f"{where} has {count(number, 'line')} of {affected:,} of {count(len(requests), 'request')}"

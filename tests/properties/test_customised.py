@@ -75,7 +75,7 @@ def test_preloaded(target: Target, one_worker_class: str) -> None:
     """With preload_app a boot reopens what was rotated meanwhile, and truncates no other log of mode "w"."""
     with Server(target.python, one_worker_class, 1, ["--preload"], {"APPLICATION_LOG_MODE": "w"}) as server:
         requests = [server.get()]
-        for rotated in ([], NAMES):
+        for rotated in ((), NAMES):
             with server.hold("post_fork") as hold:
                 server.signal("workers", signal.SIGKILL)
                 worker = hold.reached()

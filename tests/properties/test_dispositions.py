@@ -94,11 +94,12 @@ def ends(pair: Tuple[Server, Server], number: signal.Signals) -> List[str]:
     deadline = time.monotonic() + 1
 
     def agree() -> List[str]:
-        exits = [server.exits().get(worker) for server, worker in zip(pair, workers)]
-        if None not in exits:
-            return [describe(status) for status in exits]
+        found = (server.exits().get(worker) for server, worker in zip(pair, workers))
+        exits = [describe(status) for status in found if status is not None]
+        if len(exits) == 2:
+            return exits
         # Some releases go on serving after some of these signals: then both must.
-        return ["goes on"] * 2 if exits == [None] * 2 and time.monotonic() > deadline else []
+        return ["goes on"] * 2 if not exits and time.monotonic() > deadline else []
 
     found = wait.until(
         agree,

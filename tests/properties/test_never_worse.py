@@ -8,8 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from properties.activities import BLOCKING, KINDS, Activities, Outcome
-from properties.clients import Unanswered
-from properties.expect import BREAKS, KILLS, LOSES, count, expect
+from properties.expect import BREAKS, KILLS, LOSES, Unanswered, count, expect
 from properties.logs import NAMES
 from properties.pristine import is_pristine, named, pristine
 from properties.schedules import compress

@@ -7,8 +7,7 @@ from typing import Iterator, List
 
 import pytest
 
-from properties.clients import Unanswered
-from properties.expect import BREAKS, Broken
+from properties.expect import BREAKS, Broken, Unanswered
 from properties.server import SERVED, Server
 from properties.target import Target
 

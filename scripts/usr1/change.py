@@ -14,46 +14,38 @@ import contextlib
 import errno
 import fcntl
 import os
-import stat
-import tempfile
 from pathlib import Path
-from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Tuple
+from typing import Callable, Dict, Iterator, List, NamedTuple, Tuple
 
-from usr1 import record
+from usr1 import files, record
 from usr1.environment import Environment
-from usr1.installed import UNFINISHED, Installed, leftovers
+from usr1.files import Before, Tree
+from usr1.installed import UNFINISHED, Installed, bytecode, leftovers
 from usr1.refusal import HalfDone, Refusal, refusal
 
 Wanted = List[Tuple[Installed, Dict[Path, bytes]]]  # What the files of each are to hold
 
 
-class Before(NamedTuple):
-    content: bytes
-    status: os.stat_result
-
-
 class Staged(NamedTuple):
-    new: Dict[Path, Path]  # The file that is to be renamed over each
-    before: Dict[Path, Before]
+    path: Path
+    before: Before
+    new: Path  # To be renamed over it
+    status: os.stat_result  # Of the new one
+
+
+class Meanwhile(Exception):
+    """Another program has changed a file since it was looked at: an installer, say."""
 
 
 @contextlib.contextmanager
 def alone(environment: Environment, say: Callable[[str], None]) -> Iterator[None]:
     """Wait until no other run works on the environment, and keep others waiting. Nothing is left behind."""
-    try:
-        directory = os.open(environment.site_packages, os.O_RDONLY | os.O_DIRECTORY)
+    with Tree(environment.path) as tree:
         try:
-            _lock(directory, environment, say)
-        except BaseException:
-            os.close(directory)
-            raise
-    except OSError as error:
-        raise _obstructed(environment, error) from error
-    try:
+            _lock(tree.directory(environment.site_packages), environment, say)
+        except OSError as error:
+            raise _obstructed(environment, error) from error
         yield
-    finally:
-        with contextlib.suppress(OSError):  # It is closed anyway
-            os.close(directory)
 
 
 def _lock(directory: int, environment: Environment, say: Callable[[str], None]) -> None:
@@ -71,106 +63,91 @@ def make(environment: Environment, wanted: Wanted) -> None:
     Raises Refusal if something is in the way and nothing was changed, HalfDone if something was and stays so.
     """
     todo = [(one, contents) for one, contents in wanted if contents != one.contents or not one.finished]
-    staged = Staged({}, {})
-    try:
-        for installed, contents in todo:
-            _stage(installed, contents, staged)
-        _commit([installed for installed, _ in todo], staged)
-    except BaseException as error:
-        _undo(environment, staged)
-        if isinstance(error, OSError):
-            raise _obstructed(environment, error) from error
-        raise
-
-
-def _stage(installed: Installed, contents: Dict[Path, bytes], staged: Staged) -> None:
-    lines = installed.record.read_bytes()
-    for file in installed.files:
-        _replace(staged, file.path, contents[file.path])
-        line = record.line(lines, file.target)
-        assert line is not None
-        lines = line.rewritten(contents[file.path])
-    _replace(staged, installed.record, lines)
-
-
-def _replace(staged: Staged, path: Path, content: bytes) -> None:
-    staged.before[path] = Before(path.read_bytes(), path.stat())
-    staged.new[path] = _write(path, content, staged.before[path].status)
-
-
-def _write(path: Path, content: bytes, like: os.stat_result) -> Path:
-    """A synced file beside path, to be renamed over it, with the mode and the owner of another."""
-    descriptor, name = tempfile.mkstemp(UNFINISHED, f".{path.name}.", path.parent)
-    try:
-        with open(descriptor, "wb") as file:
-            file.write(content)
-            os.fchown(descriptor, like.st_uid, like.st_gid)
-            os.fchmod(descriptor, stat.S_IMODE(like.st_mode))
-            file.flush()
-            os.fsync(descriptor)
-        if Path(name).read_bytes() != content:
-            raise OSError(errno.EIO, "what was read back is not what was written", name)
-    except BaseException:
-        _discard([Path(name)])
-        raise
-    return Path(name)
-
-
-def _commit(changed: List[Installed], staged: Staged) -> None:
-    bytecode = [path for installed in changed for path in installed.bytecode]
-    for path in bytecode:
-        path.unlink()
-    _sync(bytecode)
-    sources = [path for installed in changed for path in installed.contents]
-    for path in sorted(staged.new, key=sources.__contains__):
-        staged.new[path].replace(path)
-    _sync(staged.before)
-    for installed in changed:
-        _discard(leftovers(installed))
-
-
-def _sync(paths: Iterable[Path]) -> None:
-    """Bring the renames into these paths' directories to disk."""
-    for directory in sorted({path.parent for path in paths}):
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    staged: List[Staged] = []
+    done: List[Staged] = []
+    with Tree(environment.path) as tree:
         try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+            for installed, contents in todo:
+                _stage(tree, installed, contents, staged)
+            _commit(tree, [installed for installed, _ in todo], staged, done)
+        except BaseException as error:
+            _undo(tree, done)
+            tree.discard(one.new for one in staged)
+            if isinstance(error, OSError):
+                raise _obstructed(environment, error) from error
+            if isinstance(error, Meanwhile):
+                raise _interfered(environment, error) from error
+            raise
 
 
-def _undo(environment: Environment, staged: Staged) -> None:
-    """Put back what was replaced, times included, because bytecode goes by them."""
+def _stage(tree: Tree, installed: Installed, contents: Dict[Path, bytes], staged: List[Staged]) -> None:
+    entries = tree.read(installed.record)
+    lines = entries.content
+    for file in installed.files:
+        before = tree.read(file.path)
+        line = record.line(lines, file.target)
+        if before.content != file.content or line is None or line.digest != file.recorded:
+            raise Meanwhile(f"{file.path}, or what RECORD says of it")
+        _replace(tree, file.path, before, contents[file.path], staged)
+        lines = line.rewritten(contents[file.path])
+    _replace(tree, installed.record, entries, lines, staged)
+
+
+def _replace(tree: Tree, path: Path, before: Before, content: bytes, staged: List[Staged]) -> None:
+    staged.append(Staged(path, before, *tree.write(path, before._replace(content=content), UNFINISHED)))
+
+
+def _commit(tree: Tree, changed: List[Installed], staged: List[Staged], done: List[Staged]) -> None:
+    compiled = [path for installed in changed for path in bytecode(tree, installed)]
+    for path in compiled:
+        tree.remove(path)
+    tree.sync(compiled)
+    sources = [path for installed in changed for path in installed.contents]
+    for one in sorted(staged, key=lambda one: one.path in sources):
+        if not files.same(tree.status(one.path), one.before.status):
+            raise Meanwhile(one.path)
+        done.append(one)
+        tree.rename(one.new, one.path)
+    tree.sync(one.path for one in staged)
+    for installed in changed:
+        tree.discard(leftovers(tree, installed))
+
+
+def _undo(tree: Tree, done: List[Staged]) -> None:
+    """Put back what was replaced, times included, because bytecode goes by them; not what others have replaced."""
     try:
-        replaced = [path for path, before in staged.before.items() if not _still(path, before)]
-        back = {path: _write(path, *staged.before[path]) for path in replaced}
-        for path, old in back.items():
-            status = staged.before[path].status
-            os.utime(old, ns=(status.st_atime_ns, status.st_mtime_ns))
-            old.replace(path)
-        _sync(replaced)
+        replaced = [one for one in done if _is(tree, one.path, one.status)]
+        back = [(one, tree.write(one.path, one.before, UNFINISHED)) for one in replaced]
+        for one, (old, _) in back:
+            tree.set_times(old, one.before.status)
+            tree.rename(old, one.path)
+        tree.sync(one.path for one in replaced)
     except OSError as error:
         raise HalfDone(
-            f"a change of {environment.path} failed half-way and could not be undone: {error}\n"
+            f"a change of {tree.root} failed half-way and could not be undone: {error}\n"
             "  do:       run this again, which finishes it, or the same with --revert, which undoes it"
         ) from error
-    _discard(staged.new.values())
 
 
-def _still(path: Path, before: Before) -> bool:
-    return path.exists() and path.stat().st_ino == before.status.st_ino
+def _is(tree: Tree, path: Path, status: os.stat_result) -> bool:
+    try:
+        return files.same(tree.status(path), status)
+    except FileNotFoundError:
+        return False
 
 
-def _discard(paths: Iterable[Path]) -> None:
-    """Remove our own temporary files; the next run removes what this cannot."""
-    for path in paths:
-        with contextlib.suppress(OSError):
-            path.unlink()
+def _interfered(environment: Environment, what: Meanwhile) -> Refusal:
+    return refusal(
+        f"another program works on {environment.path}; nothing was changed by this one",
+        "the files to stay as they were found until they are replaced",
+        f"{what} has changed meanwhile",
+        "run this again when the other program has ended",
+    )
 
 
 def _obstructed(environment: Environment, error: OSError) -> Refusal:
     owner, user = environment.path.stat().st_uid, os.getuid()
-    as_whom = f"run this again as user {owner}, or as root" if owner != user else "run this again as root"
+    as_whom = f"run this again as user {owner}" if owner != user else "run this again as root"
     again = {
         errno.EACCES: as_whom if owner != user else "make it writable, then run this again",
         errno.EPERM: f"{as_whom}; or see lsattr(1)",

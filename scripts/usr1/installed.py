@@ -6,7 +6,6 @@ applying raises it.
 """
 
 import enum
-import fnmatch
 import json
 import os
 import re
@@ -17,6 +16,7 @@ from packaging.version import InvalidVersion, Version
 
 from usr1 import patches, record
 from usr1.environment import Environment
+from usr1.files import Tree
 from usr1.patches import Part, Patch
 from usr1.refusal import Refusal, refusal
 
@@ -98,11 +98,6 @@ class Installed(NamedTuple):
         return sorted({path.parent for path in self.written})
 
     @property
-    def bytecode(self) -> List[Path]:
-        """What any interpreter has compiled the files to, in any way."""
-        return [path for file in self.contents for path in listed(file.parent / "__pycache__", f"{file.stem}.*.pyc")]
-
-    @property
     def written(self) -> List[Path]:
         """What tells when it was installed or changed: uv links a file as old as it is in its cache."""
         return [*self.contents, self.record]
@@ -111,6 +106,7 @@ class Installed(NamedTuple):
 class Where(NamedTuple):
     """What to look at, and to name in a message."""
 
+    tree: Tree
     environment: Environment
     distribution: str
     version: str
@@ -134,7 +130,8 @@ def find(environment: Environment, only: Sequence[str] = ()) -> List[Installed]:
     Raises Refusal.
     """
     try:
-        found = {distribution: _look(environment, distribution) for distribution in only or patches.DISTRIBUTIONS}
+        with Tree(environment.path) as tree:
+            found = {each: _look(tree, environment, each) for each in only or patches.DISTRIBUTIONS}
     except OSError as error:
         raise refusal(
             f"cannot look at {environment.path}",
@@ -149,7 +146,8 @@ def find(environment: Environment, only: Sequence[str] = ()) -> List[Installed]:
 
 def version(environment: Environment, distribution: str) -> Optional[str]:
     """The installed version of any distribution, or None."""
-    versions = [_version(path) for path in _dist_infos(environment.site_packages, distribution)]
+    with Tree(environment.path) as tree:
+        versions = [_version(tree, path) for path in _dist_infos(tree, environment.site_packages, distribution)]
     return versions[0] if versions else None
 
 
@@ -158,42 +156,41 @@ def newest(distribution: str) -> str:
     return str(_supported(distribution)[-1])
 
 
-def leftovers(installed: Installed) -> List[Path]:
+def leftovers(tree: Tree, installed: Installed) -> List[Path]:
     """The files that a killed run has left."""
-    return [path for directory in installed.directories for path in listed(directory, f".*{UNFINISHED}")]
+    return [path for directory in installed.directories for path in tree.names(directory, f".*{UNFINISHED}")]
 
 
-def listed(directory: Path, pattern: str) -> List[Path]:
-    """The files of that name, none if there is no directory; raises OSError where glob() would overlook it."""
-    try:
-        return sorted(directory / name for name in os.listdir(directory) if fnmatch.fnmatchcase(name, pattern))
-    except FileNotFoundError:
-        return []
+def bytecode(tree: Tree, installed: Installed) -> List[Path]:
+    """What any interpreter has compiled the files to, in any way."""
+    return [
+        path for file in installed.contents for path in tree.names(file.parent / "__pycache__", f"{file.stem}.*.pyc")
+    ]
 
 
-def _dist_infos(site_packages: Path, distribution: str) -> List[Path]:
+def _dist_infos(tree: Tree, site_packages: Path, distribution: str) -> List[Path]:
     def normalized(name: str) -> str:
         return re.sub(r"[-_.]+", "-", name).lower()
 
-    paths = listed(site_packages, "*.dist-info")
+    paths = tree.names(site_packages, "*.dist-info")
     return [path for path in paths if normalized(path.name.split("-")[0]) == distribution]
 
 
-def _version(dist_info: Path) -> Optional[str]:
+def _version(tree: Tree, dist_info: Path) -> Optional[str]:
     try:
-        metadata = (dist_info / "METADATA").read_bytes()
+        metadata = tree.read(dist_info / "METADATA").content
     except OSError:
         return None
     match = re.search(rb"^Version:[ \t]*(\S+)", metadata, re.MULTILINE)
     return match[1].decode(errors="replace") if match else None
 
 
-def _look(environment: Environment, distribution: str) -> Optional[Installed]:
-    dist_infos = _dist_infos(environment.site_packages, distribution)
+def _look(tree: Tree, environment: Environment, distribution: str) -> Optional[Installed]:
+    dist_infos = _dist_infos(tree, environment.site_packages, distribution)
     # Of several the newest: what has left them is an upgrade that was interrupted
     newest = max(dist_infos, key=lambda path: [int(n) for n in re.findall(r"\d+", path.name)], default=Path())
-    version = _version(newest) or ""
-    where = Where(environment, distribution, version, newest)
+    version = dist_infos and _version(tree, newest) or ""
+    where = Where(tree, environment, distribution, version, newest)
     try:
         if not dist_infos:
             _look_elsewhere(where)
@@ -248,7 +245,7 @@ def _identify(where: Where, patch: Patch, fork: bool) -> Installed:
             expected = f"{record.digest(found[file.target])} for {file.target} in {installed.record}"
             raise _broken(where, expected, file.recorded)
     agreed = all(file.recorded in ("", record.digest(found[file.target])) for file in files)
-    return installed._replace(finished=agreed and state is not State.PARTLY and not leftovers(installed))
+    return installed._replace(finished=agreed and state is not State.PARTLY and not leftovers(where.tree, installed))
 
 
 def _superseded(where: Where) -> List[Patch]:
@@ -263,40 +260,45 @@ def _files(where: Where, patch: Patch, revisions: Sequence[Patch]) -> Tuple[File
     path = where.dist_info / "RECORD"
     found = []
     try:
-        lines = path.read_bytes()
-        if _editable(where.dist_info):
+        lines = _read(where, path)
+        if _editable(where):
             raise _outside(where, f"an editable install, see {where.dist_info}/direct_url.json")
         for target in sorted({part.target for one in revisions for part in one.parts}):
             line = record.line(lines, target)
             if line is None:
                 raise _broken(where, f"one line for {target} in {path}", "none, or several, or one that is malformed")
-            content = _read(where, target)
+            file = where.environment.site_packages / target
+            content = _read(where, file)
+            _inside(where, file.parent / "__pycache__")
             parts = [part for one in revisions for part in one.parts if part.target == target]
             applied = next((part for part in parts if part.patched_sha256 == patches.sha256(content)), None)
             part = next((part for part in patch.parts if part.target == target), None)
-            file = where.environment.site_packages / target
             found.append(File(file, target, content, line.digest, applied, part))
     except OSError as error:
         raise _broken(where, f"to read {path} and what it lists", str(error)) from error
     return tuple(found)
 
 
-def _read(where: Where, target: str) -> bytes:
-    file = where.environment.site_packages / target
-    real = os.path.realpath(file)  # Path.resolve() would raise RuntimeError for a loop
-    if real != os.path.join(os.path.realpath(where.environment.site_packages), target):
-        raise _outside(where, f"{file}, a link to {real}")
-    return file.read_bytes()
+def _read(where: Where, path: Path) -> bytes:
+    _inside(where, path)
+    return where.tree.read(path).content
+
+
+def _inside(where: Where, path: Path) -> None:
+    """Raises _Problem if a link leads elsewhere; one that comes later stops at the descriptors of the tree."""
+    real = os.path.realpath(path)  # Path.resolve() would raise RuntimeError for a loop
+    if real != os.path.join(os.path.realpath(where.tree.root), path.relative_to(where.tree.root)):
+        raise _outside(where, f"{path}, a link to {real}")
 
 
 def _name(patch: Patch) -> str:
     return f"{patch.path.relative_to(patches.PATCHES.parent)}, revision {patch.revision}"
 
 
-def _editable(dist_info: Path) -> bool:
+def _editable(where: Where) -> bool:
     """As PEP 660 has it: direct_url.json says so."""
     try:
-        origin = json.loads((dist_info / "direct_url.json").read_bytes())
+        origin = json.loads(where.tree.read(where.dist_info / "direct_url.json").content)
         return bool(origin["dir_info"]["editable"])
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -200,10 +200,9 @@ def written(everything: List[Patch], named: Named, sources: Dict[str, Change]) -
                     raise _by_hand(path, error) from error
                 raise
             texts[path] = text = composed(path, like, together, change)
-        # The series for gunicorn is several commits, which people write
-        for first in sorted((patches.PATCHES / "upstream" / distribution).glob("0001-*.patch")):
-            if backports.SOURCES[distribution] == "uvicorn":
-                texts[first] = commit(first.read_text(), patches.parse(path, text), change)
+        if backports.SOURCES[distribution] == "uvicorn":  # That for gunicorn is several commits, which people write
+            [first] = (patches.PATCHES / "upstream" / distribution).glob("0001-*.patch")
+            texts[first] = commit(first.read_text(), patches.parse(path, text), change)
     return texts
 
 

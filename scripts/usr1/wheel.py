@@ -28,8 +28,8 @@ Files = Dict[str, bytes]
 #: What installers put beside a wheel's own files in .dist-info.
 INSTALLERS_OWN = {"INSTALLER", "RECORD", "REQUESTED", "direct_url.json", "uv_build.json", "uv_cache.json"}
 
-#: 1980-01-01, the earliest that a zip archive can hold, in seconds since the epoch.
-EARLIEST = 315532800
+#: 1980-01-01 and the end of 2107, all that a zip archive can hold, in seconds since the epoch.
+EARLIEST, LATEST = 315532800, 4354819199
 
 
 def escape(distribution: str) -> str:
@@ -158,9 +158,8 @@ def _archive(files: Files, record: str) -> bytes:
 
 def _date() -> Tuple[int, int, int, int, int, int]:
     epoch = os.environ.get("SOURCE_DATE_EPOCH", "0")
-    if not re.fullmatch(r"[0-9]{1,10}", epoch):
-        raise refusal(
-            "SOURCE_DATE_EPOCH makes no sense", "seconds since 1970", repr(epoch), "set it to such, or unset it"
-        )
+    if not re.fullmatch(r"[0-9]{1,10}", epoch) or int(epoch) > LATEST:
+        expected = f"seconds since 1970, {LATEST} at most: a zip archive holds no date after 2107"
+        raise refusal("SOURCE_DATE_EPOCH makes no sense", expected, repr(epoch), "set it to such, or unset it")
     year, month, day, hour, minute, second = time.gmtime(max(int(epoch), EARLIEST))[:6]
     return year, month, day, hour, minute, second

@@ -142,10 +142,10 @@ def check_truth(option: str, target: Environment) -> None:
     for name in differing:
         assert re.search(rf"/uvicorn/(__pycache__/)?workers\.|/RECORD$|\.x{re.escape(UNFINISHED)}$", name), name
     one = trees.only(target)
-    assert one.finished and installed.leftovers(one) == []
+    assert one.finished and trees.leftovers(target, one) == []
     assert one.state in ((State.PATCHED, State.FORK) if option == "--no-tests" else (State.PRISTINE,))
     check_record(target, before, now)
-    assert one.bytecode == [] or not differing
+    assert trees.bytecode(target, one) == [] or not differing
 
 
 def check_record(target: Environment, before: trees.Snapshot, now: trees.Snapshot) -> None:

@@ -13,6 +13,7 @@ import psutil
 import pytest
 from usr1 import apply, change, installed, servers
 from usr1.environment import Environment
+from usr1.files import Tree
 
 from apply import trees
 
@@ -39,14 +40,14 @@ def test_no_room(target: Environment, full_disk: None, capsys: pytest.CaptureFix
 
 def fail(monkeypatch: pytest.MonkeyPatch, names: List[str], number: int) -> None:
     """Have the renames over files of these names fail."""
-    replace = Path.replace
+    rename = Tree.rename
 
-    def failing(self: Path, other: Path) -> Path:
-        if other.name in names:
-            raise OSError(number, os.strerror(number), str(other))
-        return replace(self, other)
+    def failing(self: Tree, new: Path, path: Path) -> None:
+        if path.name in names:
+            raise OSError(number, os.strerror(number), str(path))
+        rename(self, new, path)
 
-    monkeypatch.setattr(Path, "replace", failing)
+    monkeypatch.setattr(Tree, "rename", failing)
 
 
 @pytest.mark.parametrize("name", ["RECORD", "workers.py"])
@@ -64,11 +65,11 @@ def test_bytecode_has_left_the_disk_before_the_source_changes(
     """Some is never checked against it."""
     before = installed.find(target)
     synced = []
-    monkeypatch.setattr(change, "_sync", lambda paths: synced.append((sorted(paths), installed.find(target))))
+    monkeypatch.setattr(Tree, "sync", lambda tree, paths: synced.append((sorted(paths), installed.find(target))))
     assert apply.main(["--no-tests", str(target.path)]) == 0
     paths, then = synced[0]
     assert paths == sorted(path for one in before for source in one.contents for path in trees.caches(source))
-    assert [one.bytecode for one in then] == [[], []] and [one.contents for one in then] == [
+    assert [trees.bytecode(target, one) for one in then] == [[], []] and [one.contents for one in then] == [
         one.contents for one in before
     ]
 
@@ -78,15 +79,15 @@ def test_what_cannot_be_put_back_is_said(
 ) -> None:
     pristine = trees.snapshot(target.path)
     with monkeypatch.context() as patched:
-        write, written = change._write, []
+        write, written = Tree.write, []
 
-        def failing(path: Path, *arguments: object) -> Path:
+        def failing(self: Tree, path: Path, *arguments: object) -> Path:
             if path in written:
                 raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
             written.append(path)
-            return write(path, *arguments)  # type: ignore[arg-type]
+            return write(self, path, *arguments)  # type: ignore[arg-type]
 
-        patched.setattr(change, "_write", failing)
+        patched.setattr(Tree, "write", failing)
         fail(patched, ["workers.py"], errno.EIO)
         assert apply.main(["--no-tests", str(target.path)]) == 3
     assert "could not be undone" in capsys.readouterr().err
@@ -97,7 +98,7 @@ def test_what_cannot_be_put_back_is_said(
 def test_told_to_end_while_changing(target: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
     before = trees.snapshot(target.path)
     with monkeypatch.context() as patched:
-        patched.setattr(change, "leftovers", lambda installed: sys.exit(143))
+        patched.setattr(change, "leftovers", lambda tree, installed: sys.exit(143))
         with pytest.raises(SystemExit):
             apply.main(["--no-tests", str(target.path)])
     after = trees.snapshot(target.path)

@@ -153,6 +153,8 @@ def test_system_site_packages_are_refused(tmp_path: Path, capsys: pytest.Capture
         shutil.rmtree(path)
     (target.site_packages / "base.pth").write_text(f"{base.site_packages}\n")
     check_refused(target, capsys, "uvicorn lives outside", str(base.site_packages))
+    assert apply.main(["--tests-only", str(target.path)]) == 2
+    assert "uvicorn lives outside" in capsys.readouterr().err
 
 
 def test_editable_installs_are_refused(target: Environment, capsys: pytest.CaptureFixture[str]) -> None:

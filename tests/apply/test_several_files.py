@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Dict, Tuple
 
 import pytest
-from usr1 import apply, installed, patches, refresh, releases
+from usr1 import apply, files, installed, patches, refresh, releases
 from usr1.backports import Change, Edit
 from usr1.environment import Environment
 from usr1.installed import State
@@ -59,7 +59,7 @@ def test_there_and_back(patch: Path, target: Environment) -> None:
     pristine = trees.snapshot(target.path)
     assert apply.main(["--no-tests", str(target.path)]) == 0
     assert words(target) == ("new", "new", "new")
-    assert only(target).state is State.PATCHED and only(target).bytecode == []
+    assert only(target).state is State.PATCHED and trees.bytecode(target, only(target)) == []
     assert trees.disagreements(target) == [] and trees.stale(target) == []
     assert apply.main(["--revert", str(target.path)]) == 0
     assert trees.snapshot(target.path) == pristine
@@ -117,16 +117,16 @@ EARLIER: Dict[str, Tuple[str, ...]] = {
 }
 
 
-@pytest.mark.parametrize("files", EARLIER.values(), ids=EARLIER)
+@pytest.mark.parametrize("changed", EARLIER.values(), ids=EARLIER)
 @pytest.mark.parametrize("option", ["--no-tests", "--revert"])
 def test_an_earlier_revision_of_other_files(
-    option: str, files: Tuple[str, ...], patch: Path, target: Environment, capsys: pytest.CaptureFixture[str]
+    option: str, changed: Tuple[str, ...], patch: Path, target: Environment, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pristine = trees.snapshot(target.path)
     current = patch.read_text()
-    write_patch(patch, "old", *files)
+    write_patch(patch, "old", *changed)
     assert apply.main(["--no-tests", *ONLY, str(target.path)]) == 0
-    write_patch(patch.parent / "superseded" / patch.name, "old", *files)
+    write_patch(patch.parent / "superseded" / patch.name, "old", *changed)
     patch.write_text(current)
     assert apply.main(["--check", *ONLY, str(target.path)]) == 0
     assert ": patched (patches/gunicorn/superseded/" in capsys.readouterr().out
@@ -161,14 +161,14 @@ def test_one_of_them_cannot_be_written(
 ) -> None:
     """The last of them: the others are put back."""
     before = trees.snapshot(target.path)
-    replace = Path.replace
+    rename = files.Tree.rename
 
-    def failing(self: Path, other: Path) -> Path:
-        if other == target.site_packages / FILES[-1]:
-            raise OSError(5, os.strerror(5), str(other))
-        return replace(self, other)
+    def failing(self: files.Tree, new: Path, path: Path) -> None:
+        if path == target.site_packages / FILES[-1]:
+            raise OSError(5, os.strerror(5), str(path))
+        rename(self, new, path)
 
-    monkeypatch.setattr(Path, "replace", failing)
+    monkeypatch.setattr(files.Tree, "rename", failing)
     assert apply.main(["--no-tests", str(target.path)]) == 2
     assert "nothing was changed" in capsys.readouterr().err
     assert trees.snapshot(target.path) == before

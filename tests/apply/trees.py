@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Tuple
 
 import environments
-from usr1 import environment, installed
+from usr1 import environment, files, installed
 from usr1.environment import Environment
 
 NEWEST = environments.COMBINATIONS[-1]
@@ -70,6 +70,16 @@ def compile_all(target: Environment) -> None:
                 cache.write_bytes(content)
 
 
+def bytecode(target: Environment, one: installed.Installed) -> List[Path]:
+    with files.Tree(target.path) as tree:
+        return installed.bytecode(tree, one)
+
+
+def leftovers(target: Environment, one: installed.Installed) -> List[Path]:
+    with files.Tree(target.path) as tree:
+        return installed.leftovers(tree, one)
+
+
 def caches(source: Path) -> List[Path]:
     stem = source.parent / "__pycache__" / source.stem
     return [Path(f"{stem}.cpython-{tag}.pyc") for tag in ("311", "311.opt-2", "36")]
@@ -84,8 +94,8 @@ def snapshot(path: Path) -> Snapshot:
 
 
 def _walk(path: Path) -> Iterator[Path]:
-    for directory, directories, files in os.walk(path):
-        for name in directories + files:
+    for directory, directories, names in os.walk(path):
+        for name in directories + names:
             yield Path(directory, name)
 
 

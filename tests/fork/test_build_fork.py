@@ -81,10 +81,11 @@ def test_a_release_without_a_patch(tmp_path: Path, capsys: pytest.CaptureFixture
     assert names(tmp_path) == set()
 
 
+@pytest.mark.parametrize("date", ["yesterday", "4354819200"])
 def test_a_date_that_is_none(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    date: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", date)
     assert build_fork.main([NEWEST, "--outdir", str(tmp_path / "dist")]) == 2
     assert capsys.readouterr().err.startswith("build-fork.sh: SOURCE_DATE_EPOCH makes no sense\n  expected: ")
     assert names(tmp_path) == set()

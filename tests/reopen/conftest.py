@@ -1,11 +1,16 @@
+import os
 import shutil
+import subprocess
+import tempfile
 from pathlib import Path
-from typing import Iterator
+from typing import Iterator, List
 
 import environments
 import pytest
 from environments import Environment
 from properties.server import Server
+
+from reopen.logrotation import found
 
 UVICORN = "0.54.0"
 GUNICORN = "27.0.1"
@@ -28,13 +33,26 @@ def app(environ, start_response):
     return [body]
 """
 
+#: Like a worker that has changed its user.
+NOT_DUMPABLE = """
+import ctypes
+
+PR_SET_DUMPABLE = 4
+assert ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0
+"""
+
 WORKER_CLASSES = ("uvicorn.workers.UvicornWorker", "asgi", "gthread")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def programs() -> None:
-    missing = [name for name in ("logrotate", "nginx", "dash") if not shutil.which(name)]
-    assert not missing, f"not on the PATH: {missing}; on Debian: apt install logrotate nginx-light dash"
+def programs() -> Iterator[None]:
+    missing = [name for name in ("logrotate", "nginx", "dash", "busybox") if not shutil.which(name)]
+    assert not missing, f"not on the PATH: {missing}; on Debian: apt install logrotate nginx-light dash busybox"
+    with tempfile.TemporaryDirectory() as applets, pytest.MonkeyPatch.context() as patch:
+        os.chmod(applets, 0o755)
+        subprocess.run(["busybox", "--install", "-s", applets], check=True)
+        patch.setenv("APPLETS", applets)
+        yield
 
 
 def make(directory: Path) -> Environment:
@@ -63,3 +81,8 @@ def gunicorn(environment: Environment, worker_class: str = WORKER_CLASSES[0], mo
         return Server(environment.python, worker_class, options=options)
     modules = {"application": WSGI + more_application + '\ncheckpoints.note("started", os.getpid())\n'}
     return Server(environment.python, worker_class, options=(*options, "--threads", "8"), modules=modules)
+
+
+def without_ptrace() -> List[str]:
+    """A command that runs another one as Docker does: root may not look into processes of others."""
+    return [found("setpriv"), "--bounding-set=-sys_ptrace"] if os.geteuid() == 0 else []

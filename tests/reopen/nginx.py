@@ -7,6 +7,7 @@ import signal
 import subprocess
 import tempfile
 from pathlib import Path
+from typing import Optional
 
 from properties import wait
 from properties.clients import Client
@@ -36,17 +37,24 @@ http {{
 
 
 class Nginx:
-    def __init__(self) -> None:
+    def __init__(self, user: Optional[int] = None) -> None:
+        """user is who runs it, if another one."""
+        self.user = user
         self.directory = Path(tempfile.mkdtemp(prefix="usr1-nginx-"))
         self.logs = Logs(self.directory / "logs")
         self.socket = self.directory / "socket"
         self.configuration = self.directory / "nginx.conf"
-        user = "user root;" if os.geteuid() == 0 else ""
-        self.configuration.write_text(CONFIGURATION.format(directory=self.directory, user=user))
+        directive = "user root;" if os.geteuid() == 0 and user is None else ""
+        self.configuration.write_text(CONFIGURATION.format(directory=self.directory, user=directive))
+        if user is not None:
+            for path in (self.directory, self.logs.directory):
+                os.chown(path, user, user)
 
     def __enter__(self) -> "Nginx":
         self.process = subprocess.Popen(
-            ["nginx", "-c", str(self.configuration), "-e", str(self.logs.path("error.log"))], stdin=subprocess.DEVNULL
+            ["nginx", "-c", str(self.configuration), "-e", str(self.logs.path("error.log"))],
+            stdin=subprocess.DEVNULL,
+            user=self.user,
         )
         try:
             wait.until(self.listening, lambda: f"nginx does not serve; its exit status: {self.process.poll()}")

@@ -1,14 +1,15 @@
 """Which files reopen.sh takes for rotated ones."""
 
-from pathlib import Path
-from typing import Iterator, Set
+import os
+import signal
+from typing import Iterator
 
 import pytest
 from environments import Environment
 from properties.server import Server
 
 from reopen.conftest import gunicorn
-from reopen.logrotation import reopen
+from reopen.logrotation import SHELLS, files, in_each_shell, named, reopen
 
 ROTATED = (
     "access.log.1",
@@ -43,9 +44,16 @@ opened = [open(os.path.join(directory, name), mode) for name, mode in {files!r}]
 """
 
 
-def named(complaint: str) -> Set[str]:
-    """The files in the complaint of reopen.sh about processes that have not let go."""
-    return {line.split(": ", 1)[1] for line in complaint.splitlines()[1:]}
+#: What other scripts than logrotate make of x.log.
+ODD = (
+    *("old/{}.log", "archive/2026-11-23/{}.log", "{}.old", "{}.log.old", "{}.log.bak", "{}.log~", "{}.log.prev"),
+    *("{}-20261123.log", "20261123-{}.log", "{}.2026-11-23.log", "{}.log.Mon", "{}.log.20261123.saved"),
+)
+
+LOGS = """
+for number in range({number}):
+    logging.getLogger(str(number)).addHandler(logging.FileHandler("%d.log" % number))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +62,7 @@ def server(environment: Environment) -> Iterator[Server]:
         yield server
 
 
-@pytest.mark.parametrize("shell", ["dash", "bash"])
+@pytest.mark.parametrize("shell", SHELLS)
 def test_unrelated_files_are_not_waited_for(server: Server, shell: str) -> None:
     server.logs.rotate()
     answer = reopen(server.directory / "pidfile", shell=shell)
@@ -62,22 +70,43 @@ def test_unrelated_files_are_not_waited_for(server: Server, shell: str) -> None:
     assert not server.logs.held(server.pids("all"), server.logs.rotated())
 
 
-def test_files_given_are_waited_for_whatever_they_are_called(server: Server) -> None:
+@pytest.mark.parametrize("shell", SHELLS)
+def test_nothing_has_been_rotated(server: Server, shell: str) -> None:
+    answer = reopen(server.directory / "pidfile", shell=shell)
+    assert answer.returncode == 0
+    assert "found no rotated file of this server" in answer.stderr
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_files_given_are_waited_for_whatever_they_are_called(server: Server, shell: str) -> None:
     pidfile, written = server.directory / "pidfile", server.directory / "export-20261123"
-    answer = reopen("-t", 0, pidfile, __file__)
+    answer = reopen("-t", 0, pidfile, __file__, shell=shell)
     assert (answer.returncode, answer.stderr) == (0, "")
-    answer = reopen("-t", 0, pidfile, __file__, written)
-    assert (answer.returncode, named(answer.stderr)) == (1, {str(written)})
+    answer = reopen("-t", 0, pidfile, __file__, written, shell=shell)
+    assert (answer.returncode, files(answer.stderr)) == (1, {written.name})
 
 
-@pytest.mark.parametrize("shell", ["dash", "bash"])
-def test_files_with_the_name_of_a_rotated_log_are_waited_for(environment: Environment, shell: str) -> None:
+def test_files_with_the_name_of_a_rotated_log_are_waited_for(environment: Environment) -> None:
     with gunicorn(environment, "gthread", OPENS.format(files=[(name, "a") for name in ROTATED])) as server:
         (server.directory / "removed.log.1").unlink()
-        answer = reopen("-t", 0, server.directory / "pidfile", shell=shell)
-    assert answer.returncode == 1
-    assert {Path(file).name for file in named(answer.stderr)} == {
-        *ROTATED[:-2],
-        "new?line \\n.log.1",
-        "removed.log.1 (deleted)",
-    }
+        answers = in_each_shell("-t", 0, server.directory / "pidfile")
+    for shell, answer in answers.items():
+        # The stat of busybox writes a newline as it is
+        odd = {"new?line \\n.log.1"} if shell != "busybox" else set()
+        assert answer.returncode == 1
+        assert files(answer.stderr) == {*ROTATED[:-2], *odd, "removed.log.1 (deleted)"}
+
+
+def test_files_that_are_exchanged_for_new_ones_are_waited_for(environment: Environment) -> None:
+    """Whatever they are called: one of the processes that write to them shows what is to become of them."""
+    with gunicorn(environment, "gthread", LOGS.format(number=len(ODD))) as server:
+        stopped, other = server.workers()
+        os.kill(stopped, signal.SIGSTOP)
+        rotated = [server.directory / name.format(number) for number, name in enumerate(ODD)]
+        for number, path in enumerate(rotated):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            (server.directory / f"{number}.log").rename(path)
+        answer = reopen("-t", 0, server.directory / "pidfile")
+        assert answer.returncode == 1
+        assert list(named(answer.stderr)) == [stopped]
+        assert files(answer.stderr) == {path.name for path in rotated}

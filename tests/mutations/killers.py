@@ -39,19 +39,19 @@ def storm(target: Environment, home: Path) -> List[str]:
 
 
 def burst(target: Environment, home: Path) -> List[str]:
-    """Thousands of signals at once: few threads at a time honour them, and handlers are not nested too deeply."""
+    """Thousands of signals at once: threads honour many at a time, and handlers are not nested too deeply."""
     run = Run(
         home, target, "customised_worker.CountingOnAsyncio", "burst", 5, "serving", f"{WRITING}|{SERVING}", (), PATIENCE
     )
     complaints = _complaints(run)
     counts = [report for report in run.reports() if "counted" in report and report["fired"]]
-    # One that reopens, one that waits for it, and some that are about to end
-    return complaints + [str(count) for count in counts if count["threads"] >= 10]
+    # How many find a thread that is about to start depends on the machine; without a look at that, none does
+    return complaints + [str(count) for count in counts if count["threads"] * 10 > count["handled"] * 9]
 
 
 def undisturbed(target: Environment, home: Path) -> List[str]:
-    """Without a signal."""
-    return _complaints(Run(home, target, "asyncio", "one", 1, "none", "none", patience=PATIENCE))
+    """Without a SIGUSR1; the first worker ends by itself, the second by SIGTERM."""
+    return _complaints(Run(home, target, "asyncio", "one", 2, "none", "none", patience=PATIENCE))
 
 
 def inherited_handlers(target: Environment, home: Path) -> List[str]:

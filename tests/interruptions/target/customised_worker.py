@@ -19,8 +19,7 @@ class Counting:
     handled = 0
     depth = 0
     deepest = 0
-    threads = []
-    most = 0
+    threads = 0
 
     def handle_usr1(self, sig, frame):
         Counting.handled += 1
@@ -30,16 +29,14 @@ class Counting:
         Counting.depth -= 1
 
     def _reopen_logs(self, *arguments):
-        Counting.threads.append(arguments)
-        Counting.most = max(Counting.most, len(Counting.threads))
+        Counting.threads += 1
         super()._reopen_logs(*arguments)
-        Counting.threads.remove(arguments)
 
     def init_process(self):
         try:
             super().init_process()
         finally:
-            counts = {"handled": self.handled, "deepest": self.deepest, "threads": self.most}
+            counts = {"handled": self.handled, "deepest": self.deepest, "threads": self.threads}
             interrupted.report(counted=os.getpid(), fired=interrupted.interrupter.fired, **counts)
 
 

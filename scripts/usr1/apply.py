@@ -79,7 +79,7 @@ def apply(environment: Environment, only: Only, tests: bool) -> int:
         found = _known(environment, only)
         say(f"{environment.path}: Python {environment.version}, gunicorn {_gunicorn(environment)}")
         if tests:
-            _has_workers(environment)
+            _testable(environment)
         change.make(environment, [(one, one.patched) for one in found])
         proved = False
         try:
@@ -141,7 +141,7 @@ def tests_only(environment: Environment) -> int:
     for one in found:
         if one.problem and one.state in (State.MISSING, State.OUTSIDE):
             raise one.problem
-    _has_workers(environment)
+    _testable(environment)
     say(f"{environment.path}: Python {environment.version}, gunicorn {_gunicorn(environment)}")
     for one in found:
         say(f"  {_line(one)}")
@@ -218,8 +218,16 @@ def _leaving_alone(one: Installed, found: List[Installed]) -> str:
     return f"; or leave it as it is:{''.join(others)}" if others else ""
 
 
-def _has_workers(environment: Environment) -> None:
-    """The properties are of uvicorn's workers; raises Refusal if there is none."""
+def _testable(environment: Environment) -> None:
+    """The properties are of uvicorn's workers, and run them; raises Refusal if there is none, or not for this user."""
+    owner = environment.other_user
+    if owner is not None:
+        raise refusal(
+            f"{environment.path} belongs to user {owner}, whose code the tests would run as root",
+            "an environment of root's",
+            f"user {owner}'s",
+            f"run this as user {owner}, or patch without tests: --no-tests",
+        )
     if not any(installed.version(environment, name) for name in ("uvicorn", "uvicorn-worker")):
         raise refusal(
             f"uvicorn is not installed in {environment.path}",

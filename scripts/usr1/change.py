@@ -73,10 +73,10 @@ def make(environment: Environment, wanted: Wanted) -> None:
         except BaseException as error:
             _undo(tree, done)
             tree.discard(one.new for one in staged)
+            if isinstance(error, (Meanwhile, FileNotFoundError)):
+                raise _interfered(environment, error) from error
             if isinstance(error, OSError):
                 raise _obstructed(environment, error) from error
-            if isinstance(error, Meanwhile):
-                raise _interfered(environment, error) from error
             raise
 
 
@@ -87,7 +87,7 @@ def _stage(tree: Tree, installed: Installed, contents: Dict[Path, bytes], staged
         before = tree.read(file.path)
         line = record.line(lines, file.target)
         if before.content != file.content or line is None or line.digest != file.recorded:
-            raise Meanwhile(f"{file.path}, or what RECORD says of it")
+            raise Meanwhile(f"{file.path}, or what RECORD says of it, has changed meanwhile")
         _replace(tree, file.path, before, contents[file.path], staged)
         lines = line.rewritten(contents[file.path])
     _replace(tree, installed.record, entries, lines, staged)
@@ -105,7 +105,7 @@ def _commit(tree: Tree, changed: List[Installed], staged: List[Staged], done: Li
     sources = [path for installed in changed for path in installed.contents]
     for one in sorted(staged, key=lambda one: one.path in sources):
         if not files.same(tree.status(one.path), one.before.status):
-            raise Meanwhile(one.path)
+            raise Meanwhile(f"{one.path} has changed meanwhile")
         done.append(one)
         tree.rename(one.new, one.path)
     tree.sync(one.path for one in staged)
@@ -136,11 +136,11 @@ def _is(tree: Tree, path: Path, status: os.stat_result) -> bool:
         return False
 
 
-def _interfered(environment: Environment, what: Meanwhile) -> Refusal:
+def _interfered(environment: Environment, what: Exception) -> Refusal:
     return refusal(
         f"another program works on {environment.path}; nothing was changed by this one",
         "the files to stay as they were found until they are replaced",
-        f"{what} has changed meanwhile",
+        str(what),
         "run this again when the other program has ended",
     )
 

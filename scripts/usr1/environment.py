@@ -1,12 +1,11 @@
 """
 The virtual environment that a script is pointed at.
 
-Nothing of its site-packages is imported to look at it: no .pth file, no customization module,
-no package that may be broken. Only its interpreter says what it is, in isolated mode.
+Nothing of it is run to look at it, nor imported: it may belong to another user, and be broken. What it is
+stands in pyvenv.cfg, or else in the names of its directories.
 """
 
 import contextlib
-import json
 import os
 import re
 import shlex
@@ -14,17 +13,12 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import List, NamedTuple
+from typing import List, NamedTuple, Optional
 
 import psutil
 
+from usr1.files import Tree
 from usr1.refusal import Refusal, refusal
-
-# The scheme is the one of a virtual environment and of conda, whatever the distributor's default is.
-_PROBE = """
-import json, sys, sysconfig
-print(json.dumps(["%d.%d.%d" % sys.version_info[:3], sysconfig.get_path("purelib", "posix_prefix", {"base": ""})]))
-"""
 
 
 class Environment(NamedTuple):
@@ -37,11 +31,17 @@ class Environment(NamedTuple):
     def beyond(self) -> List[Path]:
         """Where else its interpreter imports from: what .pth files name, and the base's packages if it sees them."""
         paths = []
-        for pth in self.site_packages.glob("*.pth"):
-            with contextlib.suppress(OSError):
-                lines = pth.read_text(errors="surrogateescape").splitlines()
+        with Tree(self.path) as tree:
+            for pth in tree.names(self.site_packages, "*.pth"):
+                lines = _text(tree, pth).splitlines()
                 paths += [self.site_packages / line.strip() for line in lines if line.strip() and line[0] not in "# \t"]
-        return paths + _seen_by(self)
+            return paths + _seen_by(self, _text(tree, self.path / "pyvenv.cfg"))
+
+    @property
+    def other_user(self) -> Optional[int]:
+        """The user whose code root would run if it ran anything of the environment."""
+        owners = {self.path.stat().st_uid, self.python.lstat().st_uid, self.site_packages.lstat().st_uid}
+        return min(owners - {0}, default=None) if os.geteuid() == 0 else None
 
     def pip(self, arguments: str) -> str:
         """The command line with which a user of this environment would install something."""
@@ -54,16 +54,12 @@ class Environment(NamedTuple):
         return self.pip(f"install --force-reinstall --no-deps {requirement}")
 
 
-def _seen_by(environment: Environment) -> List[Path]:
+def _seen_by(environment: Environment, settings: str) -> List[Path]:
     """What --system-site-packages lets an environment see: pip's, Debian's and the user's."""
-    try:
-        settings = (environment.path / "pyvenv.cfg").read_text(errors="surrogateescape")
-    except OSError:
-        return []
     home = re.search(r"(?m)^home\s*=\s*(.*?)\s*$", settings)
     if not home or not re.search(r"(?mi)^include-system-site-packages\s*=\s*true\s*$", settings):
         return []
-    base, python = Path(home[1]).parent, "python{}.{}".format(*environment.version.split("."))
+    base, python = Path(home[1]).parent, environment.site_packages.parent.name
     inside = (f"lib/{python}/site-packages", f"local/lib/{python}/dist-packages", "lib/python3/dist-packages")
     return [*(base / path for path in inside), Path.home() / ".local" / "lib" / python / "site-packages"]
 
@@ -75,13 +71,17 @@ def exists(path: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
-        raise refusal(
-            f"cannot look at {path}",
-            "a path that leads to an environment, or to nothing",
-            f"{error} (as user {os.getuid()})",
-            "run this as a user who may look there, or name another",
-        ) from error
+        raise unreadable(path, error) from error
     return True
+
+
+def unreadable(path: Path, error: OSError) -> Refusal:
+    return refusal(
+        f"cannot look at {path}",
+        "a path that leads to an environment, or to nothing",
+        f"{error} (as user {os.getuid()})",
+        "run this as a user who may look there, or name another",
+    )
 
 
 def find(path: Path) -> Environment:
@@ -96,32 +96,48 @@ def find(path: Path) -> Environment:
             + ("" if exists(path) else "; to have a new one made there, --create"),
         )
     path = Path(os.path.abspath(path))
-    python = path / "bin" / "python"
-    command = [str(python), "-I", "-S", "-c", _PROBE]
     try:
-        answer = subprocess.run(command, capture_output=True, timeout=60)
-        # Two strings, and nothing else. On stderr there may be anything, such as what ld.so warns of.
-        version, site_packages = map(os.fspath, json.loads(answer.stdout))
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise _broken(python, str(error)) from error
-    except (ValueError, TypeError) as error:
-        raise _broken(python, (answer.stderr + answer.stdout).decode(errors="replace")) from error
-    return Environment(path, python, version, path / site_packages.lstrip("/"))
+        with Tree(path) as tree:
+            version = _version(tree)
+            number = re.escape(".".join(version.split(".")[:2])) or r"3\.\d+"
+            libraries = [
+                one for one in tree.names(path / "lib", "py*") if re.fullmatch(rf"py[a-z]+{number}t?", one.name)
+            ]
+            found = [one / "site-packages" for one in libraries if tree.names(one, "site-packages")]
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if len(found) != 1:
+        raise refusal(
+            f"{path} is not an environment with packages of its own",
+            f"one directory {path}/lib/python{version or '3.*'}/site-packages",
+            " and ".join(map(str, found)) or "none",
+            "see docs/installations.md for other kinds of installations",
+        )
+    [site_packages] = found
+    return Environment(path, path / "bin" / "python", version or site_packages.parent.name, site_packages)
+
+
+def _version(tree: Tree) -> str:
+    """As pyvenv.cfg has it, or else what bin/python links to, as conda has no pyvenv.cfg; empty if neither tells."""
+    settings = _text(tree, tree.root / "pyvenv.cfg")
+    target = os.path.basename(os.path.realpath(tree.root / "bin" / "python"))
+    found = re.search(r"(?m)^version(?:_info)?\s*=\s*(\d+\.\d+(?:\.\d+)?)", settings)
+    found = found or re.search(r"(\d+\.\d+)t?$", target)
+    return found[1] if found else ""
+
+
+def _text(tree: Tree, path: Path) -> str:
+    """What is in a file, nothing if there is none."""
+    try:
+        return tree.read(path).content.decode(errors="surrogateescape")
+    except OSError:
+        return ""
 
 
 def _instead(path: Path, python: Path) -> str:
     if python.is_symlink():
         return f"a link to {os.readlink(python)}, which is not there"
     return "none" if exists(path) else f"no directory {path}"
-
-
-def _broken(python: Path, said: str) -> Refusal:
-    return refusal(
-        f"{python} does not run",
-        "Python 3.6 or later",
-        said.strip().splitlines()[-1] if said.strip() else "no answer",
-        "make the environment anew",
-    )
 
 
 def create(path: Path, requirements: List[str]) -> None:

@@ -215,7 +215,9 @@ def _look_elsewhere(where: Where) -> None:
         if origin.exists():
             if directory == where.environment.site_packages:
                 raise _broken(where, f"its dist-info in {directory}", f"{origin} alone")
-            raise _outside(where, str(origin))
+            with Tree(directory) as tree:  # The same release, if it is to be installed here too
+                versions = [_version(tree, path) for path in _dist_infos(tree, directory, where.distribution)]
+            raise _outside(where._replace(version=(versions or [None])[0] or ""), str(origin))
 
 
 def _identify(where: Where, patch: Patch, fork: bool) -> Installed:

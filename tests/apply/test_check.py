@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
 import pytest
-from usr1 import apply, installed, patches
+from usr1 import apply, environment, installed, patches
 from usr1.environment import Environment
 
 from apply import trees
@@ -167,27 +167,79 @@ def test_no_environment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert apply.main(["--check", str(tmp_path)]) == 2
     assert "found:    a link to gone, which is not there\n" in capsys.readouterr().out
     python.unlink()
-    answers = {"": "Exec format error", "#!/bin/sh\n": "no answer", "#!/bin/sh\necho no >&2; exit 1\n": "no"}
-    odd = ("no", "null", "1", "[1, 2]", '["1"]', '["1", null]', "\\377")
-    answers.update(
-        (f"#!/bin/sh\nprintf '{said}'\n", said.replace("\\377", "\N{REPLACEMENT CHARACTER}")) for said in odd
-    )
-    for content, found in answers.items():
-        python.write_text(content)
-        python.chmod(0o755)
-        assert apply.main(["--check", str(tmp_path)]) == 2
-        said = capsys.readouterr().out
-        trees.check_four_lines(said, f"{python} does not run")
-        assert f"found:    {found}" in said or content == ""
+    python.touch()
+    assert apply.main(["--check", str(tmp_path)]) == 2
+    said = capsys.readouterr().out
+    trees.check_four_lines(said, f"{tmp_path} is not an environment with packages of its own")
+    assert "see docs/installations.md" in said
+    for number in ("3.11", "3.12"):  # Neither tells which one it is
+        (tmp_path / "lib" / f"python{number}" / "site-packages").mkdir(parents=True)
+    assert apply.main(["--check", str(tmp_path)]) == 2
+    assert "lib/python3.11/site-packages and " in capsys.readouterr().out
 
 
-def test_what_its_python_says_on_stderr(
-    target: Environment, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+LAYOUTS = {
+    "venv": ("python3.11", "home = /usr/bin\nversion = 3.11.7\n", "", "3.11.7"),
+    "virtualenv": ("python3.11", "home = /usr/bin\nversion_info = 3.11.7.final.0\n", "", "3.11.7"),
+    "conda": ("python3.11", "", "python3.11", "3.11"),
+    "without its thread lock": ("python3.13t", "version = 3.13.1\n", "", "3.13.1"),
+    "PyPy": ("pypy3.9", "version = 3.9.1\n", "", "3.9.1"),
+    "nothing but the directory": ("python3.11", "", "", "python3.11"),
+}
+
+
+@pytest.mark.parametrize("library, settings, link, version", LAYOUTS.values(), ids=LAYOUTS)
+def test_its_python_is_not_run(library: str, settings: str, link: str, version: str, tmp_path: Path) -> None:
+    """What the environment is can be seen: root may look at those of others."""
+    site_packages = tmp_path / "lib" / library / "site-packages"
+    site_packages.mkdir(parents=True)
+    (tmp_path / "bin").mkdir()
+    python = tmp_path / "bin" / (link or "python")
+    python.write_text(f"#!/bin/sh\ntouch {tmp_path}/run\n")
+    python.chmod(0o755)
+    if link:
+        (tmp_path / "bin" / "python").symlink_to(link)
+    if settings:
+        (tmp_path / "pyvenv.cfg").write_text(settings)
+    found = environment.find(tmp_path)
+    assert (found.site_packages, found.version) == (site_packages, version)
+    for options in (["--check"], ["--no-tests"], ["--revert"], ["--dry-run"], ["--tests-only"]):
+        apply.main([*options, str(tmp_path)])
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can work on the environments of others")
+def test_root_does_not_run_the_code_of_others(target: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    os.chown(target.path, 12345, 12345)
+    before = trees.snapshot(target.path)
+    for options in ([], ["--tests-only"]):
+        assert apply.main([*options, str(target.path)]) == 2
+        said = capsys.readouterr().err
+        trees.check_four_lines(said, f"{target.path} belongs to user 12345")
+        assert "as root" not in said.splitlines()[-1]
+    assert trees.snapshot(target.path) == before
+    assert apply.main(["--no-tests", str(target.path)]) == 0
+
+
+SEEN = ("lib/{}/site-packages", "local/lib/{}/dist-packages", "lib/python3/dist-packages")
+
+
+@pytest.mark.parametrize("place", SEEN)
+def test_what_it_sees_of_its_base(
+    place: str, target: Environment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """ld.so warns of a library that is not there, and all is well."""
-    monkeypatch.setenv("LD_PRELOAD", "/nonexistent.so")
-    for option in ("--no-tests", "--check", "--revert"):
-        assert apply.main([option, str(target.path)]) == 0
+    """With --system-site-packages; there it is for all who see it."""
+    beyond = tmp_path / "base" / place.format(target.site_packages.parent.name)
+    beyond.mkdir(parents=True)
+    for path in target.site_packages.glob("uvicorn*"):
+        shutil.move(path, beyond / path.name)
+    settings = f"home = {tmp_path}/base/bin\nversion = {target.version}\n"
+    (target.path / "pyvenv.cfg").write_text(settings)
+    assert ": uvicorn: not installed\n" in check(capsys, 1, target)
+    (target.path / "pyvenv.cfg").write_text(f"{settings}include-system-site-packages = true\n")
+    said = check(capsys, 1, target)
+    assert f": outside the environment ({beyond}/uvicorn/__init__.py)\n" in said
+    assert f" --force-reinstall --no-deps uvicorn=={trees.NEWEST}" in said
 
 
 def test_several(target: Environment, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

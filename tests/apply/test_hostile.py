@@ -203,7 +203,9 @@ def upgrade(target: Environment) -> None:
     dist_info(target).rename(target.site_packages / "uvicorn-0.55.0.dist-info")
 
 
-@pytest.mark.parametrize("operation, number", [("read", 11), ("write", 1), ("write", 3), ("rename", 1), ("rename", 2)])
+@pytest.mark.parametrize(
+    "operation, number", [("read", 11), ("read", 12), ("write", 1), ("write", 3), ("rename", 1), ("rename", 2)]
+)
 def test_an_installer_at_the_same_time(
     operation: str,
     number: int,

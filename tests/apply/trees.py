@@ -31,10 +31,14 @@ def light(path: Path, like: Environment, python: Optional[Path] = None, bytecode
     With bytecode listed in RECORD, as by pip, if wanted; on another Python than the original, if named.
     """
     (path / "bin").mkdir(parents=True)
-    shutil.copy(like.path / "pyvenv.cfg", path)
     (path / "bin" / "python").symlink_to(os.path.realpath(python or like.python))
+    number = (python or like.site_packages.parent).name[len("python") :]
+    (path / "lib" / f"python{number}" / "site-packages").mkdir(parents=True)
+    if python:
+        (path / "pyvenv.cfg").write_text(f"home = {python.parent}\nversion = {number}\n")
+    else:
+        shutil.copy(like.path / "pyvenv.cfg", path)
     copy = environment.find(path)
-    copy.site_packages.mkdir(parents=True)
     for pattern in ("uvicorn*", "gunicorn*"):
         for directory in like.site_packages.glob(pattern):
             shutil.copytree(directory, copy.site_packages / directory.name, ignore=shutil.ignore_patterns("*.pyc"))

@@ -85,7 +85,15 @@ SWALLOWED = (
     "Upstream leaves Gunicorn's handler in place, which swallows the signal: the worker goes on writing to the "
     "rotated files."
 )
-LISTED = Replacement("list(root.manager.loggerDict.keys())", "root.manager.loggerDict.keys()")
+SIGNALS = """\
+    SIGNALS = [getattr(signal, "SIG%s" % x) for x in (
+        "ABRT HUP QUIT INT TERM{} USR2 WINCH CHLD".split()
+    )]
+"""
+OLD_SIGNALS = """\
+    SIGNALS = [getattr(signal, "SIG%s" % x)
+            for x in "ABRT HUP QUIT INT TERM{} USR2 WINCH CHLD".split()]
+"""
 
 #: In this order: a later one finds the text as the earlier ones have left it.
 DIFFERENCES = (
@@ -159,17 +167,33 @@ DIFFERENCES = (
         ),
     ),
     Difference(
-        "loggers() walks through what threads may change before 21.0.0",
-        *("gunicorn", "20.0.0", "20.1.0"),
-        upstream=(LISTED,),
-        change=(LISTED, Replacement("for name in existing]", "for name in list(existing)]")),
-        description=(
-            Replacement(
-                "the loggers.",
-                "the loggers, and list them at once: a thread that makes one meanwhile must not stop the reopening.",
-            ),
-        ),
-        file="gunicorn/glogging.py",
+        "there was no asgi worker before 24.0.0",
+        *("gunicorn", "20.0.0", "23.0.0"),
+        file="gunicorn/workers/gasgi.py",
+        without=True,
+    ),
+    *(
+        Difference(
+            "there were no dirty workers before 25.0.0",
+            *("gunicorn", "20.0.0", "24.1.1"),
+            file=f"gunicorn/dirty/{process}.py",
+            without=True,
+        )
+        for process in ("arbiter", "worker")
+    ),
+    Difference(
+        "the dirty arbiter knew fewer signals before 25.1.0",
+        *("gunicorn", "25.0.0", "25.0.3"),
+        upstream=(Replacement("TERM TTIN TTOU USR1 USR2", "TERM USR1 USR2"),),
+        change=(Replacement("TERM TTIN TTOU USR2", "TERM USR2"),),
+        file="gunicorn/dirty/arbiter.py",
+    ),
+    Difference(
+        "the list of signals was laid out otherwise before 20.1.0",
+        *("gunicorn", "20.0.0", "20.0.4"),
+        upstream=(Replacement(SIGNALS.format(" USR1"), OLD_SIGNALS.format(" USR1")),),
+        change=(Replacement(SIGNALS.format(""), OLD_SIGNALS.format("")),),
+        file="gunicorn/workers/base.py",
     ),
 )
 

@@ -7,7 +7,6 @@ import pytest
 from environments import Environment
 from properties.clients import Load
 from properties.server import Server
-from usr1 import patches, releases
 
 from reopen.conftest import GUNICORN, WORKER_CLASSES, make
 from reopen.logrotation import Logrotate, files, reopen, wait_until_exactly_once
@@ -77,25 +76,3 @@ def test_pristine_gunicorn_loses_them(environment: Environment, worker_class: st
         request = server.get()
         assert request in server.logs.requests("error.log", current_only=True)
         assert request not in server.logs.requests("application.log", current_only=True)
-
-
-CATALOGUE = patches.catalogue("gunicorn")
-
-
-@pytest.mark.parametrize("patch", CATALOGUE, ids=lambda patch: patch.path.stem)
-def test_patches_apply_and_make_one_change(request: pytest.FixtureRequest, patch: patches.Patch) -> None:
-    named = patch.releases if request.config.getoption("--full") else patch.releases[-1:]
-    for release in named:
-        [part] = patch.parts
-        pristine = (releases.unpacked("gunicorn", release) / part.target).read_bytes()
-        changed = part.apply(pristine)
-        assert part.revert(changed) == pristine
-        expected = pristine.replace(b"    return [logging.getLogger", b"    return [root] + [logging.getLogger")
-        if b"existing = list(" not in pristine:  # Before 21.0.0 it walks through what threads may change
-            expected = expected.replace(b"for name in existing]", b"for name in list(existing)]")
-        assert changed == expected
-
-
-def test_no_release_is_named_twice() -> None:
-    named = [release for patch in CATALOGUE for release in patch.releases]
-    assert len(named) == len(set(named))

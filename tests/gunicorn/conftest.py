@@ -1,0 +1,158 @@
+"""Gunicorn with its own patch alone, under each worker class; and without, where the same must fail."""
+
+import tempfile
+from pathlib import Path
+from typing import Iterator, List, Mapping, Sequence
+
+import environments
+import pytest
+from environments import Environment
+from packaging.version import Version
+from properties.server import Server
+from usr1 import patches
+
+#: The newest release of each patch, newest first.
+RELEASES = [patch.releases[-1] for patch in patches.catalogue("gunicorn")]
+RELEASES.sort(key=Version, reverse=True)
+NEWEST = RELEASES[0]
+
+#: The worker classes, and the oldest release that each is tested with.
+WORKER_CLASSES = {
+    "sync": "20.0.0",
+    "gthread": "20.0.0",
+    "asgi": "24.0.0",
+    "gevent": "20.0.0",
+    "uvicorn.workers.UvicornWorker": "20.0.0",
+    "tornado": "20.0.0",
+    "aiohttp.GunicornWebWorker": "20.0.0",
+}
+
+#: How a worker ends that gets SIGTERM; uvicorn raises the signal again when all is done.
+ENDED = {"exited with 0", "killed by SIGTERM"}
+
+#: An application of a few lines, which logs through the root logger.
+LOGGING = 'logging.basicConfig(filename=os.environ["APPLICATION_LOG"], level=logging.INFO)'
+WSGI = """
+import logging, os, time
+import checkpoints
+{logging}
+
+def app(environ, start_response):
+    kind, request = environ["PATH_INFO"].split("/")[1:3]
+    logging.info(request)
+    logging.getLogger("gunicorn.error").info(request)
+    checkpoints.pause(request)
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+
+checkpoints.pause("load")
+checkpoints.note("started", os.getpid())
+"""
+ASGI = """
+import logging, os
+import checkpoints
+{logging}
+checkpoints.pause("load")
+
+async def app(scope, receive, send):
+    if scope["type"] == "lifespan":
+        await receive()
+        await send({{"type": "lifespan.startup.complete"}})
+        checkpoints.note("started", os.getpid())
+        await receive()
+        return await send({{"type": "lifespan.shutdown.complete"}})
+    kind, request = scope["path"].split("/")[1:3]
+    logging.info(request)
+    logging.getLogger("gunicorn.error").info(request)
+    await checkpoints.pause_async(request)
+    await send({{"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]}})
+    await send({{"type": "http.response.body", "body": b"ok"}})
+"""
+AIOHTTP = """
+import logging, os
+import checkpoints
+from aiohttp import web
+{logging}
+checkpoints.pause("load")
+
+async def answer(request):
+    logging.info(request.path)
+    logging.getLogger("gunicorn.error").info(request.path)
+    return web.Response(text="ok")
+
+app = web.Application()
+app.add_routes([web.get("/{{kind}}/{{request}}", answer)])
+checkpoints.note("started", os.getpid())
+"""
+#: Its event loop takes the signal from init_signals() on; see docs/design.md.
+AIOHTTPS = "aiohttp.GunicornWebWorker"
+APPLICATIONS = {"asgi": ASGI, "uvicorn.workers.UvicornWorker": ASGI, AIOHTTPS: AIOHTTP}
+
+
+def classes(*by_default: str, without: Sequence[str] = ()) -> pytest.MarkDecorator:
+    """The worker classes as parameters of a test: these by default, all but some with --full."""
+    marks = {name: [] if name in by_default else [pytest.mark.full] for name in WORKER_CLASSES if name not in without}
+    return pytest.mark.parametrize(
+        "worker_class", [pytest.param(name, marks=marks[name], id=name.split(".")[0]) for name in marks]
+    )
+
+
+class Gunicorn:
+    """An environment with one release of Gunicorn, and servers of it."""
+
+    def __init__(self, release: str, environment: Environment) -> None:
+        self.release = release
+        self.environment = environment
+
+    def serve(
+        self,
+        worker_class: str = "sync",
+        *options: str,
+        workers: int = 1,
+        logging: str = LOGGING,
+        modules: Mapping[str, str] = {},
+        variables: Mapping[str, str] = {},
+    ) -> Server:
+        if Version(self.release) < Version(WORKER_CLASSES[worker_class]):
+            pytest.skip(f"Gunicorn {self.release} has no worker class {worker_class}")
+        modules = {"application": APPLICATIONS.get(worker_class, WSGI).format(logging=logging), **modules}
+        if worker_class == "gthread":
+            options = (*options, "--threads", "8")
+        return Server(self.environment.python, worker_class, workers, options, variables, modules)
+
+
+def packages(release: str) -> Sequence[str]:
+    old = Version(release) < Version("21")
+    uvicorn = "0.18.3" if old else environments.COMBINATIONS[-1]
+    return [*environments.packages(uvicorn, f"gunicorn=={release}"), "gevent", "packaging", "tornado", "aiohttp"]
+
+
+def python(release: str) -> environments.Version:
+    """Old releases run on old Pythons."""
+    found: List[environments.Version] = list(environments.pythons())
+    return found[-1] if Version(release) >= Version("21") else min(version for version in found if version >= (3, 8))
+
+
+def pristine_environment(release: str) -> Environment:
+    return environments.cached(python(release), *packages(release))
+
+
+releases = pytest.fixture(
+    scope="session",
+    params=[pytest.param(one, marks=[] if one == NEWEST else [pytest.mark.full]) for one in RELEASES],
+)
+
+
+@releases
+def gunicorn(request: pytest.FixtureRequest) -> Iterator[Gunicorn]:
+    """Patched; a user whom a worker becomes may look into it."""
+    release: str = request.param
+    with tempfile.TemporaryDirectory(prefix="usr1-") as directory:
+        Path(directory).chmod(0o755)
+        path = Path(directory) / "environment"
+        yield Gunicorn(release, environments.patched_copy(pristine_environment(release), path, "gunicorn", release))
+
+
+@pytest.fixture(scope="session")
+def pristine() -> Gunicorn:
+    return Gunicorn(NEWEST, pristine_environment(NEWEST))

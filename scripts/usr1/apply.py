@@ -133,6 +133,8 @@ def dry_run(environment: Environment, only: Only) -> int:
     for one in _known(environment, only):
         if one.patch and not one.is_patched:
             say(one.patch.text, end="")
+        else:  # Not among what patch(1) takes
+            say(f"{environment.path}: nothing to apply to {_line(one)}", stream=sys.stderr)
     return DONE
 
 
@@ -149,7 +151,7 @@ def tests_only(environment: Environment) -> int:
 
 
 def check(paths: List[Path], only: Only, as_json: bool) -> int:
-    """DONE if everything there is patched, REFUSED if something is no environment, else FAILED."""
+    """DONE if everything there is patched, REFUSED if there is no environment or nothing to patch, else FAILED."""
     reports = [_report(path, only, explain=len(paths) == 1) for path in paths]
     if as_json:
         say(json.dumps(reports, indent=2))
@@ -168,11 +170,12 @@ def _report(path: Path, only: Only, explain: bool) -> Report:
     except Refusal as error:
         problem = str(error) if explain else str(error).splitlines()[0]
         return {"venv": str(path), "patched": None, "problem": problem, "restart": [], "installed": []}
+    states = {one.state for one in found}
     return {
         "venv": str(path),
         "python": environment.version,
         "gunicorn": installed.version(environment, "gunicorn"),
-        "patched": all(one.is_patched for one in found),
+        "patched": None if State.MISSING in states else states <= {State.PATCHED, State.FORK},
         "problem": "\n".join(str(one.problem) for one in found if one.problem and explain) or None,
         "restart": restart,
         "installed": [
@@ -198,7 +201,7 @@ def _summary(report: Report) -> str:
 
 
 def _line(one: Installed) -> str:
-    unfinished = "" if one.finished else "; an earlier run was interrupted, run scripts/apply.sh again"
+    unfinished = f"; {one.unfinished}, run scripts/apply.sh to finish it" if one.unfinished else ""
     name = f"{one.distribution} {one.release}".rstrip()
     return f"{name}: {one.state.value}{one.note and f' ({one.note})'}{unfinished}"
 

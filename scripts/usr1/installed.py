@@ -71,12 +71,16 @@ class Installed(NamedTuple):
     applied: Optional[Patch] = None  # The one whose result the files are: patch, or one that patch has superseded
     files: Tuple[File, ...] = ()
     record: Path = Path()
-    finished: bool = True  # Not so if an earlier run was killed: run again
+    unfinished: str = ""  # Why it is to be run again though the files are as they should be, if so
     note: str = ""  # What --check says beside the state
 
     @property
     def is_patched(self) -> bool:
         return self.state in (State.PATCHED, State.FORK)
+
+    @property
+    def finished(self) -> bool:
+        return not self.unfinished
 
     @property
     def contents(self) -> Dict[Path, bytes]:
@@ -247,7 +251,9 @@ def _identify(where: Where, patch: Patch, fork: bool) -> Installed:
             expected = f"{record.digest(found[file.target])} for {file.target} in {installed.record}"
             raise _broken(where, expected, file.recorded)
     agreed = all(file.recorded in ("", record.digest(found[file.target])) for file in files)
-    return installed._replace(finished=agreed and state is not State.PARTLY and not leftovers(where.tree, installed))
+    if leftovers(where.tree, installed):
+        return installed._replace(unfinished="an earlier run was interrupted")
+    return installed if agreed else installed._replace(unfinished="RECORD has other hashes, as after patch(1)")
 
 
 def _superseded(where: Where) -> List[Patch]:

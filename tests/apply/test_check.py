@@ -134,9 +134,13 @@ def test_not_installed(target: Environment, capsys: pytest.CaptureFixture[str]) 
     for path in target.site_packages.glob("uvicorn*"):
         shutil.rmtree(path)
     assert check(capsys, 1, target, only=[]).startswith(f"{target.path}: gunicorn "), "as good as any"
-    assert ": uvicorn: not installed\n" in check(capsys, 1, target)
+    assert ": uvicorn: not installed\n" in check(capsys, 2, target), "neither patched nor unpatched"
     [report] = as_json(capsys, target)
-    assert report["installed"][0]["state"] == "not installed" and report["patched"] is False
+    assert report["installed"][0]["state"] == "not installed" and report["patched"] is None
+    shutil.rmtree(target.site_packages / "gunicorn")
+    for path in target.site_packages.glob("gunicorn-*"):
+        shutil.rmtree(path)
+    assert ": uvicorn: not installed\n" in check(capsys, 2, target, only=[])
 
 
 def test_without_its_dist_info(target: Environment, capsys: pytest.CaptureFixture[str]) -> None:
@@ -235,7 +239,7 @@ def test_what_it_sees_of_its_base(
         shutil.move(path, beyond / path.name)
     settings = f"home = {tmp_path}/base/bin\nversion = {target.version}\n"
     (target.path / "pyvenv.cfg").write_text(settings)
-    assert ": uvicorn: not installed\n" in check(capsys, 1, target)
+    assert ": uvicorn: not installed\n" in check(capsys, 2, target)
     (target.path / "pyvenv.cfg").write_text(f"{settings}include-system-site-packages = true\n")
     said = check(capsys, 1, target)
     assert f": outside the environment ({beyond}/uvicorn/__init__.py)\n" in said
@@ -295,8 +299,22 @@ def test_an_interrupted_run(target: Environment, capsys: pytest.CaptureFixture[s
     done = trees.snapshot(target.path)
     left = target.site_packages / "uvicorn" / f".workers.py.x{installed.UNFINISHED}"
     left.write_text("half a fi")
-    assert "; an earlier run was interrupted, run scripts/apply.sh again" in check(capsys, 0, target)
+    assert "; an earlier run was interrupted, run scripts/apply.sh to finish it" in check(capsys, 0, target)
     assert apply.main(["--no-tests", str(target.path)]) == 0
+    assert trees.snapshot(target.path) == done
+
+
+def test_patched_by_patch(target: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    """As the README proposes: only RECORD is not brought along, which the next run does."""
+    apply.main(["--no-tests", *UVICORN, str(target.path)])
+    done = trees.snapshot(target.path)
+    apply.main(["--revert", *UVICORN, str(target.path)])
+    patch = patches.find("uvicorn", trees.NEWEST).path
+    command = ["patch", "--quiet", "-p1", "--no-backup-if-mismatch", "--input", str(patch)]
+    subprocess.run(command, cwd=target.site_packages, check=True)
+    said = check(capsys, 0, target)
+    assert "; RECORD has other hashes, as after patch(1), run scripts/apply.sh to finish it\n" in said
+    assert apply.main(["--no-tests", *UVICORN, str(target.path)]) == 0
     assert trees.snapshot(target.path) == done
 
 

@@ -313,7 +313,7 @@ reopen() {
     kill -USR1 $arbiters
 
     uptime
-    start=$now told=$now calm=0
+    start=$now told=$now calm=0 found=''
     # Twice: what is just being forked from a process that has yet to let go is there the next time.
     while [ $calm -lt 2 ]; do
         for arbiter in $arbiters; do
@@ -321,16 +321,18 @@ reopen() {
             say "process $arbiter ended meanwhile; whether its workers still write to rotated files is unknown"
             exit 1
         done
-        looked=''
-        look && looked=yes && judge
+        calm=$((calm + 1)) pending=''
+        look && judge || calm=0
+        [ -z "$pending" ] || calm=0
         uptime
-        if [ -n "$looked" ] && [ -z "$pending" ] && { [ -n "$found" ] || [ $((now - start)) -gt 1 ]; }; then
-            calm=$((calm + 1))
-            continue
+        # A file that no name gives away shows only when it is exchanged.
+        [ -n "$found" ] || [ $((now - start)) -gt 1 ] || calm=0
+        [ $calm = 0 ] || continue
+        if [ -z "$pending" ] && [ $((now - start)) -gt $((timeout + 2)) ]; then
+            say 'cannot look at all processes; whether they still write to rotated files is unknown'
+            exit 1
         fi
-        calm=0
-        if [ $((now - start)) -gt "$timeout" ]; then
-            [ -n "$looked" ] || { say "cannot look at all processes; whether they still write to rotated files is unknown"; exit 1; }
+        if [ -n "$pending" ] && [ $((now - start)) -gt "$timeout" ]; then
             say "after $timeout s these processes still write to rotated files; do not compress or remove them:"
             printf %s "$pending" | name_processes
             exit 1

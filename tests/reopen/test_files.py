@@ -72,7 +72,7 @@ def test_unrelated_files_are_not_waited_for(server: Server, shell: str) -> None:
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_nothing_has_been_rotated(server: Server, shell: str) -> None:
-    answer = reopen(server.directory / "pidfile", shell=shell)
+    answer = reopen("-t", 0, server.directory / "pidfile", shell=shell)
     assert answer.returncode == 0
     assert "found no rotated file of this server" in answer.stderr
 

@@ -50,9 +50,9 @@ def header(patch: Patch) -> Message:
     return HeaderParser().parsestr(patch.path.read_bytes().decode().partition("\n--- ")[0])
 
 
-def variable(distribution: str) -> str:
+def variable(distribution: str, what: str = "VERSION") -> str:
     """The environment variable that chooses the release, for tools that pass no config settings."""
-    return wheel.escape(distribution).upper() + "_USR1_VERSION"
+    return f"{wheel.escape(distribution).upper()}_USR1_{what}"
 
 
 def requirement(distribution: str, release: Optional[str]) -> str:
@@ -86,11 +86,24 @@ def fork(distribution: str, files: wheel.Files, release: Optional[str] = None) -
     forked = dict(files)
     for part in patch.parts:
         forked[part.target] = _patched(patch, part, found, files[part.target])
+    _as_published(distribution, found, wheel.digest(files))
     url = f"Project-URL: Patch set uvicorn-usr1, {header(patch)['Bug']}"
     _set(forked, f"{info}/METADATA", "Version", f"{version}\n{url}")
     _set(forked, f"{info}/WHEEL", "Generator", "uvicorn-usr1")
     new = f"{wheel.escape(distribution)}-{version}.dist-info"
     return {name.replace(info, new, 1): data for name, data in forked.items()}
+
+
+def _as_published(distribution: str, release: str, digest: str) -> None:
+    """Raises Refusal if any file of a wheel is another, unless the user has typed the hash of just those files."""
+    expected, trusted = patches.published(distribution).get(release), variable(distribution, "TRUST")
+    if digest not in (expected, os.environ.get(trusted)):
+        raise refusal(
+            f"{distribution} {release} is not the wheel that was published",
+            f"SHA-256 {expected} over all of its files, as in patches/{distribution}/{patches.PUBLISHED}",
+            f"SHA-256 {digest}",
+            f"look at the index that it came from; if its files are to be like that, set {trusted}={digest}",
+        )
 
 
 def _patched(patch: Patch, part: Part, release: str, pristine: bytes) -> bytes:

@@ -17,6 +17,8 @@ import whatthepatch
 PATCHES = Path(__file__).resolve().parents[2] / "patches"
 DISTRIBUTIONS = ("uvicorn", "uvicorn-worker", "gunicorn")
 
+PUBLISHED = "published.sha256"
+
 
 def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
@@ -102,6 +104,13 @@ def parse(path: Path, text: str) -> Patch:
 def catalogue(distribution: str) -> List[Patch]:
     """Every patch for a distribution, ordered by file name."""
     return [read(path) for path in sorted((PATCHES / distribution).glob("*.patch"))]
+
+
+def published(distribution: str) -> Dict[str, str]:
+    """For each release a hash of all files of its wheel: see wheel.digest()."""
+    path = PATCHES / distribution / PUBLISHED
+    lines = path.read_text(encoding="ascii").splitlines() if path.exists() else []
+    return {release: digest for digest, release in (line.split() for line in lines)}
 
 
 def find(distribution: str, release: str) -> Optional[Patch]:

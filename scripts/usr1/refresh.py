@@ -24,7 +24,7 @@ from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequenc
 
 from packaging.version import Version
 
-from usr1 import backports, patches, properties, releases
+from usr1 import backports, patches, properties, releases, wheel
 from usr1.backports import Change, Difference, Edit
 from usr1.patches import Patch, PatchError
 from usr1.releases import ReleaseError
@@ -200,10 +200,21 @@ def written(everything: List[Patch], named: Named, sources: Dict[str, Change]) -
                     raise _by_hand(path, error) from error
                 raise
             texts[path] = text = composed(path, like, together, change)
+        texts[patches.PATCHES / distribution / patches.PUBLISHED] = published(distribution, names)
         if backports.SOURCES[distribution] == "uvicorn":  # That for gunicorn is several commits, which people write
             [first] = (patches.PATCHES / "upstream" / distribution).glob("0001-*.patch")
             texts[first] = commit(first.read_text(), patches.parse(path, text), change)
     return texts
+
+
+def published(distribution: str, names: Sequence[str]) -> str:
+    """What pins the wheels that the forks are made from; those that are known stay as they are."""
+    known = patches.published(distribution)
+    for release in names:
+        if release not in known:
+            files = wheel.installed(distribution, [str(releases.unpacked(distribution, release))])
+            known[release] = wheel.digest(files)
+    return "".join(f"{known[release]}  {release}\n" for release in names)
 
 
 def _by_hand(path: Path, error: PatchError) -> NeedsHand:
@@ -239,8 +250,13 @@ def review(wanted: Wanted, texts: Texts) -> None:
         print(f"{wanted}: {' and '.join(patch.pristine)} as in no other. To review:\n\n{texts[patch.path]}")
 
 
+def _is_patch(path: Path) -> bool:
+    """Not one of a series, for upstream."""
+    return path.suffix == ".patch" and path.parent.parent == patches.PATCHES
+
+
 def _parsed(texts: Texts) -> List[Patch]:
-    return [patches.parse(path, text) for path, text in texts.items() if path.parent.parent == patches.PATCHES]
+    return [patches.parse(path, text) for path, text in texts.items() if _is_patch(path)]
 
 
 def proved(wanted: Wanted, texts: Texts) -> bool:

@@ -89,6 +89,39 @@ def test_a_file_that_is_not_the_published_one(pristine: Path, tmp_path: Path) ->
     assert found == f"  found:    SHA-256 {patches.sha256(b'import evil' + bytes([10]))}"
 
 
+def tamper(pristine: Path) -> None:
+    """With a file that no patch changes: RECORD agrees with it, and has another that is new."""
+    [info] = pristine.glob("*.dist-info")
+    record, target = info / "RECORD", pristine / "uvicorn" / "server.py"
+    text = record.read_text().replace(wheel._digest(target.read_bytes()), wheel._digest(b"import evil\n"))
+    for path, content in ((target, "import evil\n"), (pristine / "uvicorn" / "evil.py", ""), (record, text)):
+        path.unlink(missing_ok=True)
+        path.write_text(content)
+    record.write_text(f"{text}uvicorn/evil.py,,\n")
+
+
+def test_a_wheel_that_is_not_the_published_one(pristine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The way out has to be typed, and is good for just those files."""
+    tamper(pristine)
+    monkeypatch.setenv("UVICORN_USR1_TRUST", "1")
+    what, expected, found, do = refused(tmp_path)
+    assert what == f"uvicorn {NEWEST} is not the wheel that was published"
+    assert patches.published("uvicorn")[NEWEST] in expected
+    digest = found.split()[-1]
+    assert do.endswith(f", set UVICORN_USR1_TRUST={digest}")
+    monkeypatch.setenv("UVICORN_USR1_TRUST", digest)
+    assert fork.Backend("uvicorn").build_wheel(str(tmp_path), {"version": NEWEST}).startswith(f"uvicorn-{NEWEST}+usr1")
+
+
+@pytest.mark.parametrize("distribution", patches.DISTRIBUTIONS)
+def test_every_release_is_pinned(distribution: str) -> None:
+    pinned = patches.published(distribution)
+    assert list(pinned) == fork.releases(distribution)
+    release = fork.releases(distribution)[0]
+    files = wheel.installed(distribution, [str(releases.unpacked(distribution, release))])
+    assert wheel.digest(files) == pinned[release]
+
+
 @pytest.mark.parametrize("damage", ["changed", "missing"])
 def test_a_file_that_is_not_the_installed_one(damage: str, pristine: Path, tmp_path: Path) -> None:
     """As when somebody wrote through the hard links into the installer's cache."""

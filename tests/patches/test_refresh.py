@@ -321,6 +321,8 @@ def test_changed_release_becomes_the_source(
     first = next(copy.glob("upstream/uvicorn/0001-*.patch"))
     assert first.read_text().endswith(new.text), "the series is for the newest release"
     new.path.unlink()
+    assert "0.55.0" in patches.published("uvicorn"), "what the fork is made from is pinned"
+    shutil.copy(ORIGINAL / "uvicorn" / patches.PUBLISHED, copy / "uvicorn")
     shutil.copy(ORIGINAL / "upstream" / "uvicorn" / first.name, first)
     assert same(copy, ORIGINAL), "nothing else has changed"
 

@@ -23,7 +23,7 @@ WORKER_CLASSES = {
     "asgi": "24.0.0",
     "gevent": "20.0.0",
     "uvicorn.workers.UvicornWorker": "20.0.0",
-    "tornado": "20.0.0",
+    "tornado": "20.1.0",  # Before, none that runs with Tornado 6
     "aiohttp.GunicornWebWorker": "20.0.0",
 }
 

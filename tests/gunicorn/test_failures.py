@@ -64,7 +64,7 @@ def test_arbiter_survives(gunicorn: Gunicorn) -> None:
             server.logs.rotate()
             server.signal("arbiter")
             server.wait_until_reopened(server.pids("all"))
-        assert server.get() in server.logs.requests("access.log", current_only=True)
+        wait_until_exactly_once(server.logs, [server.get()])
 
 
 @pytest.fixture

@@ -54,13 +54,15 @@ def test_boot(gunicorn: Gunicorn, worker_class: str, place: str) -> None:
 
 def honoured_during(server: Server, place: str) -> None:
     with server.hold(place) as hold:
-        server.signal("workers", signal.SIGKILL)
+        server.signal("arbiter", signal.SIGTTIN)
+        server.worker_count += 1
         worker = hold.reached()
+        workers = server.workers()
         server.logs.rotate()
         server.signal("workers")
         server.wait_until_reopened([worker])
     server.wait_until_serving()
-    server.expect_same_workers([worker], f"in {place}")
+    server.expect_same_workers(workers, f"in {place}")
 
 
 @pytest.mark.parametrize("worker_class", ["sync", "asgi"])
@@ -124,6 +126,8 @@ def end_under_signals(server: Server) -> "set[str]":
 @classes("sync", "asgi", "uvicorn.workers.UvicornWorker", without=[AIOHTTPS, "tornado"])
 def test_exit(gunicorn: Gunicorn, worker_class: str) -> None:
     """Tornado's worker forgets a SIGTERM that comes as soon as the application is loaded."""
+    if gunicorn.release == "24.0.0":
+        pytest.skip("its arbiter learns of no worker's end, but on a Python where SIGCHLD comes before SIGCLD")
     with gunicorn.serve(worker_class, workers=4) as server:
         assert end_under_signals(server) <= ENDED
 

@@ -95,7 +95,7 @@ read_pidfile() {
     [ -e "$1" ] || [ -h "$1" ] || return
     again=''
     complaint='expected a pidfile, found no regular file'
-    { [ -f "$1" ] && [ ! -h "$1" ]; } || return
+    { [ -f "$1" ] && [ ! -h "$1" ]; } || { [ -e "$1" ] || again=yes; return 1; }
     # Of the file that was opened, whatever the name leads to by now
     found=$(
         exec 2>/dev/null # At first: if opening takes for ever, nobody shall wait for the end of stderr
@@ -110,14 +110,16 @@ read_pidfile() {
     } <<END
 $found
 END
+    again=yes
     complaint='expected a pidfile, cannot read it'
     case "$opened $type" in
     "$there regular "*) ;;
     *) return 1 ;;
     esac
     complaint='expected a process id, found something else'
+    [ -n "$pid" ] || return
+    again=''
     case $pid in
-    '') again=yes && return 1 ;;
     0* | *[!0-9]* | ???????????*) return 1 ;;
     esac
     complaint='stale, there is no such process; is the server running?'
@@ -157,7 +159,7 @@ BEGIN {
     member[0] = member[""] = 0
 }
 /^(\047|[0-9:]+ )?\/proc\/version/ { complete++ }
-$1 == "had" { had[$2, $3] }
+$1 == "had" { had[$2, $3]; known[$2] }
 $1 == "rotated" { rotated[$2] = certain[$2] = 1 }
 $2 ~ /^\/proc\/[0-9]+\/fd\// { inode[$2] = $1 }
 split($1, part, /[\/:]/) > 4 && part[2] == "proc" {
@@ -179,7 +181,12 @@ END {
         if (!(file in inode) || !is_member(pid)) continue
         has[pid, inode[file]]
         if (file in named && !only_named) rotated[inode[file]] = 1
-        if (!((pid, inode[file]) in had) && !gains[pid, inode[file]]++) gained[pid]++
+        if (pid in known && !((pid, inode[file]) in had)) fresh[inode[file]]
+    }
+    # A process that was just reopening its files when it was first looked at had both; others did not.
+    for (key in has) {
+        split(key, part, SUBSEP)
+        if (part[2] in fresh) gained[part[1]]++
     }
     for (key in had) {
         split(key, part, SUBSEP)

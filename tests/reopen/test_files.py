@@ -72,7 +72,7 @@ def test_unrelated_files_are_not_waited_for(server: Server, shell: str) -> None:
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_nothing_has_been_rotated(server: Server, shell: str) -> None:
-    answer = reopen("-t", 0, server.directory / "pidfile", shell=shell)
+    answer = reopen(server.directory / "pidfile", shell=shell)
     assert answer.returncode == 0
     assert "found no rotated file of this server" in answer.stderr
 
@@ -80,7 +80,7 @@ def test_nothing_has_been_rotated(server: Server, shell: str) -> None:
 @pytest.mark.parametrize("shell", SHELLS)
 def test_files_given_are_waited_for_whatever_they_are_called(server: Server, shell: str) -> None:
     pidfile, written = server.directory / "pidfile", server.directory / "export-20261123"
-    answer = reopen("-t", 0, pidfile, __file__, shell=shell)
+    answer = reopen(pidfile, __file__, shell=shell)
     assert (answer.returncode, answer.stderr) == (0, "")
     answer = reopen("-t", 0, pidfile, __file__, written, shell=shell)
     assert (answer.returncode, files(answer.stderr)) == (1, {written.name})

@@ -376,7 +376,7 @@ for tool in awk cat find grep head readlink sleep stat tr; do
 done
 
 # In a process of its own: nothing that it may have to wait for makes this one wait any longer.
-sleep $((timeout + 5)) &
+sleep $((timeout + 10)) &
 timer=$!
 trap 'kill "$timer"' EXIT # If there is no process left for what comes next
 (
@@ -388,7 +388,7 @@ reopening=$!
 trap - EXIT
 if wait "$timer" 2>/dev/null; then
     kill -KILL "$reopening" 2>/dev/null
-    say "gave up after $((timeout + 5)) s; whether processes still write to rotated files is unknown"
+    say "gave up after $((timeout + 10)) s; whether processes still write to rotated files is unknown"
     exit 1
 fi
 wait "$reopening"

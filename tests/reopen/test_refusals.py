@@ -86,10 +86,10 @@ def test_a_pidfile_that_cannot_be_opened_now(tmp_path: Path) -> None:
     pidfile.write_text(str(os.getpid()))
     with open(pidfile, "r+") as leased, ignored(signal.SIGIO):
         fcntl.fcntl(leased, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-        answers = in_each_shell("-t", 0, pidfile, timeout=15)
+        answers = in_each_shell("-t", 0, pidfile, timeout=25)
     for answer in answers.values():
         assert answer.returncode == 1
-        assert answer.stderr.startswith("reopen.sh: gave up after 5 s; whether processes still write to rotated files")
+        assert answer.stderr.startswith("reopen.sh: gave up after 10 s; whether processes still write to rotated files")
 
 
 @contextlib.contextmanager

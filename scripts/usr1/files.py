@@ -160,6 +160,5 @@ def _set_attributes(descriptor: int, attributes: Dict[str, bytes]) -> None:
     given = _attributes(descriptor)
     for name in given.keys() - attributes.keys():
         os.removexattr(descriptor, name)
-    for name, value in attributes.items():
-        if given.get(name) != value:
-            os.setxattr(descriptor, name, value)
+    for name, value in attributes.items() - given.items():
+        os.setxattr(descriptor, name, value)

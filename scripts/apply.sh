@@ -38,5 +38,8 @@ done
 
 # shellcheck source=scripts/tools.sh
 . "$(dirname "$(readlink -f "$0")")/tools.sh"
-use_tools run scripts/requirements.txt
+case " $* " in
+*" --check "* | *" --no-tests "* | *" --revert "* | *" --dry-run "*) use_tools patch scripts/requirements.txt ;;
+*) use_tools run scripts/requirements-properties.txt ;;
+esac
 run_tool apply "$@"

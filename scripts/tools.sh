@@ -32,9 +32,9 @@ tools_python() {
 
 use_tools() {
     local requirements=$root/$2 hash home python said
-    # What a requirements file includes lies in the other one.
-    hash=$({ cat "$requirements" "$root/scripts/requirements.txt" && echo "${PYTHON:-}"; } | sha256sum)
-    home=$root/.tools-$1-${hash:0:12}
+    # What a requirements file includes lies in the others. cksum and Python's rename: not every system is GNU's.
+    hash=$({ cat "$requirements" "$root"/scripts/requirements*.txt && echo "${PYTHON:-}"; } | cksum)
+    home=$root/.tools-$1-${hash%% *}
     TOOLS=$home/bin/python
     [ ! -x "$TOOLS" ] || return 0
     [ -w "$root" ] ||
@@ -43,12 +43,16 @@ use_tools() {
     new=$home.$$
     trap 'rm -rf "$new"' EXIT
     printf 'Setting up the tools in %s (once) ...\n' "$home" >&2
-    said=$("$python" -m venv "$new" 2>&1 && env -u PIP_CONSTRAINT -u PIP_NO_DEPS -u PIP_TARGET \
-        "$new/bin/python" -m pip install --quiet --disable-pip-version-check -r "$requirements" 2>&1) ||
+    said=$("$python" -m venv "$new" 2>&1) ||
         fail "cannot make the tools' environment (on Debian: apt install python3-venv): $(tail -n 3 <<<"$said")"
+    said=$(env -u PIP_CONSTRAINT -u PIP_NO_DEPS -u PIP_TARGET \
+        "$new/bin/python" -m pip install --quiet --disable-pip-version-check -r "$requirements" 2>&1) ||
+        fail "pip cannot install the tools; mend the network, the index or its certificate as for any package: $(
+            tail -n 3 <<<"$said"
+        )"
     # Only this rename makes it visible: an environment is whole, or not there. If another run was
     # faster, its environment is as good, and in use.
-    mv -T "$new" "$home" 2>/dev/null || [ -x "$TOOLS" ] || fail "cannot rename $new to $home; is that in the way?"
+    "$python" -c 'import os, sys; os.rename(*sys.argv[1:])' "$new" "$home" 2>/dev/null || [ -x "$TOOLS" ] || fail "cannot rename $new to $home; is that in the way?"
     rm -rf "$new"
     trap - EXIT
 }

@@ -26,7 +26,7 @@ def copy(repository: Path) -> Path:
         shutil.copytree(ROOT / part, repository / part, ignore=shutil.ignore_patterns("__pycache__"))
     requirements = repository / "scripts" / "requirements.txt"
     [enough] = [line for line in requirements.read_text().splitlines() if line.startswith("whatthepatch")]
-    requirements.write_text(enough)
+    requirements.write_text(f"{enough}\n")
     return repository
 
 
@@ -127,8 +127,35 @@ def test_packages_that_cannot_be_had(repository: Path) -> None:
     answer = run(repository, PIP_NO_INDEX="1", PIP_FIND_LINKS="")
     assert answer.returncode == 2
     said = answer.stderr.splitlines()[1]
-    assert said.startswith("build-fork.sh: cannot make the tools' environment (on Debian: apt install python3-venv): ")
+    assert said.startswith(
+        "build-fork.sh: pip cannot install the tools; mend the network, the index or its certificate"
+    )
+    assert "Debian" not in answer.stderr
     assert tools(repository) == []
+
+
+def test_a_python_without_venv(repository: Path, tmp_path: Path) -> None:
+    """As Debian's, without python3-venv."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\n[ "$2" != venv ] || {{ echo no ensurepip; exit 1; }}\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    answer = run(repository, PYTHON=str(python))
+    assert answer.returncode == 2
+    assert answer.stderr.splitlines()[1] == (
+        "build-fork.sh: cannot make the tools' environment (on Debian: apt install python3-venv): no ensurepip"
+    )
+
+
+@pytest.mark.parametrize("option", ["--check", "--no-tests", "--revert", "--dry-run"])
+def test_what_tests_nothing_needs_no_tools_for_tests(option: str, repository: Path) -> None:
+    shutil.copy(ROOT / "scripts" / "requirements.txt", repository / "scripts")
+    (repository / "scripts" / "requirements-properties.txt").write_text("not-to-be-had==1.0\n")
+    script = str(repository / "scripts" / "apply.sh")
+    answer = subprocess.run([script, option, str(repository)], capture_output=True, text=True)
+    said = answer.stdout + answer.stderr
+    assert "Setting up the tools" in said and "is not a virtual environment" in said
+    answer = subprocess.run([script, str(repository)], capture_output=True, text=True)
+    assert answer.returncode == 2 and "not-to-be-had" in answer.stderr
 
 
 def test_a_clone_that_may_not_be_written() -> None:

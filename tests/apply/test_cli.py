@@ -99,6 +99,7 @@ def test_version() -> None:
     ],
 )
 def test_wrong_arguments(arguments: list[str], said: str, tmp_path: Path) -> None:
+    run(tmp_path / "none")  # The first use of all says that it sets up the tools
     answer = run(*arguments, cwd=tmp_path)
     assert answer.returncode == 2
     assert answer.stderr.startswith("apply.sh: ") and said in answer.stderr

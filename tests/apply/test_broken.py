@@ -16,7 +16,7 @@ from typing import Callable, Dict, Iterator, List
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from usr1 import apply, installed, patches
+from usr1 import apply, patches, record
 from usr1.environment import Environment
 from usr1.installed import UNFINISHED, State
 
@@ -44,14 +44,14 @@ def edit(path: Path, change: Callable[[bytes], bytes]) -> None:
 
 def patch_by_hand(files: Files) -> None:
     """As patch(1) would, or a run of this that was killed."""
-    [part] = patches.find("uvicorn", trees.NEWEST).parts
+    [part] = trees.newest_patch().parts
     if patches.sha256(files.source.read_bytes()) == part.pristine_sha256:
         edit(files.source, part.apply)
 
 
 def patch_record(files: Files) -> None:
-    [part] = patches.find("uvicorn", trees.NEWEST).parts
-    digest = installed.record.digest(part.patched_sha256)
+    [part] = trees.newest_patch().parts
+    digest = record.digest(part.patched_sha256)
     edit(files.record, lambda text: re.sub(rb"(?<=workers\.py,)sha256=[^,]*", digest.encode(), text))
 
 

@@ -50,7 +50,7 @@ def rename_release(target: Environment, version: str) -> None:
 
 
 def test_pristine_and_patched(target: Environment, capsys: pytest.CaptureFixture[str]) -> None:
-    patch = patches.find("uvicorn", trees.NEWEST)
+    patch = trees.newest_patch()
     named = f"patches/uvicorn/{patch.path.name}, revision {patch.revision}"
     uvicorn = f"{target.path}: uvicorn {trees.NEWEST}"
     assert check(capsys, 1, target) == f"{uvicorn}: pristine (to be patched with {named})\n"
@@ -309,7 +309,7 @@ def test_patched_by_patch(target: Environment, capsys: pytest.CaptureFixture[str
     apply.main(["--no-tests", *UVICORN, str(target.path)])
     done = trees.snapshot(target.path)
     apply.main(["--revert", *UVICORN, str(target.path)])
-    patch = patches.find("uvicorn", trees.NEWEST).path
+    patch = trees.newest_patch().path
     command = ["patch", "--quiet", "-p1", "--no-backup-if-mismatch", "--input", str(patch)]
     subprocess.run(command, cwd=target.site_packages, check=True)
     said = check(capsys, 0, target)
@@ -323,7 +323,7 @@ def test_an_earlier_revision(
 ) -> None:
     """Kept in superseded/, a patch is recognised, can be put back, and is replaced by its successor."""
     pristine = trees.snapshot(target.path)
-    patch = patches.find("uvicorn", trees.NEWEST)
+    patch = trees.newest_patch()
     shutil.copytree(patches.PATCHES, tmp_path / "patches")
     monkeypatch.setattr(patches, "PATCHES", tmp_path / "patches")
     successor = tmp_path / "patches" / "uvicorn" / patch.path.name

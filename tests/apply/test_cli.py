@@ -44,7 +44,7 @@ def test_from_anywhere(target: Environment, tmp_path: Path) -> None:
     link.symlink_to(SCRIPT)
     variables = {**os.environ, "PYTHONPATH": str(tmp_path)}
     (tmp_path / "json.py").write_text("1 / 0")
-    command = [link, "--no-tests", "venv"]
+    command = [str(link), "--no-tests", "venv"]
     run("--check", target.path)  # The first use of all says that it sets up the tools
     answer = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True)
     assert (answer.returncode, answer.stderr) == (0, "")

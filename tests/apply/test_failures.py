@@ -7,7 +7,7 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
-from typing import Iterator, List
+from typing import Any, Iterator, List
 
 import psutil
 import pytest
@@ -81,11 +81,11 @@ def test_what_cannot_be_put_back_is_said(
     with monkeypatch.context() as patched:
         write, written = Tree.write, []
 
-        def failing(self: Tree, path: Path, *arguments: object) -> Path:
+        def failing(self: Tree, path: Path, *arguments: Any) -> Any:
             if path in written:
                 raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
             written.append(path)
-            return write(self, path, *arguments)  # type: ignore[arg-type]
+            return write(self, path, *arguments)
 
         patched.setattr(Tree, "write", failing)
         fail(patched, ["workers.py"], errno.EIO)

@@ -6,7 +6,7 @@ import shutil
 import struct
 import subprocess
 from pathlib import Path
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, List
 
 import pytest
 from usr1 import apply, change, files, installed
@@ -65,7 +65,7 @@ def test_a_link_that_comes_meanwhile(
     before = trees.snapshot(tmp_path / "elsewhere")
     bytecode = sorted((tmp_path / "elsewhere").rglob("*.pyc"))
     original = getattr(Tree, operation)
-    swapped = []
+    swapped: List[Path] = []
 
     def swapping(self: Tree, *arguments: object) -> object:
         if not swapped:

@@ -169,10 +169,10 @@ def test_every_python(python: Path, tmp_path: Path) -> None:
     """It imports what is there now, whatever it, or an installer, has compiled before."""
     target = trees.light(tmp_path / "venv", trees.source("0.13.2"), python=python)
     one = trees.only(target)
-    subprocess.run([python, "-I", "-S", "-c", _NEVER_CHECKED, *one.contents], check=True)
+    subprocess.run([str(python), "-I", "-S", "-c", _NEVER_CHECKED, *one.contents], check=True)
     for option, patched in (("--no-tests", "True"), ("--revert", "False")) * 2:
         assert apply.main([option, str(target.path)]) == 0
-        imported = [python, "-I", "-S", "-c", _IMPORTED, *one.contents]
+        imported = [str(python), "-I", "-S", "-c", _IMPORTED, *map(str, one.contents)]
         assert subprocess.run(imported, stdout=subprocess.PIPE, text=True, check=True).stdout == f"{patched}\n"
 
 

@@ -74,7 +74,7 @@ def test_a_server_known_by_what_it_has_in_memory_only(served: Environment) -> No
     extension = served.site_packages / "extension.so"
     extension.write_bytes(bytes(4096))
     script = "import mmap, sys; f = open(sys.argv[1], 'r+b'); m = mmap.mmap(f.fileno(), 0); print(flush=True); input()"
-    command = ["gunicorn: master [app]", "-c", script, extension]
+    command = ["gunicorn: master [app]", "-c", script, str(extension)]
     with subprocess.Popen(command, executable=sys.executable, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stdout.readline() == b"\n"
         extension.touch()

@@ -10,10 +10,16 @@ from pathlib import Path
 from typing import Dict, Iterator, List, Optional, Tuple
 
 import environments
-from usr1 import environment, files, installed
+from usr1 import environment, files, installed, patches
 from usr1.environment import Environment
 
 NEWEST = environments.COMBINATIONS[-1]
+
+
+def newest_patch() -> patches.Patch:
+    patch = patches.find("uvicorn", NEWEST)
+    assert patch is not None
+    return patch
 
 
 def source(release: str = NEWEST, *others: str) -> Environment:

@@ -137,7 +137,9 @@ def test_packages_that_cannot_be_had(repository: Path) -> None:
 def test_a_python_without_venv(repository: Path, tmp_path: Path) -> None:
     """As Debian's, without python3-venv."""
     python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\n[ "$2" != venv ] || {{ echo no ensurepip; exit 1; }}\nexec {sys.executable} "$@"\n')
+    python.write_text(
+        f'#!/bin/sh\n[ "$2" != venv ] || {{ echo no ensurepip; exit 1; }}\nexec "{sys.executable}" "$@"\n'
+    )
     python.chmod(0o755)
     answer = run(repository, PYTHON=str(python))
     assert answer.returncode == 2

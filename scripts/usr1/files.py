@@ -71,9 +71,14 @@ class Tree:
     def names(self, directory: Path, pattern: str) -> List[Path]:
         """The files of such names, none if there is no directory."""
         try:
-            names = os.listdir(self.directory(directory))
+            # Opened anew: one that was read before has to be rewound, and if that fails nobody is told
+            opened = os.open(".", DIRECTORY, dir_fd=self.directory(directory))
         except FileNotFoundError:
             return []
+        try:
+            names = os.listdir(opened)
+        finally:
+            os.close(opened)
         return sorted(directory / name for name in names if fnmatch.fnmatchcase(name, pattern))
 
     def status(self, path: Path) -> os.stat_result:

@@ -278,7 +278,7 @@ def test_told_to_end_while_it_creates(tmp_path: Path) -> None:
             installing = wait.until(ensurepip, lambda: "it installs no pip")
             for _ in range(3):
                 process.terminate()
-            assert process.wait(wait.PATIENCE) == 128 + signal.SIGTERM
+            assert process.wait(3 * wait.PATIENCE) == 128 + signal.SIGTERM
             assert all(not one.is_running() or one.status() == psutil.STATUS_ZOMBIE for one in installing)
             assert not venv.exists()
         finally:

@@ -142,6 +142,7 @@ def add_a_file() -> None:
     newest.path.write_text(text.replace("--- a/gunicorn/d", f"{part}--- a/gunicorn/d", 1))
 
 
+@pytest.mark.full
 def test_another_file_parts_the_releases_anew(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     add_a_file()
     assert refresh.main([]) == 0

@@ -414,3 +414,20 @@ def test_a_new_environment_that_cannot_be_made(
     assert apply.main(["--create", str(tmp_path / "venv")]) == 2
     assert "see why this fails: " in capsys.readouterr().err
     assert not (tmp_path / "venv").exists()
+
+
+class Told(BaseException):
+    pass
+
+
+def test_what_is_run_ends_with_who_runs_it(tmp_path: Path) -> None:
+    def tell(number: int, frame: object) -> None:
+        raise Told
+
+    before = signal.signal(signal.SIGUSR2, tell)
+    try:
+        with pytest.raises(Told):
+            environment._run(["sh", "-c", f"sleep 0.2; kill -USR2 {os.getpid()}; exec sleep 600"], tmp_path, [])
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert not [child for child in psutil.Process().children() if "600" in child.cmdline()]

@@ -42,4 +42,4 @@ case " $* " in
 *" --check "* | *" --no-tests "* | *" --revert "* | *" --dry-run "*) use_tools patch scripts/requirements.txt ;;
 *) use_tools run scripts/requirements-properties.txt ;;
 esac
-run_tool apply "$@"
+run_tool apply.apply "$@"

@@ -5,4 +5,4 @@ set -eu
 # shellcheck source=scripts/tools.sh
 . "$(dirname "$(readlink -f "$0")")/tools.sh"
 use_tools test tests/requirements.txt
-run_tool refresh "$@"
+run_tool upkeep.refresh "$@"

@@ -6,12 +6,12 @@
 # run of the same files was interrupted:
 #
 #   tests/test_combinations.py  the properties on a release for each patch, patched and pristine
-#   tests/interruptions         a signal at every bytecode boundary, alone and in storms
-#   tests/mutations             each statement of a patch left out, and what might be tempting instead
-#   tests/differential          every other signal, as in the pristine release
-#   tests/apply                 apply.sh killed, and failed, at every system call
-#   tests/fork                  every release by every tool that installs packages
-#   tests/upstream              upstream's own tests with the series applied
+#   tests/test_interruptions         a signal at every bytecode boundary, alone and in storms
+#   tests/test_mutations             each statement of a patch left out, and what might be tempting instead
+#   tests/test_differential          every other signal, as in the pristine release
+#   tests/test_apply                 apply.sh killed, and failed, at every system call
+#   tests/test_forks                  every release by every tool that installs packages
+#   tests/test_upstream              upstream's own tests with the series applied
 #
 # --full without a path ends with docs/matrix.md: the properties on every release, Python and gunicorn.
 # Needs nothing but Python 3.9 and, for some tests, the Debian packages that .ci/run names.

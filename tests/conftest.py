@@ -18,7 +18,9 @@ _record: Optional[Path] = None  # Where this run notes what has passed
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("uvicorn-usr1")
-    group.addoption("--target", type=Path, metavar="VENV", help="run the signal properties against this environment")
+    group.addoption(
+        "--environment", type=Path, metavar="VENV", help="run the signal properties against this environment"
+    )
     group.addoption(
         "--effort",
         choices=("quick", "default", "thorough"),

@@ -26,7 +26,7 @@ import environments
 from environments import MODULES, Environment, NotInstallable, Version, Workers
 from packaging.version import Version as Release
 from properties import run as properties
-from properties import target
+from properties.environment import Unusable, inspect
 from properties.server import Server
 from usr1 import patches
 from usr1.patches import Patch, PatchError
@@ -114,7 +114,7 @@ def make(case: Case, path: Path) -> Environment:
 def broken_as_published(pristine: Environment) -> int:
     """How many requests are not answered, of a hundred to each worker class, while nobody sends a signal."""
     broken = 0
-    for worker_class in target.inspect(pristine.path).worker_classes:
+    for worker_class in inspect(pristine.path).worker_classes:
         with Server(pristine.python, worker_class) as server:
             for _ in range(100):
                 try:
@@ -129,9 +129,9 @@ def run(case: Case) -> str:
     with tempfile.TemporaryDirectory(prefix="usr1-matrix-") as directory:
         try:
             environment = make(case, Path(directory) / "venv")
-            target.inspect(environment.path)
+            inspect(environment.path)
             environments.patched(environment, case.workers.distribution, case.workers.release)
-        except (NotInstallable, target.Unusable) as error:
+        except (NotInstallable, Unusable) as error:
             return f"not installable: {str(error).splitlines()[-1]}"
         except PatchError as error:
             return f"failed: {error}"

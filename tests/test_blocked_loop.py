@@ -5,11 +5,11 @@ from pathlib import Path
 import environments
 import pytest
 from environments import Environment
-from mutations import mutants
 from properties import run as properties
 from properties.expect import Broken
 from properties.server import Server
 from properties.test_never_worse import Application, Rotation, compare
+from test_mutations import mutants
 
 RELEASE = environments.COMBINATIONS[-1]
 

@@ -13,7 +13,7 @@ import pytest
 from environments import Environment, NotInstallable, Workers
 from packaging.version import Version as Release
 from properties import run as properties
-from properties import target
+from properties.environment import Unusable, inspect
 
 #: Each combination of file and hook, and each release of uvicorn-worker with the oldest and the newest uvicorn.
 COMBINATIONS = [
@@ -64,9 +64,9 @@ def pristine(workers: Workers) -> Environment:
     for python, standard in itertools.product(workers.pythons()[:: 1 if old else -1], (True, False)):
         try:
             environment = environments.cached(python, *workers.packages(gunicorn, standard))
-            target.inspect(environment.path)
+            inspect(environment.path)
             return environment
-        except (NotInstallable, target.Unusable) as error:
+        except (NotInstallable, Unusable) as error:
             refusals.append(f"Python {python[0]}.{python[1]}: {str(error).splitlines()[-1]}")
     pytest.skip(f"{workers} runs on no Python here. {'; '.join(refusals)}")
 

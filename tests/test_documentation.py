@@ -64,8 +64,9 @@ def scripts(documents: Documents) -> Iterator[str]:
     """Every script that is named is there, and so are its options."""
     for path, text in documents.items():
         for name, rest in re.findall(r"scripts/([\w-]+)\.sh\b(.*)", "\n".join(code(text))):
-            files = [ROOT / "scripts" / f"{name}.sh", ROOT / "scripts" / "usr1" / f"{name.replace('-', '_')}.py"]
-            source = "".join(file.read_text(encoding="utf-8") for file in files if file.exists())
+            module = f"usr1/*/{name.replace('-', '_')}.py"
+            files = [file for pattern in (f"{name}.sh", module) for file in (ROOT / "scripts").glob(pattern)]
+            source = "".join(file.read_text(encoding="utf-8") for file in files)
             for missing in [option for option in re.findall(r"(?<= )--[a-z-]+", rest) if option not in source]:
                 yield f"{path}: scripts/{name}.sh has no {missing}"
             if not source:

@@ -1,1 +1,1 @@
-"""What the scripts share: patch files, environments, applying."""
+"""What the scripts share."""

@@ -9,10 +9,10 @@ from typing import Any, Callable, Dict, Generator, Iterator, List, Mapping, Opti
 import hypothesis
 import pytest
 
-from properties import target as targets
+from properties import environment as environments
+from properties.environment import Environment
 from properties.expect import Broken, count
 from properties.server import Server
-from properties.target import Target
 
 EXAMPLES = {"quick": 3, "default": 15, "thorough": 150}
 
@@ -31,23 +31,23 @@ def pytest_configure(config: pytest.Config) -> None:
         suppress_health_check=list(hypothesis.HealthCheck),
     )
     hypothesis.settings.load_profile("signals")
-    if config.getoption("--target") is not None:
+    if config.getoption("--environment") is not None:
         try:
-            _target(config)
-        except targets.Unusable as error:
+            _environment(config)
+        except environments.Unusable as error:
             raise pytest.UsageError(str(error)) from error
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> Optional[bool]:
     # The properties are of an environment: without one there is nothing to run them against.
-    if config.getoption("--target") is None and collection_path.name.startswith("test_"):
+    if config.getoption("--environment") is None and collection_path.name.startswith("test_"):
         return True
     return None
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     modules: Dict[str, List[str]] = {}
-    for name in _target(metafunc.config).worker_classes:
+    for name in _environment(metafunc.config).worker_classes:
         modules.setdefault(name.rpartition(".")[0], []).append(name)
     if "worker_class" in metafunc.fixturenames:
         effort, where = metafunc.config.getoption("--effort"), metafunc.module.__name__
@@ -137,7 +137,7 @@ def pytest_report_teststatus(report: pytest.TestReport) -> Optional[Tuple[str, s
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if config.getoption("--target") is not None:
+    if config.getoption("--environment") is not None:
         terminalreporter.ensure_newline()
         terminalreporter.line(verdict(terminalreporter.stats))
 
@@ -159,27 +159,27 @@ def verdict(stats: Mapping[str, List[Any]]) -> str:
     return f"all {count(kept, 'promise')} hold here{aside}"
 
 
-def _target(config: pytest.Config) -> Target:
-    return targets.inspect(config.getoption("--target"))
+def _environment(config: pytest.Config) -> Environment:
+    return environments.inspect(config.getoption("--environment"))
 
 
 def pytest_report_header(config: pytest.Config) -> Optional[str]:
-    if config.getoption("--target") is None:
+    if config.getoption("--environment") is None:
         return None
-    target = _target(config)
-    return f"{target.path}: " + ", ".join(f"{name} {version}" for name, version in target.versions.items())
+    environment = _environment(config)
+    return f"{environment.path}: " + ", ".join(f"{name} {version}" for name, version in environment.versions.items())
 
 
 @pytest.fixture(scope="session")
-def target(request: pytest.FixtureRequest) -> Target:
-    return _target(request.config)
+def environment(request: pytest.FixtureRequest) -> Environment:
+    return _environment(request.config)
 
 
 class Servers:
     """Keeps one server of each kind running from example to example."""
 
-    def __init__(self, target: Target) -> None:
-        self.target = target
+    def __init__(self, environment: Environment) -> None:
+        self.environment = environment
         self.running: Dict[Tuple[str, ...], Server] = {}
 
     @contextlib.contextmanager
@@ -193,7 +193,7 @@ class Servers:
         """
         key = worker_class, *options, str(workers), base
         if key not in self.running:
-            server = Server(self.target.python, worker_class, workers, options, {"WORKER_CLASS": base}, modules)
+            server = Server(self.environment.python, worker_class, workers, options, {"WORKER_CLASS": base}, modules)
             self.running[key] = server.__enter__()
         server = self.running[key]
         try:
@@ -214,7 +214,7 @@ class Servers:
 
 
 @pytest.fixture(scope="session")
-def servers(target: Target) -> Iterator[Servers]:
-    servers = Servers(target)
+def servers(environment: Environment) -> Iterator[Servers]:
+    servers = Servers(environment)
     yield servers
     servers.close()

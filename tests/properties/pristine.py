@@ -7,14 +7,14 @@ import pytest
 from usr1 import patches
 from usr1.patches import Part
 
-from properties.target import Target
+from properties.environment import Environment
 
 MODULE = "pristine_worker"
 
 
-def pristine(target: Target, worker_class: str) -> Dict[str, str]:
-    """The source of the module `pristine_worker`: what the patch in the target was made from."""
-    part, source = _find(target, worker_class)
+def pristine(environment: Environment, worker_class: str) -> Dict[str, str]:
+    """The source of the module `pristine_worker`: what the patch in the environment was made from."""
+    part, source = _find(environment, worker_class)
     if patches.sha256(source) == part.patched_sha256:
         source = part.revert(source)
     if patches.sha256(source) != part.pristine_sha256:
@@ -22,8 +22,8 @@ def pristine(target: Target, worker_class: str) -> Dict[str, str]:
     return {MODULE: source.decode()}
 
 
-def is_pristine(target: Target, worker_class: str) -> bool:
-    part, source = _find(target, worker_class)
+def is_pristine(environment: Environment, worker_class: str) -> bool:
+    part, source = _find(environment, worker_class)
     return patches.sha256(source) == part.pristine_sha256
 
 
@@ -32,10 +32,10 @@ def named(worker_class: str) -> str:
     return f"{MODULE}.{worker_class.rpartition('.')[2]}"
 
 
-def _find(target: Target, worker_class: str) -> Tuple[Part, bytes]:
+def _find(environment: Environment, worker_class: str) -> Tuple[Part, bytes]:
     """The patch for the release that is there, which changes one file, and that file as it is."""
     distribution = worker_class.split(".")[0].replace("_", "-")
-    [info] = target.path.glob(f"lib/python3.*/site-packages/{distribution.replace('-', '_')}-*.dist-info")
+    [info] = environment.path.glob(f"lib/python3.*/site-packages/{distribution.replace('-', '_')}-*.dist-info")
     release = importlib.metadata.Distribution.at(info).version.partition("+")[0]
     patch = patches.find(distribution, release)
     if patch is None:

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Tuple
 
-from usr1.properties import variables
+from usr1.apply.proof import variables
 
 PROPERTIES = Path(__file__).parent
 PATIENCE = 600  # seconds for what takes about twenty
@@ -16,7 +16,7 @@ def run(venv: Path, *arguments: str, test: str = "") -> Tuple[int, str]:
     """Quickly, all of them or a test of these: pytest's exit status, and what it printed."""
     command = [
         sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--effort", "quick",
-        "--target", str(venv), *arguments, str(PROPERTIES / test),
+        "--environment", str(venv), *arguments, str(PROPERTIES / test),
     ]  # fmt: skip
     process = subprocess.Popen(
         command, cwd=PROPERTIES.parents[1], env=variables(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True

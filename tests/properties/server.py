@@ -1,4 +1,4 @@
-"""A real gunicorn of the target environment, and what a test does to it."""
+"""A real gunicorn of an environment, and what a test does to it."""
 
 import collections
 import contextlib

@@ -13,29 +13,29 @@ from properties import wait
 from properties.activities import Activities, ended
 from properties.clients import Client, Load, new_request
 from properties.conftest import Servers
+from properties.environment import Environment
 from properties.expect import BREAKS, CHANGES, LOSES, MISSES, count, expect
 from properties.logs import NAMES
 from properties.schedules import storm, targets
 from properties.server import Server, send
-from properties.target import Target
 
 EXTENDED = ("customised.Extending", "--logger-class", "customised.NotingLogger")
 
 
-def rotate_and_check(server: Server, target: str = "arbiter", kinds: Sequence[str] = ("async", "thread")) -> None:
+def rotate_and_check(server: Server, environment: str = "arbiter", kinds: Sequence[str] = ("async", "thread")) -> None:
     """A rotation loses no line and leaves no process with a rotated file."""
     with Load(server.socket, 2, kinds) as load:
         load.wait_for_answers(5)
         server.logs.rotate()
-        server.signal(target)
-        server.wait_until_reopened(server.reached_by(target))
+        server.signal(environment)
+        server.wait_until_reopened(server.reached_by(environment))
         storm(server, load, rotations=10)
     server.wait_until_reopened(server.reached_by("arbiter"))
     server.logs.expect_exactly_once(load.requests)
 
 
 @given(boot=st.booleans(), target=targets)
-def test_captured_output(servers: Servers, one_worker_class: str, boot: bool, target: str) -> None:
+def test_captured_output(servers: Servers, one_worker_class: str, boot: bool, environment: str) -> None:
     """With capture_output what is printed is in the new error log too, after a rotation at boot as well."""
     # The access log goes the same way, by a name that never names a rotated file
     options = ("--capture-output", "--access-logfile", "/dev/stdout")
@@ -46,12 +46,12 @@ def test_captured_output(servers: Servers, one_worker_class: str, boot: bool, ta
                 server.signal("workers", signal.SIGKILL)
                 hold.reached()
                 server.logs.rotate(create=True)
-                server.signal(target)
+                server.signal(environment)
             server.wait_until_serving()
         else:
             server.logs.rotate()
-            server.signal(target)
-            server.wait_until_reopened(server.reached_by(target))
+            server.signal(environment)
+            server.wait_until_reopened(server.reached_by(environment))
         request = server.get("print")
         for what, line in (("printed", f"printed {request}"), ("of the access log", f"GET /print/{request}")):
             found = sum(line in other for other in server.logs.lines("error.log", current_only=True))
@@ -59,10 +59,10 @@ def test_captured_output(servers: Servers, one_worker_class: str, boot: bool, ta
         server.wait_until_reopened(server.workers())
 
 
-def test_own_files(target: Target, one_worker_class: str) -> None:
+def test_own_files(environment: Environment, one_worker_class: str) -> None:
     """A file that the application has put in the place of sys.stdout, or of a handler's own, is left alone."""
     variables = {"OWN_OUTPUT": "output", "OWN_FILE": "file"}
-    server = Server(target.python, one_worker_class, 1, ["--capture-output"], variables)
+    server = Server(environment.python, one_worker_class, 1, ["--capture-output"], variables)
     server.logs.path("application.log").touch()
     with server:
         request = server.get("print")
@@ -71,9 +71,9 @@ def test_own_files(target: Target, one_worker_class: str) -> None:
             expect(found == 1, f"a file of the application's own has {count(found, 'line')} of a request, not 1", LOSES)
 
 
-def test_preloaded(target: Target, one_worker_class: str) -> None:
+def test_preloaded(environment: Environment, one_worker_class: str) -> None:
     """With preload_app a boot reopens what was rotated meanwhile, and truncates no other log of mode "w"."""
-    with Server(target.python, one_worker_class, 1, ["--preload"], {"APPLICATION_LOG_MODE": "w"}) as server:
+    with Server(environment.python, one_worker_class, 1, ["--preload"], {"APPLICATION_LOG_MODE": "w"}) as server:
         requests = [server.get()]
         for rotated in ((), NAMES):
             with server.hold("post_fork") as hold:
@@ -86,9 +86,9 @@ def test_preloaded(target: Target, one_worker_class: str) -> None:
             server.logs.expect_exactly_once(requests)
 
 
-def test_unreachable_log(target: Target, one_worker_class: str) -> None:
+def test_unreachable_log(environment: Environment, one_worker_class: str) -> None:
     """A log that cannot be reopened at boot keeps no other one on its rotated file; the next signal mends it."""
-    with Server(target.python, one_worker_class, 1, ["--preload"]) as server:
+    with Server(environment.python, one_worker_class, 1, ["--preload"]) as server:
         access = server.logs.path("access.log")
         with server.hold("post_fork") as hold:
             server.signal("workers", signal.SIGKILL)
@@ -118,23 +118,23 @@ def test_extended_handler(servers: Servers, one_worker_class: str) -> None:
         expect(f"reopened by {server.workers()[0]}\n" in audit, "the logger class lost a file of its own", LOSES)
 
 
-def test_reported_fix(target: Target, one_worker_class: str) -> None:
+def test_reported_fix(environment: Environment, one_worker_class: str) -> None:
     """A subclass with the bug report's own fix in init_signals is lossless."""
-    with Server(target.python, "customised.AsReported", 1, variables={"WORKER_CLASS": one_worker_class}) as server:
+    with Server(environment.python, "customised.AsReported", 1, variables={"WORKER_CLASS": one_worker_class}) as server:
         before = server.stderr()
         rotate_and_check(server, "workers")
         server.expect_silence(before, "under a subclass with the bug report's own fix")
 
 
-def test_ignored_signal(target: Target, one_worker_class: str) -> None:
+def test_ignored_signal(environment: Environment, one_worker_class: str) -> None:
     """Where the application ignores SIGUSR1 while it loads, as one must not to die of it, logs are reopened too."""
-    with Server(target.python, one_worker_class, 1, variables={"ON_USR1": "ignore"}) as server:
+    with Server(environment.python, one_worker_class, 1, variables={"ON_USR1": "ignore"}) as server:
         rotate_and_check(server)
 
 
-def test_reset_signal(target: Target, one_worker_class: str) -> None:
+def test_reset_signal(environment: Environment, one_worker_class: str) -> None:
     """Where the application resets SIGUSR1 to SIG_DFL while it loads, that is not fatal, and logs are reopened."""
-    with Server(target.python, one_worker_class, 1, variables={"ON_USR1": "reset"}) as server:
+    with Server(environment.python, one_worker_class, 1, variables={"ON_USR1": "reset"}) as server:
         workers = server.workers()
         server.logs.rotate()
         server.signal("arbiter")
@@ -144,25 +144,27 @@ def test_reset_signal(target: Target, one_worker_class: str) -> None:
         rotate_and_check(server)
 
 
-def test_own_handler(target: Target, one_worker_class: str) -> None:
+def test_own_handler(environment: Environment, one_worker_class: str) -> None:
     """An application that sets a handler of its own for SIGUSR1 while it loads keeps it."""
-    with Server(target.python, one_worker_class, 1, variables={"ON_USR1": "note"}) as server:
+    with Server(environment.python, one_worker_class, 1, variables={"ON_USR1": "note"}) as server:
         server.signal("worker")
         wait.until(lambda: server.times("noted"), lambda: "the application's own handler was not called", harm=CHANGES)
 
 
-def test_own_server(target: Target, one_worker_class: str) -> None:
+def test_own_server(environment: Environment, one_worker_class: str) -> None:
     """A subclass that serves with uvicorn's own Server still reopens its logs."""
-    if not target.has_serve:
+    if not environment.has_serve:
         pytest.skip("workers of this release have no _serve() to override")
-    with Server(target.python, "customised.ServingItself", 1, variables={"WORKER_CLASS": one_worker_class}) as server:
+    with Server(
+        environment.python, "customised.ServingItself", 1, variables={"WORKER_CLASS": one_worker_class}
+    ) as server:
         rotate_and_check(server)
 
 
-def test_hook_log(target: Target, one_worker_class: str) -> None:
+def test_hook_log(environment: Environment, one_worker_class: str) -> None:
     """A log opened in post_fork and renamed while the worker boots is reopened, with or without a new one there."""
     path = "logs/hook.log"
-    with Server(target.python, one_worker_class, 1, variables={"HOOK_LOG": path}) as server:
+    with Server(environment.python, one_worker_class, 1, variables={"HOOK_LOG": path}) as server:
         for create in (True, False):
             with server.hold("post_fork") as hold:
                 server.signal("workers", signal.SIGKILL)
@@ -256,9 +258,9 @@ def wait_in_read(pid: int, activities: Activities) -> None:
     )
 
 
-def test_forked_process(target: Target, one_worker_class: str) -> None:
+def test_forked_process(environment: Environment, one_worker_class: str) -> None:
     """A process that the application forks reopens its logs on SIGUSR1s of its own, whatever it is logging."""
-    with Server(target.python, one_worker_class, 1, ["--capture-output"]) as server:
+    with Server(environment.python, one_worker_class, 1, ["--capture-output"]) as server:
         signal_forked_process(server, "by a process that the application forked")
 
 
@@ -277,9 +279,9 @@ def signal_forked_process(server: Server, who: str) -> None:
     server.expect_silence(quiet, f"written {who}")
 
 
-def test_starved(target: Target, one_worker_class: str) -> None:
+def test_starved(environment: Environment, one_worker_class: str) -> None:
     """Where a worker can start no thread, SIGUSR1 is honoured all the same, and disturbs nothing."""
-    with Server(target.python, one_worker_class, 1) as server:
+    with Server(environment.python, one_worker_class, 1) as server:
         starve(server)
         quiet, workers = server.stderr(), server.workers()
         rotate_and_check(server, kinds=["async"])
@@ -291,10 +293,10 @@ def test_starved(target: Target, one_worker_class: str) -> None:
         server.expect_silence(quiet, "where no thread could be started")
 
 
-def test_starved_fork(target: Target, one_worker_class: str) -> None:
+def test_starved_fork(environment: Environment, one_worker_class: str) -> None:
     """A process that the application forks honours SIGUSR1 also where it can start no thread, and loses nothing."""
     # Without capture_output: what is printed goes to the rotated file until a thread can be started again
-    with Server(target.python, one_worker_class, 1) as server:
+    with Server(environment.python, one_worker_class, 1) as server:
         starve(server)
         signal_forked_process(server, "by a forked process that can start no thread")
 

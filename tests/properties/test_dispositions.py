@@ -13,10 +13,10 @@ import pytest
 from properties import wait
 from properties.clients import Client, new_request
 from properties.conftest import Servers
+from properties.environment import Environment
 from properties.expect import KILLS, MISSES, expect
 from properties.pristine import named, pristine
 from properties.server import Server, describe, send
-from properties.target import Target
 
 Masks = Dict[str, Set[str]]
 
@@ -57,10 +57,10 @@ def life(server: Server) -> Dict[str, Masks]:
 
 
 @pytest.fixture
-def pair(servers: Servers, target: Target, worker_class: str) -> Iterator[Tuple[Server, Server]]:
-    """The same server with the worker class of the target, and with the pristine one."""
+def pair(servers: Servers, environment: Environment, worker_class: str) -> Iterator[Tuple[Server, Server]]:
+    """The same server with the worker class of the environment, and with the pristine one."""
     options = ("--max-requests", "2")
-    modules = pristine(target, worker_class)
+    modules = pristine(environment, worker_class)
     ours = servers.use(worker_class, *options, workers=1)
     upstreams = servers.use(named(worker_class), *options, workers=1, base=worker_class, modules=modules)
     with ours as server, upstreams as other:

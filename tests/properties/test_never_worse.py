@@ -8,12 +8,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from properties.activities import BLOCKING, KINDS, Activities, Outcome
+from properties.environment import Environment
 from properties.expect import BREAKS, KILLS, LOSES, Unanswered, count, expect
 from properties.logs import NAMES
 from properties.pristine import is_pristine, named, pristine
 from properties.schedules import compress
 from properties.server import Server, send
-from properties.target import Target
 
 
 class Application(NamedTuple):
@@ -126,14 +126,16 @@ examples = settings(max_examples=200 if settings().max_examples > 100 else 1)
 @examples
 @example(schedule=(Application(("reading", "sleeping", "executing", "fork")), [Rotation(False, "arbiter")]))
 @given(schedule=schedules)
-def test_never_worse(target: Target, one_worker_class: str, schedule: Tuple[Application, List[Rotation]]) -> None:
+def test_never_worse(
+    environment: Environment, one_worker_class: str, schedule: Tuple[Application, List[Rotation]]
+) -> None:
     """Whatever the application does meanwhile, rotations lose, double, break and kill no more than without patch."""
-    if is_pristine(target, one_worker_class):
+    if is_pristine(environment, one_worker_class):
         pytest.skip("the worker class is as published: there is nothing to compare it with")
     application, rotations = schedule
-    variables, modules = application.variables(), pristine(target, one_worker_class)
-    ours = Server(target.python, one_worker_class, application.workers, variables=variables)
+    variables, modules = application.variables(), pristine(environment, one_worker_class)
+    ours = Server(environment.python, one_worker_class, application.workers, variables=variables)
     upstreams = Server(
-        target.python, named(one_worker_class), application.workers, variables=variables, modules=modules
+        environment.python, named(one_worker_class), application.workers, variables=variables, modules=modules
     )
     compare(ours, upstreams, application, rotations)

@@ -7,29 +7,29 @@ from typing import Iterator, List
 
 import pytest
 
+from properties.environment import Environment
 from properties.expect import BREAKS, Broken, Unanswered
 from properties.server import SERVED, Server
-from properties.target import Target
 
 NOBODY = 65534
 
 
 @pytest.fixture
-def server(target: Target, worker_class: str) -> Iterator[Server]:
+def server(environment: Environment, worker_class: str) -> Iterator[Server]:
     """One whose worker may write to the application's log, but create nothing beside the other two."""
     if os.geteuid() != 0:
         pytest.skip("only root can start Gunicorn with --user")
-    server = Server(target.python, worker_class, 1, ["--user", str(NOBODY)])
+    server = Server(environment.python, worker_class, 1, ["--user", str(NOBODY)])
     server.variables["APPLICATION_LOG"] = str(server.control / "application.log")
     server.directory.chmod(0o755)
     server.control.chmod(0o777)
     events = server.control / "events"  # The arbiter would be the first to write to it
     events.touch()
     events.chmod(0o666)
-    if not may_import(target.python, SERVED, server.control):
+    if not may_import(environment.python, SERVED, server.control):
         server.discard()
         pytest.skip(
-            f"the user nobody may not read what a worker needs of {target.path}, {SERVED} or {server.directory}"
+            f"the user nobody may not read what a worker needs of {environment.path}, {SERVED} or {server.directory}"
         )
     with server:
         yield server

@@ -1,0 +1,1 @@
+"""Patching what is installed in an environment: what scripts/apply.sh runs."""

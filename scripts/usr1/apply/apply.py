@@ -1,0 +1,316 @@
+"""scripts/apply.sh: what it does in which order, and what it says."""
+
+import argparse
+import json
+import os
+import shlex
+import shutil
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any, Dict, List, NoReturn, Optional, Sequence, TextIO
+
+from usr1 import patches
+from usr1.apply import change, installed, proof, servers
+from usr1.apply.environment import Environment, create, exists, find
+from usr1.apply.installed import Installed, State
+from usr1.refusal import HalfDone, Refusal, refusal
+
+DONE, FAILED, REFUSED, HALF_DONE = range(4)
+
+Report = Dict[str, Any]
+Only = Sequence[str]  # The distributions that are asked for; none means all
+
+
+class Arguments(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        say(f"apply.sh: {message}; see scripts/apply.sh --help", stream=sys.stderr)
+        sys.exit(REFUSED)
+
+
+def main(arguments: Optional[Sequence[str]] = None) -> int:
+    """Returns the exit status."""
+    parser = Arguments(add_help=False, allow_abbrev=False)
+    does = parser.add_mutually_exclusive_group()
+    for option in ("--no-tests", "--tests-only", "--check", "--revert", "--dry-run"):
+        does.add_argument(option, action="store_true")
+    parser.add_argument("--create", action="store_true")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--only", action="append", choices=patches.DISTRIBUTIONS, default=[])
+    parser.add_argument("paths", metavar="VENV", nargs="+", type=_path)
+    options = parser.parse_args(arguments)
+    if options.json and not options.check:
+        parser.error("--json goes with --check")
+    if options.create and (options.check or options.revert or options.dry_run or options.tests_only):
+        parser.error("--create goes with what patches")
+    if options.only and options.tests_only:
+        parser.error("--tests-only tests all that is there, --only is for what changes it")
+    if options.check:
+        return check(options.paths, options.only, options.json)
+    if len(options.paths) > 1:
+        parser.error("only --check takes several environments")
+    [path] = options.paths
+    try:
+        if options.revert:
+            return revert(find(path), options.only)
+        if options.dry_run:
+            return dry_run(find(path), options.only)
+        if options.tests_only:
+            return tests_only(find(path))
+        if options.create and not exists(path):
+            return apply_anew(path, options.only, not options.no_tests)
+        return apply(find(path), options.only, not options.no_tests)
+    except Refusal as error:
+        say(f"apply.sh: {error}", stream=sys.stderr)
+        return REFUSED
+    except HalfDone as error:
+        say(f"apply.sh: {error}", stream=sys.stderr)
+        return HALF_DONE
+
+
+def _path(name: str) -> Path:
+    if not name:  # It would be the working directory
+        raise argparse.ArgumentTypeError("expected a path, found an empty one (an unset variable?)")
+    return Path(name)
+
+
+def apply(environment: Environment, only: Only, tests: bool) -> int:
+    with change.alone(environment, say):
+        found = _known(environment, only)
+        say(f"{environment.path}: Python {environment.version}, gunicorn {_gunicorn(environment)}")
+        if tests:
+            _testable(environment)
+        change.make(environment, [(one, one.patched) for one in found])
+        proved = False
+        try:
+            for before, one in zip(found, installed.find(environment, only)):
+                say(f"  {_line(one)}{', as before' if before.finished and before.contents == one.contents else ''}")
+            proved = not tests or proof.hold(environment, say)
+        finally:
+            if not proved:
+                _put_back(environment, only, found)
+    if not proved:
+        return FAILED
+    say(f"undo:    {_undo(environment, found)}")
+    say(f"restart: {_restart(environment, found)}")
+    return DONE
+
+
+def apply_anew(path: Path, only: Only, tests: bool) -> int:
+    """Apply to a new environment, which stays only if all goes well."""
+    uvicorn, gunicorn = map(installed.newest, ("uvicorn", "gunicorn"))
+    say(f"creating {path} with uvicorn[standard] {uvicorn} and gunicorn {gunicorn} ...")
+    create(path, [f"uvicorn[standard]<={uvicorn}", f"gunicorn<={gunicorn}"])
+    status = None
+    try:
+        status = apply(find(path), only, tests)
+    finally:
+        if status != DONE:
+            shutil.rmtree(path)
+    return status
+
+
+def revert(environment: Environment, only: Only) -> int:
+    with change.alone(environment, say):
+        found = _known(environment, only)
+        fork = next((one for one in found if one.state is State.FORK), None)
+        if fork:
+            raise refusal(
+                f"{fork.distribution} {fork.release} was installed as the fork, not patched",
+                "a release that scripts/apply.sh has patched",
+                f"{fork.release} in {environment.site_packages}",
+                _published(environment, fork) + _leaving_alone(fork, found),
+            )
+        change.make(environment, [(one, one.pristine) for one in found])
+    for one in found:
+        done = "is" if one.finished and one.state is State.PRISTINE else "put back"
+        say(f"{environment.path}: {one.distribution} {one.release} {done} as it was published")
+    say(f"restart: {_restart(environment, found)}")
+    return DONE
+
+
+def dry_run(environment: Environment, only: Only) -> int:
+    for one in _known(environment, only):
+        if one.patch and not one.is_patched:
+            say(one.patch.text, end="")
+        else:  # Not among what patch(1) takes
+            say(f"{environment.path}: nothing to apply to {_line(one)}", stream=sys.stderr)
+    return DONE
+
+
+def tests_only(environment: Environment) -> int:
+    found = installed.find(environment)
+    for one in found:
+        if one.problem and one.state in (State.MISSING, State.OUTSIDE):
+            raise one.problem
+    _testable(environment)
+    say(f"{environment.path}: Python {environment.version}, gunicorn {_gunicorn(environment)}")
+    for one in found:
+        say(f"  {_line(one)}")
+    return DONE if proof.hold(environment, say) else FAILED
+
+
+def check(paths: List[Path], only: Only, as_json: bool) -> int:
+    """DONE if everything there is patched, REFUSED if there is no environment or nothing to patch, else FAILED."""
+    reports = [_report(path, only, explain=len(paths) == 1) for path in paths]
+    if as_json:
+        say(json.dumps(reports, indent=2))
+    else:
+        say("\n".join(map(_summary, reports)))
+    if any(report["patched"] is None for report in reports):
+        return REFUSED
+    return DONE if all(report["patched"] for report in reports) else FAILED
+
+
+def _report(path: Path, only: Only, explain: bool) -> Report:
+    try:
+        environment = find(path)
+        found = installed.find(environment, only)
+        restart = servers.outdated(environment, [file for one in found if not one.problem for file in one.written])
+    except Refusal as error:
+        problem = str(error) if explain else str(error).splitlines()[0]
+        return {"venv": str(path), "patched": None, "problem": problem, "restart": [], "installed": []}
+    states = {one.state for one in found}
+    return {
+        "venv": str(path),
+        "python": environment.version,
+        "gunicorn": installed.version(environment, "gunicorn"),
+        "patched": None if State.MISSING in states else states <= {State.PATCHED, State.FORK},
+        "problem": "\n".join(str(one.problem) for one in found if one.problem and explain) or None,
+        "restart": restart,
+        "installed": [
+            {
+                "distribution": one.distribution,
+                "release": one.release,
+                "state": one.state.value,
+                "note": one.note,
+                "patch": one.applied and one.applied.path.name,
+                "revision": one.applied and one.applied.revision,
+                "finished": one.finished,
+                "line": _line(one),
+            }
+            for one in found
+        ],
+    }
+
+
+def _summary(report: Report) -> str:
+    lines = "; ".join(one["line"] for one in report["installed"])
+    restart = f"; restart pid {', '.join(map(str, report['restart']))}" if report["restart"] else ""
+    return "\n".join(filter(None, [lines and f"{report['venv']}: {lines}{restart}", report["problem"]]))
+
+
+def _line(one: Installed) -> str:
+    unfinished = f"; {one.unfinished}, run scripts/apply.sh to finish it" if one.unfinished else ""
+    name = f"{one.distribution} {one.release}".rstrip()
+    return f"{name}: {one.state.value}{one.note and f' ({one.note})'}{unfinished}"
+
+
+def _known(environment: Environment, only: Only) -> List[Installed]:
+    """What is installed; raises Refusal if any of it is in no state that patches know."""
+    found = installed.find(environment, only)
+    for one in found:
+        if one.problem:
+            raise Refusal(f"{one.problem}{_leaving_alone(one, found)}")
+    return found
+
+
+def _leaving_alone(one: Installed, found: List[Installed]) -> str:
+    """The way on without it, if there is one."""
+    others = [f" --only {other.distribution}" for other in found if other is not one]
+    return f"; or leave it as it is:{''.join(others)}" if others else ""
+
+
+def _testable(environment: Environment) -> None:
+    """The properties are of uvicorn's workers, and run them; raises Refusal if there is none, or not for this user."""
+    owner = environment.other_user
+    if owner is not None:
+        raise refusal(
+            f"{environment.path} belongs to user {owner}, whose code the tests would run as root",
+            "an environment of root's",
+            f"user {owner}'s",
+            f"run this as user {owner}, or patch without tests: --no-tests",
+        )
+    if not any(installed.version(environment, name) for name in ("uvicorn", "uvicorn-worker")):
+        raise refusal(
+            f"uvicorn is not installed in {environment.path}",
+            "uvicorn or uvicorn-worker, whose workers the tests are run with",
+            f"none in {environment.site_packages}",
+            f"{environment.pip('install uvicorn')}, or patch without tests: --no-tests",
+        )
+
+
+def _gunicorn(environment: Environment) -> str:
+    version = installed.version(environment, "gunicorn")
+    if version is None:
+        raise refusal(
+            f"gunicorn is not installed in {environment.path}",
+            "gunicorn, whose workers the patch is for",
+            f"none in {environment.site_packages}",
+            f"{environment.pip('install gunicorn')}, then run this again",
+        )
+    return version
+
+
+def _put_back(environment: Environment, only: Only, before: List[Installed]) -> None:
+    """Give the files the contents that they had; raises HalfDone if that cannot be."""
+    try:
+        change.make(environment, [(one, then.contents) for one, then in zip(_known(environment, only), before)])
+    except Refusal as error:
+        raise HalfDone(
+            f"a property failed, or could not be tested, and {environment.path} cannot be put back: {error}"
+        ) from error
+    say(f"a property failed, or could not be tested: {environment.path} is as it was found")
+
+
+def _undo(environment: Environment, found: List[Installed]) -> str:
+    forks = [one for one in found if one.state is State.FORK]
+    revert = [f"scripts/apply.sh --revert {shlex.quote(str(environment.path))}"] if forks != found else []
+    return " && ".join([_published(environment, fork) for fork in forks] + revert)
+
+
+def _published(environment: Environment, fork: Installed) -> str:
+    """The command line that puts the published release in the place of a fork."""
+    return environment.reinstall(f"{fork.distribution}=={installed.release_of(fork.release)}")
+
+
+def _restart(environment: Environment, found: List[Installed]) -> str:
+    pids = servers.outdated(environment, [file for one in found for file in one.written])
+    if not pids:
+        return "running servers, if any; none was found here that still runs the old code"
+    return f"the servers that still run the old code: gunicorn with pid {', '.join(map(str, pids))}"
+
+
+def say(text: str, end: str = "\n", stream: Optional[TextIO] = None) -> None:
+    # What is said must never decide what is done: once it cannot be written (A | head, a full disk),
+    # the rest goes nowhere.
+    stream = stream or sys.stdout
+    try:
+        print(text, end=end, file=stream, flush=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        if not isinstance(error, BrokenPipeError):
+            say(f"apply.sh: cannot write what there is to say: {error}", stream=sys.stderr)
+
+
+def _end(number: int, frame: Optional[FrameType]) -> NoReturn:
+    for other in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(other, signal.SIG_IGN)  # Told twice, it has to undo all the same.
+    sys.exit(128 + number)
+
+
+if __name__ == "__main__":
+    # Told to end, undo what is not finished. What a shell puts behind has SIGINT ignored, and would hand
+    # that on to the properties, which are stopped by it.
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # As nohup has it
+        signals.append(signal.SIGHUP)
+    for number in signals:
+        signal.signal(number, _end)
+    # A path may be no text, and a stream may be closed (>&-).
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        getattr(sys, name).reconfigure(errors="backslashreplace")
+    sys.exit(main())

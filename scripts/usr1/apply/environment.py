@@ -1,0 +1,206 @@
+"""
+The virtual environment that a script is pointed at.
+
+Nothing of it is run to look at it, nor imported: it may belong to another user, and be broken. What it is
+stands in pyvenv.cfg, or else in the names of its directories.
+"""
+
+import contextlib
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import List, NamedTuple, Optional
+
+import psutil
+
+from usr1.apply.files import Tree
+from usr1.refusal import Refusal, refusal
+
+
+class Environment(NamedTuple):
+    path: Path  # Absolute, with the symbolic links that the user named
+    python: Path
+    version: str
+    site_packages: Path
+
+    @property
+    def beyond(self) -> List[Path]:
+        """Where else its interpreter imports from: what .pth files name, and the base's packages if it sees them."""
+        paths = []
+        with Tree(self.path) as tree:
+            for pth in tree.names(self.site_packages, "*.pth"):
+                lines = _text(tree, pth).splitlines()
+                paths += [self.site_packages / line.strip() for line in lines if line.strip() and line[0] not in "# \t"]
+            return paths + _seen_by(self, _text(tree, self.path / "pyvenv.cfg"))
+
+    @property
+    def other_user(self) -> Optional[int]:
+        """The user whose code root would run if it ran anything of the environment."""
+        owners = {self.path.stat().st_uid, self.python.lstat().st_uid, self.site_packages.lstat().st_uid}
+        return min(owners - {0}, default=None) if os.geteuid() == 0 else None
+
+    def pip(self, arguments: str) -> str:
+        """The command line with which a user of this environment would install something."""
+        if (self.path / "bin" / "pip").exists():
+            return f"{shlex.quote(str(self.path / 'bin' / 'pip'))} {arguments}"
+        return f"uv pip {arguments} --python {shlex.quote(str(self.python))}"
+
+    def reinstall(self, requirement: str) -> str:
+        """The command line that puts a distribution back as it was published."""
+        return self.pip(f"install --force-reinstall --no-deps {requirement}")
+
+
+def _seen_by(environment: Environment, settings: str) -> List[Path]:
+    """What --system-site-packages lets an environment see: pip's, Debian's and the user's."""
+    home = re.search(r"(?m)^home\s*=\s*(.*?)\s*$", settings)
+    if not home or not re.search(r"(?mi)^include-system-site-packages\s*=\s*true\s*$", settings):
+        return []
+    base, python = Path(home[1]).parent, environment.site_packages.parent.name
+    inside = (f"lib/{python}/site-packages", f"local/lib/{python}/dist-packages", "lib/python3/dist-packages")
+    return [*(base / path for path in inside), Path.home() / ".local" / "lib" / python / "site-packages"]
+
+
+def exists(path: Path) -> bool:
+    """Whether there is anything in a place; raises Refusal if one cannot tell."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise unreadable(path, error) from error
+    return True
+
+
+def unreadable(path: Path, error: OSError) -> Refusal:
+    return refusal(
+        f"cannot look at {path}",
+        "a path that leads to an environment, or to nothing",
+        f"{error} (as user {os.getuid()})",
+        "run this as a user who may look there, or name another",
+    )
+
+
+def find(path: Path) -> Environment:
+    """The environment in a directory; raises Refusal if there is none."""
+    python = path / "bin" / "python"
+    if not exists(python):
+        raise refusal(
+            f"{path} is not a virtual environment",
+            f"a Python in {python}",
+            _instead(path, python),
+            "name the environment's directory, the one that bin/python is in"
+            + ("" if exists(path) else "; to have a new one made there, --create"),
+        )
+    path = Path(os.path.abspath(path))
+    try:
+        with Tree(path) as tree:
+            version = _version(tree)
+            number = re.escape(".".join(version.split(".")[:2])) or r"3\.\d+"
+            libraries = [
+                one for one in tree.names(path / "lib", "py*") if re.fullmatch(rf"py[a-z]+{number}t?", one.name)
+            ]
+            found = [one / "site-packages" for one in libraries if tree.names(one, "site-packages")]
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if len(found) != 1:
+        raise refusal(
+            f"{path} is not an environment with packages of its own",
+            f"one directory {path}/lib/python{version or '3.*'}/site-packages",
+            " and ".join(map(str, found)) or "none",
+            "see docs/installations.md for other kinds of installations",
+        )
+    [site_packages] = found
+    return Environment(path, path / "bin" / "python", version or site_packages.parent.name, site_packages)
+
+
+def _version(tree: Tree) -> str:
+    """As pyvenv.cfg has it, or else what bin/python links to, as conda has no pyvenv.cfg; empty if neither tells."""
+    settings = _text(tree, tree.root / "pyvenv.cfg")
+    target = os.path.basename(os.path.realpath(tree.root / "bin" / "python"))
+    found = re.search(r"(?m)^version(?:_info)?\s*=\s*(\d+\.\d+(?:\.\d+)?)", settings)
+    found = found or re.search(r"(\d+\.\d+)t?$", target)
+    return found[1] if found else ""
+
+
+def _text(tree: Tree, path: Path) -> str:
+    """What is in a file, nothing if there is none."""
+    try:
+        return tree.read(path).content.decode(errors="surrogateescape")
+    except OSError:
+        return ""
+
+
+def _instead(path: Path, python: Path) -> str:
+    if python.is_symlink():
+        return f"a link to {os.readlink(python)}, which is not there"
+    return "none" if exists(path) else f"no directory {path}"
+
+
+def create(path: Path, requirements: List[str]) -> None:
+    """Make an environment with uv where there is one, else venv and pip; raises Refusal, and leaves nothing then."""
+    # The interpreter behind the tools' own environment: a new one should not depend on that.
+    python = getattr(sys, "_base_executable", None) or sys.executable
+    inside = str(path / "bin" / "python")
+    uv = shutil.which("uv")
+    if uv:
+        commands = [
+            [uv, "venv", "--quiet", "--python", python, str(path)],
+            [uv, "pip", "install", "--quiet", "--python", inside, *requirements],
+        ]
+    else:
+        commands = [
+            [python, "-m", "venv", str(path)],
+            [inside, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements],
+        ]
+    try:
+        path.mkdir()  # Not if another run has just made it
+    except OSError as error:
+        there = "remove it, if it is a link that leads nowhere, or run this again, if another run has just made it"
+        raise refusal(
+            f"cannot create {path}",
+            "to make that directory",
+            str(error),
+            there if isinstance(error, FileExistsError) else "make its parent directory first, or name another",
+        ) from error
+    try:
+        for command in commands:
+            _run(command, path, requirements)
+    except BaseException:
+        shutil.rmtree(path)
+        raise
+
+
+def _run(command: List[str], path: Path, requirements: List[str]) -> None:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        try:
+            said, _ = process.communicate()
+        except BaseException:
+            _end(process.pid)
+            raise
+    if process.returncode != 0:
+        raise refusal(
+            f"cannot create {path}",
+            f"an environment with {' and '.join(requirements)}",
+            said.decode(errors="replace").strip() or f"exit status {process.returncode}",
+            f"see why this fails: {shlex.join(command)}",
+        )
+
+
+def _end(pid: int) -> None:
+    """
+    End a process and all that it has started, which would go on writing what is removed.
+
+    A process group would do, but one of its own could ask nobody for the index's password on the terminal.
+    """
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        process.suspend()  # What is stopped starts nothing more.
+        started = process.children()
+        process.kill()
+        for one in started:
+            _end(one.pid)
+        process.wait(1)  # Where nobody reaps orphans, the dead are never gone.

@@ -1,0 +1,1 @@
+"""The forks: what vendor/*/backend.py and scripts/build-fork.sh run."""

@@ -1,0 +1,388 @@
+"""
+Write all patches anew from the newest one of a project, and keep them in step with what upstream publishes.
+
+Which releases have a patch stands in the headers; everything else follows from the newest patch and from
+backports.DIFFERENCES: releases that follow on each other share a patch where the files and the differences
+are the same. So does the first commit of the series for uvicorn and uvicorn-worker in patches/upstream/.
+"""
+
+import argparse
+import datetime
+import difflib
+import hashlib
+import itertools
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import textwrap
+from email.parser import HeaderParser
+from pathlib import Path
+from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+from packaging.version import Version
+
+from usr1 import patches, releases, wheel
+from usr1.apply import proof
+from usr1.patches import Patch, PatchError
+from usr1.releases import ReleaseError
+from usr1.upkeep import backports
+from usr1.upkeep.backports import Change, Difference, Edit
+
+ROOT = Path(__file__).resolve().parents[3]
+WORK = ROOT / ".cache" / "refresh"
+
+DESCRIPTION = """\
+Write all patches anew, and the first commit of the series in patches/upstream/ for
+uvicorn and uvicorn-worker: from the newest patch of uvicorn, gunicorn's from that
+of gunicorn, whose hunks may have been edited. Last-Update is the day where that
+changes what is committed; Revision is one more than that of the patch in
+superseded/, so keep there what was published.
+
+With VERSIONs (of uvicorn; another package's is written uvicorn-worker==0.4.0),
+take these releases in as well. Where the file is as in a release that has a
+patch, the header of that patch names the new one too; where it changed, it gets
+a patch of its own, shown for review. The signal property tests then run on the
+release, on the Python that PYTHON names, else the tools' own."""
+STATUS = """\
+exit status: 0 done, or nothing to do; 1 --check found releases that no patch
+names, or the property tests failed; 2 wrong arguments, no such release, no
+package index, or a difference in scripts/usr1/upkeep/backports.py that is stale; 3 a
+release that takes a person to take in. Except with 0, patches/ is as it was."""
+
+
+class NeedsHand(Exception):
+    """A release that takes a person to take in; the message says where and how to go on."""
+
+
+class Wanted(NamedTuple):
+    distribution: str
+    release: str
+
+    def __str__(self) -> str:
+        return f"{self.distribution} {self.release}"
+
+
+Texts = Dict[Path, str]  # Of the files in patches/
+Named = Dict[str, List[str]]  # The releases of each distribution that have a patch, oldest first
+
+
+def published_files(distribution: str, release: str, targets: Iterable[str]) -> Dict[str, str]:
+    folder, files = releases.unpacked(distribution, release), {}
+    for target in targets:
+        if not (folder / target).exists():
+            raise ReleaseError(
+                f"{distribution} {release}: expected {target} in its wheel, found none; nothing to patch"
+            )
+        files[target] = (folder / target).read_bytes().decode()
+    return files
+
+
+def catalogue() -> List[Patch]:
+    return [patch for distribution in patches.DISTRIBUTIONS for patch in patches.catalogue(distribution)]
+
+
+def newest(distribution: str, everything: List[Patch]) -> Patch:
+    candidates = [patch for patch in everything if patch.distribution == distribution]
+    return max(candidates, key=lambda patch: Version(patch.releases[-1]))
+
+
+def change_of(patch: Patch) -> Change:
+    """What the hunks of a patch make of its newest release, right or wrong as its header may be; raises PatchError."""
+    before = published_files(patch.distribution, patch.releases[-1], patch.pristine)
+    with tempfile.TemporaryDirectory() as work:
+        for name, text in before.items():
+            Path(work, name).parent.mkdir(parents=True, exist_ok=True)
+            Path(work, name).write_bytes(text.encode())
+        # A repository around the working directory would take the paths for its own.
+        environment = {**os.environ, "GIT_CEILING_DIRECTORIES": os.path.dirname(work)}
+        # Without counts it is only such a line that ends the hunks of a file.
+        diff = "".join(f"diff --git a/{part.target} b/{part.target}\n{part.text}" for part in patch.parts)
+        command = ["git", "apply", "--recount", "-"]
+        answer = subprocess.run(command, cwd=work, env=environment, input=diff.encode(), stderr=subprocess.PIPE)
+        edits = {name: Edit(text, Path(work, name).read_bytes().decode()) for name, text in before.items()}
+    if answer.returncode != 0:
+        raise PatchError(f"{patch.path}: does not apply to {patch.releases[-1]}: {answer.stderr.decode().strip()}")
+    synopsis, _, description = HeaderParser().parsestr(patch.header)["Description"].partition("\n")
+    return Change(f"{synopsis}\n{' '.join(description.split())}", edits)
+
+
+def _committed(path: Path) -> str:
+    """The text of a file as it was last committed; where there is no such commit, as it is now, or none."""
+    answer = subprocess.run(["git", "-C", str(path.parent), "show", f"HEAD:./{path.name}"], capture_output=True)
+    if answer.returncode == 0:
+        return answer.stdout.decode()
+    return path.read_bytes().decode() if path.exists() else ""
+
+
+def _today() -> str:
+    """For Last-Update: the day of SOURCE_DATE_EPOCH (https://reproducible-builds.org/specs/), else today."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    if epoch is None:
+        return datetime.date.today().isoformat()
+    return datetime.datetime.fromtimestamp(int(epoch), datetime.timezone.utc).date().isoformat()
+
+
+def revision_of(distribution: str, release: str) -> int:
+    """One more than that of the last one that was published, and so is kept."""
+    kept = map(patches.read, (patches.PATCHES / distribution).glob("superseded/*.patch"))
+    return 1 + max((one.revision for one in kept if release in one.releases), default=0)
+
+
+def composed(path: Path, like: Patch, names: Sequence[str], change: Change) -> str:
+    """The text of a patch file for some releases: with the header of another, brought up to date."""
+    synopsis, description = change.description.split("\n")
+    applies_to = " ".join(("Applies-To:", like.distribution, *names))
+    committed = _committed(path)
+    edits = sorted(change.edits.items())
+    hashes = [[patches.sha256(text.encode()) for text in edit] for _, edit in edits]
+    fields = {
+        "Description": f"{synopsis}\n{textwrap.fill(description, 79, initial_indent=' ', subsequent_indent=' ')}",
+        "Last-Update": HeaderParser().parsestr(committed)["Last-Update"],
+        "Applies-To": textwrap.fill(applies_to, 78, subsequent_indent=" ", break_on_hyphens=False).partition(": ")[2],
+        "Revision": str(revision_of(like.distribution, names[0])),
+        "Pristine-SHA256": "\n ".join(before for before, _ in hashes),
+        "Patched-SHA256": "\n ".join(after for _, after in hashes),
+    }
+    diff = "".join(line for target, edit in edits for line in _diff(target, edit))
+
+    def text() -> str:
+        whole = re.findall(r"(?m)^(\S+): (.*\n(?: .*\n)*)", like.header)
+        return "".join(f"{name}: {fields.get(name, value.strip())}\n" for name, value in whole) + diff
+
+    if text() != committed:
+        fields["Last-Update"] = _today()
+    return text()
+
+
+def _diff(target: str, edit: Edit) -> Iterator[str]:
+    old, new = (text.splitlines(keepends=True) for text in edit)
+    return difflib.unified_diff(old, new, f"a/{target}", f"b/{target}")
+
+
+def path_of(distribution: str, names: Sequence[str]) -> Path:
+    first, last = names[0], names[-1]
+    return patches.PATCHES / distribution / f"{first if first == last else f'{first}-{last}'}.patch"
+
+
+def commit(text: str, patch: Patch, change: Change) -> str:
+    """A mail as `git format-patch --no-stat --full-index` writes it: with its own message, and this change."""
+    message, _, _ = text.partition("\ndiff --git ")
+    [(target, edit)] = change.edits.items()
+    blobs = [b"blob %d\0%s" % (len(file), file) for file in (edit.pristine.encode(), edit.patched.encode())]
+    old, new = (hashlib.sha1(blob).hexdigest() for blob in blobs)
+    return f"{message}\ndiff --git a/{target} b/{target}\nindex {old}..{new} 100644\n{patch.text}"
+
+
+def groups(distribution: str, names: Sequence[str], source: Change) -> Iterator[Tuple[List[str], Dict[str, str]]]:
+    """The releases that share a patch, in their order, with the files that it changes."""
+
+    def alike(release: str) -> Tuple[Dict[str, str], List[Difference]]:
+        targets = source.targets(distribution, release).values()
+        return published_files(distribution, release, targets), backports.differences(distribution, release)
+
+    for (files, _), together in itertools.groupby(names, alike):
+        yield list(together), files
+
+
+def written(everything: List[Patch], named: Named, sources: Dict[str, Change]) -> Texts:
+    """All that follows from the sources, for these releases; raises PatchError, or NeedsHand for those that are new."""
+    texts = {}
+    known = {(patch.distribution, release) for patch in everything for release in patch.releases}
+    for distribution, names in named.items():
+        source, like = sources[backports.SOURCES[distribution]], newest(distribution, everything)
+        for together, files in groups(distribution, names, source):
+            path = path_of(distribution, together)
+            try:
+                change = source.backported(distribution, together[-1], files)
+            except PatchError as error:
+                if known.isdisjoint((distribution, release) for release in together):
+                    raise _by_hand(path, error) from error
+                raise
+            texts[path] = text = composed(path, like, together, change)
+        texts[patches.PATCHES / distribution / patches.PUBLISHED] = published(distribution, names)
+        if backports.SOURCES[distribution] == "uvicorn":  # That for gunicorn is several commits, which people write
+            [first] = (patches.PATCHES / "upstream" / distribution).glob("0001-*.patch")
+            texts[first] = commit(first.read_text(), patches.parse(path, text), change)
+    return texts
+
+
+def published(distribution: str, names: Sequence[str]) -> str:
+    """What pins the wheels that the forks are made from; those that are known stay as they are."""
+    known = patches.published(distribution)
+    for release in names:
+        if release not in known:
+            files = wheel.installed(distribution, [str(releases.unpacked(distribution, release))])
+            known[release] = wheel.digest(files)
+    return "".join(f"{known[release]}  {release}\n" for release in names)
+
+
+def _by_hand(path: Path, error: PatchError) -> NeedsHand:
+    return NeedsHand(
+        f"{error}\nWrite {path} by hand, or what differs there into scripts/usr1/upkeep/backports.py; "
+        "then run scripts/refresh.sh"
+    )
+
+
+# Releases that are new
+
+
+def missing() -> List[Wanted]:
+    """What the index has and no patch names, oldest first, from the first release with a patch on."""
+    found = []
+    for distribution in patches.DISTRIBUTIONS:
+        named = {release for patch in patches.catalogue(distribution) for release in patch.releases}
+        first = min(map(Version, named))
+        for release in releases.published(distribution):
+            if release not in named and Version(release) > first:
+                found.append(Wanted(distribution, release))
+    return found
+
+
+def review(wanted: Wanted, texts: Texts) -> None:
+    """Show what patch a release has got."""
+    ours = [patch for patch in _parsed(texts) if patch.distribution == wanted.distribution]
+    [patch] = [patch for patch in ours if wanted.release in patch.releases]
+    others = [release for release in patch.releases if release != wanted.release]
+    if others:
+        print(f"{wanted}: {' and '.join(patch.pristine)} as in {others[-1]}")
+    else:
+        print(f"{wanted}: {' and '.join(patch.pristine)} as in no other. To review:\n\n{texts[patch.path]}")
+
+
+def _is_patch(path: Path) -> bool:
+    """Not one of a series, for upstream."""
+    return path.suffix == ".patch" and path.parent.parent == patches.PATCHES
+
+
+def _parsed(texts: Texts) -> List[Patch]:
+    return [patches.parse(path, text) for path, text in texts.items() if _is_patch(path)]
+
+
+def proved(wanted: Wanted, texts: Texts) -> bool:
+    """Whether the signal property tests pass on the release with these patches; raises ReleaseError."""
+    venv = WORK / f"{wanted.distribution}-{wanted.release}"
+    shutil.rmtree(venv, ignore_errors=True)
+    python = os.environ.get("PYTHON", sys.executable)
+    requirements = [f"{wanted.distribution}=={wanted.release}", "uvicorn[standard]", "gunicorn"]
+    releases.run(str(releases.UV), "venv", "--quiet", "--python", python, str(venv))
+    releases.run(str(releases.UV), "pip", "install", "--quiet", "--python", str(venv), *requirements)
+    [site_packages] = venv.glob("lib/python3.*/site-packages")
+    for patch in _parsed(texts):
+        name = patch.distribution.replace("-", "_")
+        if not any((site_packages / f"{name}-{release}.dist-info").exists() for release in patch.releases):
+            continue
+        for part in patch.parts:
+            file = site_packages / part.target
+            after = part.apply(file.read_bytes())
+            file.unlink()  # uv links files to its cache: not to be written through
+            file.write_bytes(after)
+    print(f"{wanted}: running the signal property tests in {venv}", flush=True)
+    command = [sys.executable, "-m", "pytest", "-q", "tests/properties", "--environment", str(venv)]
+    return subprocess.run(command, cwd=ROOT, env=proof.variables()).returncode == 0
+
+
+def follow(everything: List[Patch], named: Named, texts: Texts) -> None:
+    """Raises NeedsHand if another release has become the newest, and the rest does not follow from it likewise."""
+    now = {name: newest(name, _parsed(texts)) for name in backports.SOURCES.values()}
+    again = "becomes the source, but not all follows from it; say in scripts/usr1/upkeep/backports.py what differed"
+    problem = ", ".join(f"{name} {now[name].releases[-1]}" for name in now)
+    problem = f"{problem} {again} up to the release before"
+    try:
+        others = written(everything, named, {name: change_of(patch) for name, patch in now.items()})
+    except PatchError as error:
+        raise NeedsHand(f"{problem}: {error}") from error
+    differing = [path.name for path in texts if texts[path] != others.get(path)]
+    if differing:
+        raise NeedsHand(f"{problem}: {', '.join(differing)} would change")
+
+
+def refresh(everybody: List[Wanted]) -> int:
+    everything = catalogue()
+    sources = {name: change_of(newest(name, everything)) for name in set(backports.SOURCES.values())}
+    named = {
+        distribution: sorted(
+            [release for patch in everything if patch.distribution == distribution for release in patch.releases]
+            + [wanted.release for wanted in everybody if wanted.distribution == distribution],
+            key=Version,
+        )
+        for distribution in patches.DISTRIBUTIONS
+    }
+    texts = written(everything, named, sources)
+    for wanted in everybody:
+        review(wanted, texts)
+    follow(everything, named, texts)
+    for wanted in everybody:
+        if not proved(wanted, texts):
+            print(f"refresh.sh: the property tests fail on {wanted}; nothing is written", file=sys.stderr)
+            return 1
+        shutil.rmtree(WORK, ignore_errors=True)
+    for path in {patch.path for patch in everything if patch.path.exists()} - texts.keys():
+        path.unlink()
+    for path, text in texts.items():
+        if not path.exists() or path.read_bytes() != text.encode():
+            path.write_bytes(text.encode())
+            print(f"written: {path}")
+    return 0
+
+
+def check() -> int:
+    found = missing()
+    for wanted in found:
+        print(f"{wanted}: no patch names it")
+    if found:
+        print("To take in what is missing: scripts/refresh.sh", *(f"{name}=={release}" for name, release in found))
+        return 1
+    for distribution in patches.DISTRIBUTIONS:
+        release = newest(distribution, catalogue()).releases[-1]
+        print(f"{distribution}: all published releases have a patch, up to {release}")
+    return 0
+
+
+def _wanted(version: str) -> Wanted:
+    distribution, _, release = version.rpartition("==")
+    wanted = Wanted(distribution or "uvicorn", release)
+    if wanted.distribution not in patches.DISTRIBUTIONS:
+        raise argparse.ArgumentTypeError(f"{version}: expected a release of {' or '.join(patches.DISTRIBUTIONS)}")
+    return wanted
+
+
+def _unnamed(everybody: List[Wanted]) -> List[Wanted]:
+    """Those that no patch names, spelled as they were published: 0.55 is 0.55.0; raises ReleaseError."""
+    unnamed = []
+    for distribution, release in everybody:
+        same = [one for one in releases.published(distribution) if Version(one) == Version(release)]
+        wanted = Wanted(distribution, same[0] if same else release)
+        patch = patches.find(*wanted)
+        if patch is None:
+            unnamed.append(wanted)
+        else:
+            print(f"{wanted}: {patch.path.name} names it already")
+    return unnamed
+
+
+def main(arguments: Optional[List[str]] = None) -> int:
+    parser = argparse.ArgumentParser(
+        "scripts/refresh.sh",
+        description=DESCRIPTION,
+        epilog=STATUS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--check", action="store_true", help="only say which published releases no patch names")
+    what.add_argument("versions", nargs="*", default=[], type=_wanted, metavar="VERSION", help="take in these releases")
+    options = parser.parse_args(arguments)
+    try:
+        return check() if options.check else refresh(_unnamed(options.versions))
+    except NeedsHand as error:
+        print(f"refresh.sh: {error}", file=sys.stderr)
+        return 3
+    except (PatchError, ReleaseError, OSError) as error:
+        print(f"refresh.sh: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,355 @@
+"""--check: the state of environments, in words and as JSON; and nothing changes."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Dict, List, Sequence
+
+import pytest
+from usr1 import patches
+from usr1.apply import apply, installed
+from usr1.apply.environment import Environment, find
+
+from test_apply import trees
+
+Json = Dict[str, Any]
+
+
+UVICORN = ["--only", "uvicorn"]
+
+
+def check(capsys: pytest.CaptureFixture[str], status: int, *targets: Environment, only: Sequence[str] = UVICORN) -> str:
+    """What it says, in words."""
+    before = [trees.snapshot(environment.path) for environment in targets]
+    capsys.readouterr()
+    assert apply.main(["--check", *only, *(str(environment.path) for environment in targets)]) == status
+    assert [trees.snapshot(environment.path) for environment in targets] == before
+    return capsys.readouterr().out
+
+
+def as_json(capsys: pytest.CaptureFixture[str], *targets: Environment, only: Sequence[str] = UVICORN) -> List[Json]:
+    capsys.readouterr()
+    apply.main(["--check", "--json", *only, *(str(environment.path) for environment in targets)])
+    reports: List[Json] = json.loads(capsys.readouterr().out)
+    return reports
+
+
+def dist_info(environment: Environment) -> Path:
+    [path] = environment.site_packages.glob("uvicorn-*.dist-info")
+    return path
+
+
+def rename_release(environment: Environment, version: str) -> None:
+    """As if another version were installed."""
+    old = dist_info(environment)
+    metadata = old / "METADATA"
+    metadata.write_text(metadata.read_text().replace(f"\nVersion: {trees.NEWEST}\n", f"\nVersion: {version}\n"))
+    old.rename(old.with_name(f"uvicorn-{version}.dist-info"))
+
+
+def test_pristine_and_patched(environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    patch = trees.newest_patch()
+    named = f"patches/uvicorn/{patch.path.name}, revision {patch.revision}"
+    uvicorn = f"{environment.path}: uvicorn {trees.NEWEST}"
+    assert check(capsys, 1, environment) == f"{uvicorn}: pristine (to be patched with {named})\n"
+    apply.main(["--no-tests", str(environment.path)])
+    assert check(capsys, 0, environment) == f"{uvicorn}: patched ({named})\n"
+    [report] = as_json(capsys, environment)
+    assert (report["venv"], report["patched"], report["python"]) == (str(environment.path), True, environment.version)
+    assert report["gunicorn"] and report["restart"] == [] and report["problem"] is None
+    [one] = report["installed"]
+    assert (one["distribution"], one["release"], one["state"]) == ("uvicorn", trees.NEWEST, "patched")
+    assert (one["patch"], one["revision"], one["finished"]) == (patch.path.name, patch.revision, True)
+
+
+def test_fork(environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    """It needs no patching, and cannot be put back but by installing the release."""
+    apply.main(["--no-tests", str(environment.path)])
+    rename_release(environment, f"{trees.NEWEST}+usr1.1")
+    assert f": uvicorn {trees.NEWEST}+usr1.1: fork (patches/" in check(capsys, 0, environment)
+    before = trees.snapshot(environment.path)
+    assert apply.main(["--no-tests", str(environment.path)]) == 0
+    said = capsys.readouterr().out
+    assert ", as before" in said
+    assert apply.main(["--revert", *UVICORN, str(environment.path)]) == 2
+    reinstall = environment.reinstall(f"uvicorn=={trees.NEWEST}")
+    assert f"  do:       {reinstall}\n" in capsys.readouterr().err
+    assert f"undo:    {reinstall} && scripts/apply.sh --revert {environment.path}\n" in said
+    assert trees.snapshot(environment.path) == before
+
+
+def test_a_fork_beside_what_was_patched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each is undone in its own way."""
+    both = trees.light(tmp_path / "venv", trees.source(trees.NEWEST, "uvicorn-worker"))
+    apply.main(["--no-tests", str(both.path)])
+    rename_release(both, f"{trees.NEWEST}+usr1.1")
+    capsys.readouterr()
+    assert apply.main(["--no-tests", str(both.path)]) == 0
+    undo = f"{both.reinstall(f'uvicorn=={trees.NEWEST}')} && scripts/apply.sh --revert {both.path}"
+    assert f"undo:    {undo}\n" in capsys.readouterr().out
+
+
+def test_a_fork_with_the_published_file_is_none(environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    rename_release(environment, f"{trees.NEWEST}+usr1.1")
+    assert "changed by hand" in check(capsys, 1, environment)
+
+
+def test_a_fork_changed_by_hand(environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    """No public index has it: the release that it was made from is what to install."""
+    apply.main(["--no-tests", str(environment.path)])
+    rename_release(environment, f"{trees.NEWEST}+usr1.1")
+    file = environment.site_packages / "uvicorn" / "workers.py"
+    file.write_text(file.read_text() + "# by hand\n")
+    said = check(capsys, 1, environment)
+    assert f"install --force-reinstall --no-deps uvicorn=={trees.NEWEST} " in said
+
+
+def test_changed_by_hand(environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    file = environment.site_packages / "uvicorn" / "workers.py"
+    file.write_text(file.read_text() + "signal.signal(signal.SIGUSR1, signal.SIG_IGN)\n")
+    said, problem = check(capsys, 1, environment).split("\n", 1)
+    assert said == f"{environment.path}: uvicorn {trees.NEWEST}: changed by hand"
+    trees.check_four_lines(problem, f"{file} was changed by hand")
+    assert f"  found:    SHA-256 {patches.sha256(file.read_bytes())}\n" in problem
+    assert f"install --force-reinstall --no-deps uvicorn=={trees.NEWEST} " in problem
+
+
+@pytest.mark.parametrize(
+    "version, nearest",
+    [("0.12.3", "0.13.0"), ("0.27.1.post1", "0.27.1 and 0.28.0"), ("9.0", trees.NEWEST), ("?", trees.NEWEST)],
+)
+def test_unsupported(version: str, nearest: str, environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    rename_release(environment, version)
+    said = check(capsys, 1, environment)
+    assert f": uvicorn {version}: unsupported release (the nearest: {nearest})\n" in said
+    assert f"install uvicorn=={nearest.split()[-1]}" in said
+    before = trees.snapshot(environment.path)
+    assert apply.main(["--no-tests", str(environment.path)]) == 2
+    assert trees.snapshot(environment.path) == before
+
+
+def test_not_installed(environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in environment.site_packages.glob("uvicorn*"):
+        shutil.rmtree(path)
+    assert check(capsys, 1, environment, only=[]).startswith(f"{environment.path}: gunicorn "), "as good as any"
+    assert ": uvicorn: not installed\n" in check(capsys, 2, environment), "neither patched nor unpatched"
+    [report] = as_json(capsys, environment)
+    assert report["installed"][0]["state"] == "not installed" and report["patched"] is None
+    shutil.rmtree(environment.site_packages / "gunicorn")
+    for path in environment.site_packages.glob("gunicorn-*"):
+        shutil.rmtree(path)
+    assert ": uvicorn: not installed\n" in check(capsys, 2, environment, only=[])
+
+
+def test_without_its_dist_info(environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(dist_info(environment))
+    said = check(capsys, 1, environment)
+    assert ": uvicorn: broken installation (expected its dist-info in " in said
+    assert f"  found:    {environment.site_packages}/uvicorn/__init__.py alone\n" in said
+
+
+def test_an_interrupted_upgrade(environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    """Which leaves two dist-infos: it is the newer one that is to be installed."""
+    older = environment.site_packages / "uvicorn-0.9.0.dist-info"
+    shutil.copytree(dist_info(environment), older)
+    (older / "METADATA").write_text("Version: 0.9.0\n")
+    said = check(capsys, 1, environment)
+    assert f"  found:    uvicorn-{trees.NEWEST}.dist-info and {older.name}\n" in said
+    assert f"install --force-reinstall --no-deps uvicorn=={trees.NEWEST} " in said
+
+
+def test_no_environment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert apply.main(["--check", str(tmp_path / "none"), str(tmp_path)]) == 2
+    assert capsys.readouterr().out == "".join(
+        f"{path} is not a virtual environment\n" for path in (tmp_path / "none", tmp_path)
+    )
+    (tmp_path / "bin").mkdir()
+    python = tmp_path / "bin" / "python"
+    python.symlink_to("gone")
+    assert apply.main(["--check", str(tmp_path)]) == 2
+    assert "found:    a link to gone, which is not there\n" in capsys.readouterr().out
+    python.unlink()
+    python.touch()
+    assert apply.main(["--check", str(tmp_path)]) == 2
+    said = capsys.readouterr().out
+    trees.check_four_lines(said, f"{tmp_path} is not an environment with packages of its own")
+    assert "see docs/installations.md" in said
+    for number in ("3.11", "3.12"):  # Neither tells which one it is
+        (tmp_path / "lib" / f"python{number}" / "site-packages").mkdir(parents=True)
+    assert apply.main(["--check", str(tmp_path)]) == 2
+    assert "lib/python3.11/site-packages and " in capsys.readouterr().out
+
+
+LAYOUTS = {
+    "venv": ("python3.11", "home = /usr/bin\nversion = 3.11.7\n", "", "3.11.7"),
+    "virtualenv": ("python3.11", "home = /usr/bin\nversion_info = 3.11.7.final.0\n", "", "3.11.7"),
+    "conda": ("python3.11", "", "python3.11", "3.11"),
+    "without its thread lock": ("python3.13t", "version = 3.13.1\n", "", "3.13.1"),
+    "PyPy": ("pypy3.9", "version = 3.9.1\n", "", "3.9.1"),
+    "nothing but the directory": ("python3.11", "", "", "python3.11"),
+}
+
+
+@pytest.mark.parametrize("library, settings, link, version", LAYOUTS.values(), ids=LAYOUTS)
+def test_its_python_is_not_run(library: str, settings: str, link: str, version: str, tmp_path: Path) -> None:
+    """What the environment is can be seen: root may look at those of others."""
+    site_packages = tmp_path / "lib" / library / "site-packages"
+    site_packages.mkdir(parents=True)
+    (tmp_path / "bin").mkdir()
+    python = tmp_path / "bin" / (link or "python")
+    python.write_text(f"#!/bin/sh\ntouch {tmp_path}/run\n")
+    python.chmod(0o755)
+    if link:
+        (tmp_path / "bin" / "python").symlink_to(link)
+    if settings:
+        (tmp_path / "pyvenv.cfg").write_text(settings)
+    found = find(tmp_path)
+    assert (found.site_packages, found.version) == (site_packages, version)
+    for options in (["--check"], ["--no-tests"], ["--revert"], ["--dry-run"], ["--tests-only"]):
+        apply.main([*options, str(tmp_path)])
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can work on the environments of others")
+def test_root_does_not_run_the_code_of_others(environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    os.chown(environment.path, 12345, 12345)
+    before = trees.snapshot(environment.path)
+    for options in ([], ["--tests-only"]):
+        assert apply.main([*options, str(environment.path)]) == 2
+        said = capsys.readouterr().err
+        trees.check_four_lines(said, f"{environment.path} belongs to user 12345")
+        assert "as root" not in said.splitlines()[-1]
+    assert trees.snapshot(environment.path) == before
+    assert apply.main(["--no-tests", str(environment.path)]) == 0
+
+
+SEEN = ("lib/{}/site-packages", "local/lib/{}/dist-packages", "lib/python3/dist-packages")
+
+
+@pytest.mark.parametrize("place", SEEN)
+def test_what_it_sees_of_its_base(
+    place: str, environment: Environment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With --system-site-packages; there it is for all who see it."""
+    beyond = tmp_path / "base" / place.format(environment.site_packages.parent.name)
+    beyond.mkdir(parents=True)
+    for path in environment.site_packages.glob("uvicorn*"):
+        shutil.move(path, beyond / path.name)
+    settings = f"home = {tmp_path}/base/bin\nversion = {environment.version}\n"
+    (environment.path / "pyvenv.cfg").write_text(settings)
+    assert ": uvicorn: not installed\n" in check(capsys, 2, environment)
+    (environment.path / "pyvenv.cfg").write_text(f"{settings}include-system-site-packages = true\n")
+    said = check(capsys, 1, environment)
+    assert f": outside the environment ({beyond}/uvicorn/__init__.py)\n" in said
+    assert f" --force-reinstall --no-deps uvicorn=={trees.NEWEST}" in said
+
+
+def test_several(environment: Environment, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A line each; all must be patched."""
+    other = trees.light(tmp_path / "other", trees.source(trees.NEWEST, "uvicorn-worker"))
+    changed = trees.light(tmp_path / "changed", trees.source())
+    (changed.site_packages / "uvicorn" / "workers.py").write_text("x = 1\n")
+    for one in (environment, other):
+        apply.main(["--no-tests", str(one.path)])
+    said = check(capsys, 0, environment, other, only=[])
+    assert [line.split(":")[0] for line in said.splitlines()] == [str(environment.path), str(other.path)]
+    assert ": uvicorn 0." in said and "; uvicorn-worker 0." in said
+    assert len(check(capsys, 1, environment, other, changed, only=[]).splitlines()) == 3
+    assert [report["patched"] for report in as_json(capsys, environment, other, changed, only=[])] == [
+        True,
+        True,
+        False,
+    ]
+
+
+@pytest.mark.parametrize("name", ["loop", "x" * 300], ids=["loop", "long"])
+def test_a_path_that_leads_nowhere(
+    name: str, environment: Environment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of several the others are still told."""
+    (tmp_path / "loop").symlink_to("loop")
+    path = tmp_path / name
+    for options in ([], ["--no-tests"], ["--revert"], ["--check"]):
+        assert apply.main([*options, str(path)]) == 2
+        output = capsys.readouterr()
+        trees.check_four_lines(output.out if options == ["--check"] else output.err, f"cannot look at {path}")
+    assert apply.main(["--check", str(environment.path), str(path), str(environment.path)]) == 2
+    one, middle, other = capsys.readouterr().out.splitlines()
+    assert one == other and one.startswith(f"{environment.path}: uvicorn")
+    assert middle.startswith(f"cannot look at {path}")
+
+
+def test_a_working_directory_that_is_gone(tmp_path: Path) -> None:
+    """Nobody can tell what a path is relative to."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    for option in ("--no-tests", "--check"):
+        answer = subprocess.run(
+            ["bash", "-c", 'cd "$0" && rmdir "$0" && exec "$@"', str(gone),
+             sys.executable, "-m", "usr1.apply.apply", option, "venv"],
+            env={**os.environ, "PYTHONPATH": os.fspath(patches.PATCHES.parent / "scripts")},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        gone.mkdir()
+        assert answer.returncode == 2 and "Traceback" not in answer.stdout, answer.stdout
+        assert "expected: " in answer.stdout
+
+
+def test_an_interrupted_run(environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    """The code is patched, but there is work left, which --check says and the next run does."""
+    apply.main(["--no-tests", str(environment.path)])
+    done = trees.snapshot(environment.path)
+    left = environment.site_packages / "uvicorn" / f".workers.py.x{installed.UNFINISHED}"
+    left.write_text("half a fi")
+    assert "; an earlier run was interrupted, run scripts/apply.sh to finish it" in check(capsys, 0, environment)
+    assert apply.main(["--no-tests", str(environment.path)]) == 0
+    assert trees.snapshot(environment.path) == done
+
+
+def test_patched_by_patch(environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    """As the README proposes: only RECORD is not brought along, which the next run does."""
+    apply.main(["--no-tests", *UVICORN, str(environment.path)])
+    done = trees.snapshot(environment.path)
+    apply.main(["--revert", *UVICORN, str(environment.path)])
+    patch = trees.newest_patch().path
+    command = ["patch", "--quiet", "-p1", "--no-backup-if-mismatch", "--input", str(patch)]
+    subprocess.run(command, cwd=environment.site_packages, check=True)
+    said = check(capsys, 0, environment)
+    assert "; RECORD has other hashes, as after patch(1), run scripts/apply.sh to finish it\n" in said
+    assert apply.main(["--no-tests", *UVICORN, str(environment.path)]) == 0
+    assert trees.snapshot(environment.path) == done
+
+
+def test_an_earlier_revision(
+    environment: Environment, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kept in superseded/, a patch is recognised, can be put back, and is replaced by its successor."""
+    pristine = trees.snapshot(environment.path)
+    patch = trees.newest_patch()
+    shutil.copytree(patches.PATCHES, tmp_path / "patches")
+    monkeypatch.setattr(patches, "PATCHES", tmp_path / "patches")
+    successor = tmp_path / "patches" / "uvicorn" / patch.path.name
+    (successor.parent / "superseded").mkdir(exist_ok=True)
+    earlier = successor.parent / "superseded" / patch.path.name
+    assert apply.main(["--no-tests", str(environment.path)]) == 0
+    shutil.copy(successor, earlier)
+
+    text = successor.read_text().replace(f"Revision: {patch.revision}\n", f"Revision: {patch.revision + 1}\n")
+    text = text.replace("+import atexit\n", "+import  atexit\n")
+    content = (
+        (environment.site_packages / "uvicorn" / "workers.py").read_bytes().replace(b"import atexit", b"import  atexit")
+    )
+    successor.write_text(text.replace(patch.parts[0].patched_sha256, patches.sha256(content)))
+    assert "superseded/" in check(capsys, 0, environment)
+    assert apply.main(["--no-tests", str(environment.path)]) == 0
+    assert "superseded/" not in check(capsys, 0, environment)
+    assert (environment.site_packages / "uvicorn" / "workers.py").read_bytes() == content
+
+    shutil.copy(successor, earlier)
+    shutil.copy(patch.path, successor)
+    assert f"revision {patch.revision + 1}" in check(capsys, 0, environment)
+    assert apply.main(["--revert", str(environment.path)]) == 0
+    assert trees.snapshot(environment.path) == pristine

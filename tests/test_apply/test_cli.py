@@ -1,0 +1,453 @@
+"""scripts/apply.sh as people run it: arguments, exit statuses, a new environment, the properties, time."""
+
+import contextlib
+import os
+import pty
+import re
+import resource
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Dict
+
+import environments
+import psutil
+import pytest
+from properties import wait
+from usr1 import patches
+from usr1.apply import apply, installed, proof
+from usr1.apply.environment import Environment, _run, find
+from usr1.apply.installed import State
+
+from test_apply import trees
+
+SCRIPT = Path(apply.__file__).parents[2] / "apply.sh"
+
+
+def run(*arguments: object, **options: object) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(  # type: ignore[call-overload,no-any-return]
+        [SCRIPT, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+def state(environment: Environment) -> State:
+    one = trees.only(environment)
+    return one.state
+
+
+def test_from_anywhere(environment: Environment, tmp_path: Path) -> None:
+    """By a link in a path with spaces, from another directory, with a PYTHONPATH of the user's own."""
+    link = tmp_path / "my scripts" / "apply"
+    link.parent.mkdir()
+    link.symlink_to(SCRIPT)
+    variables = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    (tmp_path / "json.py").write_text("1 / 0")
+    command = [str(link), "--no-tests", "venv"]
+    run("--check", environment.path)  # The first use of all says that it sets up the tools
+    answer = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True)
+    assert (answer.returncode, answer.stderr) == (0, "")
+    for said in (
+        f"Python {environment.version}",
+        "gunicorn 2",
+        f"uvicorn {trees.NEWEST}: patched",
+        "undo: ",
+        "restart: ",
+    ):
+        assert said in answer.stdout
+    assert state(environment) is State.PATCHED
+    undo = re.search("undo: +(scripts/apply.sh .*)", answer.stdout)
+    assert undo
+    assert subprocess.run(undo[1], shell=True, cwd=SCRIPT.parents[1]).returncode == 0
+    assert state(environment) is State.PRISTINE
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["venv", "--help"]])
+def test_help(arguments: list[str]) -> None:
+    """Without the tools, so without a network."""
+    answer = run(*arguments, env={"PATH": "/usr/bin:/bin"})
+    assert (answer.returncode, answer.stderr) == (0, "")
+    for option in (
+        "--no-tests",
+        "--tests-only",
+        "--check",
+        "--json",
+        "--revert",
+        "--dry-run",
+        "--only",
+        "--help",
+        "--version",
+    ):
+        assert option in answer.stdout
+
+
+def test_version() -> None:
+    """Without the tools too: that of the newest patch."""
+    newest = max(patches.read(path).revision for path in patches.PATCHES.glob("*/*.patch"))
+    answer = run("--version", env={"PATH": "/usr/bin:/bin"}, cwd="/")
+    assert (answer.returncode, answer.stdout) == (0, f"uvicorn-usr1, patches at revision {newest}\n")
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        ([], "arguments are required: VENV"),
+        (["--bogus", "venv"], "--bogus"),
+        (["--revert", "--check", "venv"], "not allowed with"),
+        (["--json", "venv"], "--json goes with --check"),
+        (["--create", "--revert", "venv"], "--create goes with what patches"),
+        (["--only", "uvicorn", "--tests-only", "venv"], "--tests-only tests all that is there"),
+        (["--only", "starlette", "venv"], "invalid choice: 'starlette'"),
+        ([""], "VENV: expected a path"),
+        (["--check", "one", ""], "VENV: expected a path"),
+        (["one", "two"], "only --check takes several environments"),
+    ],
+)
+def test_wrong_arguments(arguments: list[str], said: str, tmp_path: Path) -> None:
+    run(tmp_path / "none")  # The first use of all says that it sets up the tools
+    answer = run(*arguments, cwd=tmp_path)
+    assert answer.returncode == 2
+    assert answer.stderr.startswith("apply.sh: ") and said in answer.stderr
+    assert answer.stderr.endswith("; see scripts/apply.sh --help\n") and answer.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("options", [[], ["--no-tests"], ["--revert"], ["--dry-run"], ["--tests-only"]])
+def test_no_environment(options: list[str], tmp_path: Path) -> None:
+    """A mistyped path must not be taken for success."""
+    answer = run(*options, tmp_path / "none")
+    assert answer.returncode == 2 and "is not a virtual environment" in answer.stderr
+    assert answer.stderr.endswith("; to have a new one made there, --create\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_dry_run_prints_what_patch_takes(environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    before = trees.snapshot(environment.path)
+    assert apply.main(["--dry-run", str(environment.path)]) == 0
+    diff = capsys.readouterr().out
+    assert trees.snapshot(environment.path) == before
+    command = ["patch", "-p1", "--fuzz=0", "--no-backup-if-mismatch"]
+    subprocess.run(command, input=diff, text=True, cwd=environment.site_packages, check=True, stdout=subprocess.PIPE)
+    assert state(environment) is State.PATCHED
+    assert apply.main(["--dry-run", str(environment.path)]) == 0
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith(f"{environment.path}: nothing to apply to uvicorn {trees.NEWEST}: patched (")
+
+
+def test_twice_is_as_good_as_once(environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    assert apply.main(["--no-tests", str(environment.path)]) == 0
+    once = trees.snapshot(environment.path), (environment.site_packages / "uvicorn" / "workers.py").stat()
+    assert apply.main(["--no-tests", str(environment.path)]) == 0
+    assert (trees.snapshot(environment.path), (environment.site_packages / "uvicorn" / "workers.py").stat()) == once
+    assert ", as before" in capsys.readouterr().out
+    for said in ("put back as it was published", "is as it was published"):
+        assert apply.main(["--revert", str(environment.path)]) == 0
+        assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("option", ["--no-tests", "--tests-only"])
+def test_gunicorn_is_needed(option: str, environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in environment.site_packages.glob("gunicorn*"):
+        shutil.rmtree(path)
+    before = trees.snapshot(environment.path)
+    assert apply.main([option, str(environment.path)]) == 2
+    assert "gunicorn is not installed" in capsys.readouterr().err
+    assert trees.snapshot(environment.path) == before
+
+
+def test_uvicorn_is_needed_for_tests(environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in environment.site_packages.glob("uvicorn*"):
+        shutil.rmtree(path)
+    assert apply.main(["--tests-only", str(environment.path)]) == 2
+    assert "uvicorn is not installed" in capsys.readouterr().err
+
+
+def test_time(environment: Environment) -> None:
+    """Half a second; in time of the processor, which other tests at the same time do not add to."""
+    run("--check", environment.path)
+    times = []
+    for option in ("--no-tests", "--revert") * 3:
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        assert run(option, environment.path).returncode == 0
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(times) < 0.5, times
+
+
+SUITE: Dict[str, str] = {
+    "setup.cfg": "[tool:pytest]\naddopts = -s\n",
+    "tests/conftest.py": "def pytest_addoption(parser):\n    parser.addoption('--environment')\n",
+}
+HOLDS = "def test_it(pytestconfig):\n    assert 'PYTHONPATH' not in __import__('os').environ\n"
+FAILS = "def test_it(pytestconfig):\n    assert not pytestconfig.getoption('--environment')\n"
+WAITS = """
+import subprocess
+
+def test_it():
+    \"\"\"With something to stop, as servers are, in a session of its own.\"\"\"
+    with subprocess.Popen(["sleep", "60"], stdout=subprocess.DEVNULL, start_new_session=True) as server:
+        try:
+            print("testing", server.pid, flush=True)
+            server.wait()
+        finally:
+            server.kill()
+"""
+
+
+def suite(root: Path, test: str) -> Path:
+    """Another suite in the place of the properties, which have tests of their own."""
+    for name, text in {**SUITE, "tests/properties/test_it.py": test}.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+def test_what_holds_stays(environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proof, "ROOT", suite(tmp_path / "root", HOLDS))
+    assert apply.main([str(environment.path)]) == 0
+    assert state(environment) is State.PATCHED
+    assert apply.main(["--tests-only", str(environment.path)]) == 0
+
+
+@pytest.mark.parametrize("found", [State.PRISTINE, State.PATCHED])
+def test_what_fails_is_put_back(
+    found: State,
+    environment: Environment,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if found is State.PATCHED:
+        apply.main(["--no-tests", str(environment.path)])
+    before = trees.snapshot(environment.path)
+    monkeypatch.setattr(proof, "ROOT", suite(tmp_path / "root", FAILS))
+    assert apply.main([str(environment.path)]) == 1
+    said = capsys.readouterr().out
+    assert "is as it was found" in said and "getoption" not in said, "no traceback"
+    assert trees.snapshot(environment.path) == before
+    assert apply.main(["--tests-only", str(environment.path)]) == 1
+    assert trees.snapshot(environment.path) == before
+
+
+@pytest.mark.parametrize("name, value", [("PYTEST_ADDOPTS", "--collect-only"), ("PYTHONOPTIMIZE", "1")])
+def test_the_user_s_variables_prove_nothing(
+    name: str, value: str, environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proof, "ROOT", suite(tmp_path / "root", FAILS))
+    monkeypatch.setenv(name, value)
+    assert apply.main(["--tests-only", str(environment.path)]) == 1
+
+
+@pytest.mark.measured
+@pytest.mark.parametrize(
+    "number, sigint",
+    [
+        (signal.SIGHUP, "SIG_DFL"),
+        (signal.SIGINT, "SIG_DFL"),
+        (signal.SIGINT, "SIG_IGN"),
+        (signal.SIGTERM, "SIG_IGN"),
+    ],
+)
+def test_told_to_end(number: signal.Signals, sigint: str, environment: Environment, tmp_path: Path) -> None:
+    """While the properties are tested: they are stopped, and all is put back; with SIGINT ignored, as by a shell."""
+    before = trees.snapshot(environment.path)
+    command = [
+        sys.executable,
+        "-c",
+        _INTERRUPTIBLE,
+        sigint,
+        str(suite(tmp_path / "root", WAITS)),
+        str(environment.path),
+    ]
+    variables = {**os.environ, "PYTHONPATH": str(SCRIPT.parent)}
+    with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        assert process.stdout is not None
+        server = next(int(line.split()[-1]) for line in process.stdout if "testing" in line)
+        os.killpg(process.pid, number)  # As a terminal does
+        said = process.stdout.read()
+    assert process.returncode == 128 + number
+    assert not psutil.pid_exists(server)
+    assert "is as it was found" in said
+    assert trees.snapshot(environment.path) == before
+
+
+@pytest.mark.measured
+def test_told_to_end_while_it_creates(tmp_path: Path) -> None:
+    """As by kill, more than once: what it runs, and what that runs, is not told."""
+    venv = tmp_path / "venv"
+    variables = {**os.environ, "PATH": environments.path_without("uv"), "PYTHONPATH": str(SCRIPT.parent)}
+    with psutil.Popen(
+        [sys.executable, "-c", _INTERRUPTIBLE, "SIG_DFL", str(tmp_path), "--create", str(venv)],
+        env=variables, stdout=subprocess.PIPE, start_new_session=True,
+    ) as process:  # fmt: skip
+
+        def ensurepip() -> list[psutil.Process]:
+            children = process.children()
+            return [started for child in children for started in child.children() if child.is_running()]
+
+        try:
+            installing = wait.until(ensurepip, lambda: "it installs no pip")
+            for _ in range(3):
+                process.terminate()
+            assert process.wait(3 * wait.PATIENCE) == 128 + signal.SIGTERM
+            assert all(not one.is_running() or one.status() == psutil.STATUS_ZOMBIE for one in installing)
+            assert not venv.exists()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_its_installer_may_ask_on_the_terminal(tmp_path: Path) -> None:
+    """For the password of an index, say."""
+    uv = tmp_path / "uv"
+    uv.write_text('#!/bin/sh\nread -r answer </dev/tty && echo "$answer" >"$0.heard"; exit 1\n')
+    uv.chmod(0o755)
+    pid, terminal = pty.fork()
+    if pid == 0:
+        variables = {**os.environ, "PYTHONPATH": str(SCRIPT.parent), "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+        os.execve(
+            sys.executable, [sys.executable, "-m", "usr1.apply.apply", "--create", str(tmp_path / "venv")], variables
+        )
+    try:
+        os.write(terminal, b"password\n")
+        wait.until((tmp_path / "uv.heard").exists, lambda: "it cannot read from the terminal")
+    finally:
+        os.close(terminal)
+        os.waitpid(pid, 0)
+
+
+@pytest.mark.measured
+def test_nohup(environment: Environment, tmp_path: Path) -> None:
+    """It outlives its terminal."""
+    command = ["nohup", sys.executable, "-c", _INTERRUPTIBLE, "SIG_DFL", str(suite(tmp_path / "root", WAITS))]
+    variables = {**os.environ, "PYTHONPATH": str(SCRIPT.parent)}
+    with subprocess.Popen(
+        [*command, str(environment.path)], env=variables, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        next(line for line in process.stdout if "testing" in line)
+        ignored = re.search(r"^SigIgn:\t(\w+)$", Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE)
+        process.terminate()
+        process.stdout.read()
+    assert ignored and int(ignored[1], 16) >> (signal.SIGHUP - 1) & 1
+
+
+_INTERRUPTIBLE = """
+import pathlib, runpy, signal, sys
+from usr1.apply import proof
+signal.signal(signal.SIGINT, getattr(signal, sys.argv.pop(1)))
+proof.ROOT = pathlib.Path(sys.argv.pop(1))
+runpy.run_module("usr1.apply.apply", run_name="__main__", alter_sys=True)
+"""
+
+
+@pytest.mark.measured
+@pytest.mark.parametrize("lost", ["| head -n 1", ">/dev/full", "<&- >&- 2>&-"])
+def test_a_lost_output_decides_nothing(lost: str, environment: Environment, tmp_path: Path) -> None:
+    """The properties are run, and only those that hold make what is patched stay."""
+
+    def script(root: Path, *arguments: str) -> int:
+        command = shlex.join(
+            [sys.executable, "-c", _INTERRUPTIBLE, "SIG_DFL", str(root), *arguments, str(environment.path)]
+        )
+        variables = {**os.environ, "PYTHONPATH": str(SCRIPT.parent)}
+        shell = ["bash", "-c", f"{command} {lost}; exit ${{PIPESTATUS[0]}}"]
+        answer = subprocess.run(shell, env=variables, capture_output=True, text=True)
+        wanted = r"(apply\.sh: cannot write what there is to say: .*No space left on device\n)?"
+        assert re.fullmatch(wanted, answer.stderr), answer.stderr
+        return answer.returncode
+
+    holds, fails = suite(tmp_path / "holds", HOLDS), suite(tmp_path / "fails", FAILS)
+    assert script(holds, "--dry-run") == 0
+    assert script(fails) == 1
+    assert state(environment) is State.PRISTINE
+    assert script(holds) == 0
+    assert state(environment) is State.PATCHED
+    assert script(holds, "--revert") == 0
+    assert state(environment) is State.PRISTINE
+
+
+def test_what_is_no_property_puts_back_too(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Anything that happens between the change and its proof."""
+    before = trees.snapshot(environment.path)
+    monkeypatch.setattr(apply, "_line", lambda one: 1 / 0)
+    for option in ([], ["--no-tests"]):
+        with pytest.raises(ZeroDivisionError):
+            apply.main([*option, str(environment.path)])
+        assert trees.snapshot(environment.path) == before
+
+
+def test_what_cannot_be_put_back(
+    environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is not said that nothing was changed."""
+    [record] = environment.site_packages.glob("uvicorn-*.dist-info/RECORD")
+    monkeypatch.setattr(
+        proof, "ROOT", suite(tmp_path / "root", f"def test_it():\n    open({str(record)!r}, 'w')\n    1 / 0\n")
+    )
+    assert apply.main([str(environment.path)]) == 3
+    assert "cannot be put back" in capsys.readouterr().err
+
+
+@pytest.fixture
+def no_properties(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proof, "ROOT", suite(tmp_path / "root", HOLDS))
+
+
+@pytest.mark.parametrize("installer", ["uv", "pip"])
+def test_a_new_environment(
+    installer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_properties: None
+) -> None:
+    if installer == "pip":
+        monkeypatch.setattr(shutil, "which", lambda name: None)
+    venv = tmp_path / "new venv"
+    assert apply.main(["--create", str(venv)]) == 0
+    made = find(venv)
+    assert state(made) is State.PATCHED
+    assert installed.version(made, "httptools"), "uvicorn[standard]"
+    if made.version.split(".") >= ["3", "10"]:
+        assert installed.version(made, "uvicorn") == trees.NEWEST
+
+
+def test_a_new_environment_goes_with_what_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proof, "ROOT", suite(tmp_path / "root", FAILS))
+    assert apply.main(["--create", str(tmp_path / "venv")]) == 1
+    assert not (tmp_path / "venv").exists()
+
+
+def test_a_new_environment_that_cannot_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert apply.main(["--create", str(tmp_path / "no" / "such" / "directory")]) == 2
+    said = capsys.readouterr().err
+    assert "cannot create" in said and "make its parent directory first" in said
+    (tmp_path / "link").symlink_to("nowhere")
+    assert apply.main(["--create", str(tmp_path / "link")]) == 2
+    assert "a link that leads nowhere" in capsys.readouterr().err
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
+    assert apply.main(["--create", str(tmp_path / "venv")]) == 2
+    assert "see why this fails: " in capsys.readouterr().err
+    assert not (tmp_path / "venv").exists()
+
+
+class Told(BaseException):
+    pass
+
+
+def test_what_is_run_ends_with_who_runs_it(tmp_path: Path) -> None:
+    def tell(number: int, frame: object) -> None:
+        raise Told
+
+    before = signal.signal(signal.SIGUSR2, tell)
+    try:
+        with pytest.raises(Told):
+            _run(["sh", "-c", f"sleep 0.2; kill -USR2 {os.getpid()}; exec sleep 600"], tmp_path, [])
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert not [child for child in psutil.Process().children() if "600" in child.cmdline()]

@@ -1,0 +1,168 @@
+"""
+Killed at any system call, or failed there: whole files, a true exit status, and a next run that ends it well.
+
+strace makes each file-system call of a change fail, or kills the process at it.
+"""
+
+import functools
+import re
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Counter as CounterType
+from typing import Dict, List, NamedTuple
+
+import pytest
+from usr1 import patches
+from usr1.apply import installed
+from usr1.apply.environment import Environment
+
+from test_apply import changing, trees
+
+#: Tests run side by side: each takes every so-many-th of the calls.
+SHARDS = 4
+
+#: Everything that touches files; what CPython does not use on this machine is simply not found.
+CALLS = (
+    "?access,?chmod,?chown,?close,?dup,?dup3,?fadvise64,?fallocate,?fchdir,?fchmod,?fchmodat,?fchown,?fchownat,"
+    "?fcntl,?fdatasync,?flock,?fstat,?fstatfs,?fsync,?ftruncate,?futimesat,?getdents64,?link,?linkat,"
+    "?lseek,?lstat,?mkdir,?mkdirat,?newfstatat,?open,?openat,?pread64,?pwrite64,?read,?readlink,?readlinkat,"
+    "?rename,?renameat,?renameat2,?rmdir,?stat,?statfs,?statx,?symlink,?sync,?truncate,?unlink,?unlinkat,"
+    "?utimensat,?write,?writev"
+)
+#: Those that only look; an open that creates nothing is another.
+LOOKING = (
+    "access|close|dup|dup3|fadvise64|fcntl|flock|fstat|fstatfs|getdents64|lseek|lstat|newfstatat|pread64|"
+    "read|readlink|readlinkat|stat|statfs|statx"
+)
+WHOLE = (installed.State.PRISTINE, installed.State.PARTLY, installed.State.PATCHED)
+OPPOSITE = {"apply": "revert", "revert": "apply"}
+
+
+class Call(NamedTuple):
+    name: str
+    number: int  # Among the calls of that name in the life of the process
+    changes: bool  # Something on disk
+
+    def injection(self, fault: str) -> List[str]:
+        """fault like error=EIO; with a + behind it, all later calls of that name fail too."""
+        when = f"{self.number}{'+' * fault.endswith('+')}"
+        return ["-e", f"trace={self.name}", "-e", f"inject={self.name}:{fault.rstrip('+')}:when={when}"]
+
+
+def calls(what: str, environment: Environment, log: Path) -> List[Call]:
+    """The file-system calls of a change, each once."""
+    assert changing.followed(what, environment, log, "-e", f"trace={CALLS}") == 0
+    seen: CounterType[str] = Counter()
+    found: List[Call] = []
+    within = False
+    for line in log.read_text(errors="replace").splitlines():
+        match = re.match(r"([a-z0-9_]+)\(", line)
+        if not match:
+            continue
+        name = match[1]
+        seen[name] += 1
+        if changing.BEGIN in line or changing.END in line:
+            within = changing.BEGIN in line
+        elif within:
+            opens = name.startswith("open")
+            found.append(Call(name, seen[name], "O_CREAT" in line if opens else not re.fullmatch(LOOKING, name)))
+    assert sum(call.changes for call in found) > 10
+    return found
+
+
+class Trial(NamedTuple):
+    """An environment to try faults on, and what it is like after each change."""
+
+    environment: Environment
+    after: Dict[str, trees.Snapshot]
+    log: Path
+    copy: Path
+
+    def calls(self, what: str) -> List[Call]:
+        """The calls of a change that is yet to be made."""
+        changing.make(OPPOSITE[what], self.environment)
+        trees.compile_all(self.environment)
+        found = calls(what, self.environment, self.log)
+        changing.make(OPPOSITE[what], self.environment)
+        shutil.copytree(self.environment.path, self.copy, symlinks=True)
+        return found
+
+    def try_all(self, what: str, fault: str, calls: List[Call]) -> None:
+        assert calls
+        for call in calls:
+            self.after_fault(call, fault, what)
+
+    def after_fault(self, call: Call, fault: str, what: str) -> None:
+        """Have one call of a change fail, or kill it; see it end well."""
+        trees.compile_all(self.environment)
+        status = changing.followed(what, self.environment, self.log, *call.injection(fault))
+        assert status == -9 or "INJECTED" in self.log.read_text()
+        assert trees.stale(self.environment) == []
+        states = {one.state for one in installed.find(self.environment)}
+        assert states <= set(WHOLE), "each file is whole, old or new"
+        now = trees.snapshot(self.environment.path)
+        if fault == "error=EIO+" and call.name == "unlink":  # Nor can it remove what it has made then
+            now = {name: entry for name, entry in now.items() if not name.endswith(installed.UNFINISHED)}
+        if fault == "signal=KILL":
+            assert status == -9
+        elif status == 0:
+            assert now == self.after[what]
+        elif status == 2:
+            assert now == self.after[OPPOSITE[what]]
+        else:
+            assert status == 3 and fault.endswith("+"), "only an error that stays also keeps it from being undone"
+
+        following = what if call.number % 2 else OPPOSITE[what]
+        assert changing.status(following, self.environment) == 0
+        assert trees.snapshot(self.environment.path) == self.after[following]
+        if following == what:
+            shutil.rmtree(self.environment.path)
+            shutil.copytree(self.copy, self.environment.path, symlinks=True)
+
+
+@pytest.fixture
+def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trial:
+    """With bytecode, as by pip; and the patches read before, for it is not their file system that fails."""
+    monkeypatch.setattr(patches, "catalogue", functools.lru_cache(patches.catalogue))
+    environment = trees.light(tmp_path / "venv", trees.source(), bytecode=True)
+    pristine = trees.snapshot(environment.path)
+    changing.make("apply", environment)
+    assert trees.disagreements(environment) == []
+    patched = trees.snapshot(environment.path)
+    changing.make("revert", environment)
+    assert trees.snapshot(environment.path) == pristine
+    return Trial(environment, {"apply": patched, "revert": pristine}, tmp_path / "log", tmp_path / "copy")
+
+
+@pytest.mark.parametrize("shard", range(SHARDS))
+@pytest.mark.parametrize("what", ["apply", pytest.param("revert", marks=pytest.mark.full)])
+def test_any_call_may_fail(what: str, shard: int, trial: Trial, request: pytest.FixtureRequest) -> None:
+    """By default each third one that changes something, and each ninth of those that only look."""
+    every = request.config.getoption("--full")
+    calls = [call for call in trial.calls(what) if every or call.number % (3 if call.changes else 9) == 1]
+    trial.try_all(what, "error=EIO", calls[shard::SHARDS])
+
+
+@pytest.mark.parametrize("what", OPPOSITE)
+def test_killed_at_any_call(what: str, trial: Trial, request: pytest.FixtureRequest) -> None:
+    """Where it only looks, nothing changes until the next call, so to be killed there is to be killed then."""
+    every = request.config.getoption("--full")
+    trial.try_all(
+        what, "signal=KILL", [call for call in trial.calls(what) if every or call.changes and call.number % 3 == 1]
+    )
+
+
+@pytest.mark.parametrize("what", OPPOSITE)
+@pytest.mark.parametrize("fault", ["error=ENOSPC", "error=EIO+"])
+def test_a_disk_that_is_full_or_fails_for_good(fault: str, what: str, trial: Trial) -> None:
+    """When an error stays, what was done cannot always be undone; that is said, and the next run does it."""
+    names = ("write", "fsync", "rename") if fault == "error=ENOSPC" else ("openat", "fsync", "rename", "unlink")
+    changes = [call for call in trial.calls(what) if call.changes]
+    trial.try_all(what, fault, [call for call in changes if call.name in names])
+
+
+@pytest.mark.parametrize("what", OPPOSITE)
+def test_a_write_that_lies(what: str, trial: Trial) -> None:
+    """One that writes nothing, and says it has written all."""
+    trial.try_all(what, f"retval={2**20}", [call for call in trial.calls(what) if call.name == "write"])

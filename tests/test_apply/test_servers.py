@@ -1,0 +1,89 @@
+"""Which running servers still run the old code: real ones."""
+
+import os
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Iterator, List
+
+import environments
+import pytest
+from usr1.apply import apply, servers
+from usr1.apply.environment import Environment, find
+
+from test_apply import trees
+
+APPLICATION = """
+async def app(scope, receive, send):
+    pass
+"""
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """An environment of its own, as servers run from it."""
+    path = tmp_path_factory.mktemp("served")
+    (path / "application.py").write_text(APPLICATION)
+    made = environments.make(path / "venv", sys.version_info[:2], f"uvicorn=={trees.NEWEST}", "gunicorn")
+    return find(made.path)
+
+
+@contextmanager
+def running(directory: Path, *command: str) -> Iterator[int]:
+    """The pid of an arbiter whose worker serves."""
+    arguments = ["-k", "uvicorn.workers.UvicornH11Worker", "-b", "unix:socket", "application:app"]
+    with subprocess.Popen([*command, *arguments], cwd=directory, stderr=subprocess.PIPE, text=True) as arbiter:
+        try:
+            assert arbiter.stderr is not None
+            assert any("Application startup complete" in line for line in arbiter.stderr), "it has ended"
+            yield arbiter.pid
+        finally:
+            arbiter.terminate()
+            arbiter.communicate(timeout=60)
+
+
+def old(environment: Environment) -> List[int]:
+    return servers.outdated(environment, [environment.site_packages / "uvicorn" / "workers.py"])
+
+
+@pytest.mark.parametrize("command", ["{venv}/bin/gunicorn", "venv/bin/gunicorn", "{venv}/bin/python -m gunicorn"])
+def test_its_servers_are_named(command: str, served: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    path = served.path
+    assert apply.main(["--revert", str(path)]) == 0
+    os.utime(served.site_packages / "uvicorn" / "workers.py", (1, 1))
+    with running(path.parent, *command.format(venv=path).split()) as pid:
+        assert old(served) == [], "it has started after the file was changed"
+        assert apply.main(["--no-tests", str(path)]) == 0
+        assert old(served) == [pid], "the arbiter, not its worker"
+        assert f"restart: the servers that still run the old code: gunicorn with pid {pid}\n" in capsys.readouterr().out
+        assert apply.main(["--check", str(path)]) == 0
+        assert f"; restart pid {pid}\n" in capsys.readouterr().out
+        long_ago = time.time() - 3600
+        os.utime(served.site_packages / "uvicorn" / "workers.py", (long_ago, long_ago))
+        assert old(served) == [], "as if restarted"
+        assert apply.main(["--check", str(path)]) == 0
+        # uv links workers.py as old as its cache has it: RECORD, which it writes, tells
+        assert f"; restart pid {pid}\n" in capsys.readouterr().out
+    assert old(served) == []
+
+
+def test_a_server_known_by_what_it_has_in_memory_only(served: Environment) -> None:
+    """Like one whose command line setproctitle has replaced by that of another path."""
+    extension = served.site_packages / "extension.so"
+    extension.write_bytes(bytes(4096))
+    script = "import mmap, sys; f = open(sys.argv[1], 'r+b'); m = mmap.mmap(f.fileno(), 0); print(flush=True); input()"
+    command = ["gunicorn: master [app]", "-c", script, str(extension)]
+    with subprocess.Popen(command, executable=sys.executable, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"\n"
+        extension.touch()
+        assert servers.outdated(served, [extension]) == [process.pid]
+        process.communicate(b"\n")
+
+
+def test_servers_of_other_environments_are_not_named(served: Environment, tmp_path: Path) -> None:
+    other = trees.light(tmp_path / "other", trees.source())
+    with running(served.path.parent, str(served.path / "bin" / "gunicorn")):
+        assert apply.main(["--no-tests", str(other.path)]) == 0
+        assert old(other) == []

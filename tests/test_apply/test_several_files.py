@@ -1,0 +1,178 @@
+"""A patch of several files: all of them or none, whatever revision each is at. Made up, for the newest gunicorn."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Dict, Tuple
+
+import pytest
+from usr1 import patches, releases
+from usr1.apply import apply, files, installed
+from usr1.apply.environment import Environment
+from usr1.apply.installed import State
+from usr1.upkeep import refresh
+from usr1.upkeep.backports import Change, Edit
+
+from test_apply import trees
+
+FILES = ("gunicorn/arbiter.py", "gunicorn/glogging.py", "gunicorn/workers/base.py")
+ONLY = ("--only", "gunicorn")
+
+
+def write_patch(path: Path, word: str, *files: str) -> None:
+    """One that adds a line with a word to each of these files."""
+    like = refresh.newest("gunicorn", patches.catalogue("gunicorn"))
+    folder = releases.unpacked("gunicorn", like.releases[-1])
+    texts = {file: (folder / file).read_text() for file in files}
+    edits = {file: Edit(text, f"{text}# {word}\n") for file, text in texts.items()}
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(refresh.composed(path, like, like.releases, Change("Say a word\nOne.", edits)))
+
+
+@pytest.fixture
+def patch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "patches"
+    shutil.copytree(patches.PATCHES, folder)
+    path = refresh.newest("gunicorn", patches.catalogue("gunicorn")).path
+    monkeypatch.setattr(patches, "PATCHES", folder)
+    path = folder / "gunicorn" / path.name
+    write_patch(path, "new", *FILES)
+    return path
+
+
+def words(environment: Environment) -> Tuple[str, ...]:
+    """The last lines of the files."""
+    lasts = ((environment.site_packages / file).read_text().splitlines()[-1] for file in FILES)
+    return tuple(last[2:] if last.startswith("# ") else "" for last in lasts)
+
+
+def put(environment: Environment, file: str, word: str) -> None:
+    """As by hand."""
+    path = environment.site_packages / file
+    path.write_text(f"{path.read_text()}# {word}\n")
+
+
+def only(environment: Environment) -> installed.Installed:
+    return trees.only(environment, "gunicorn")
+
+
+def test_there_and_back(patch: Path, environment: Environment) -> None:
+    pristine = trees.snapshot(environment.path)
+    assert apply.main(["--no-tests", str(environment.path)]) == 0
+    assert words(environment) == ("new", "new", "new")
+    assert only(environment).state is State.PATCHED and trees.bytecode(environment, only(environment)) == []
+    assert trees.disagreements(environment) == [] and trees.stale(environment) == []
+    assert apply.main(["--revert", str(environment.path)]) == 0
+    assert trees.snapshot(environment.path) == pristine
+
+
+def test_only_what_is_asked_for(patch: Path, environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    assert apply.main(["--no-tests", *ONLY, str(environment.path)]) == 0
+    assert (only(environment).state, trees.only(environment).state) == (State.PATCHED, State.PRISTINE)
+    assert apply.main(["--check", *ONLY, str(environment.path)]) == 0
+    assert apply.main(["--check", str(environment.path)]) == 1
+    assert apply.main(["--check", *ONLY, "--only", "uvicorn", str(environment.path)]) == 1
+    assert apply.main(["--revert", "--only", "uvicorn", str(environment.path)]) == 0
+    assert only(environment).state is State.PATCHED
+    capsys.readouterr()
+    assert apply.main(["--no-tests", "--only", "uvicorn-worker", str(environment.path)]) == 2
+    trees.check_four_lines(capsys.readouterr().err, "uvicorn-worker is not installed in ")
+
+
+def test_a_dry_run(patch: Path, environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    assert apply.main(["--dry-run", *ONLY, str(environment.path)]) == 0
+    command = ["patch", "-p1", "--fuzz=0", "--no-backup-if-mismatch"]
+    diff = capsys.readouterr().out
+    subprocess.run(command, input=diff, text=True, cwd=environment.site_packages, check=True, stdout=subprocess.PIPE)
+    assert words(environment) == ("new", "new", "new")
+
+
+@pytest.mark.parametrize("option, expected", [("--no-tests", ("new",) * 3), ("--revert", ("",) * 3)])
+def test_some_of_them_patched(
+    option: str, expected: Tuple[str, ...], patch: Path, environment: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By hand, or by a run that was killed."""
+    put(environment, FILES[1], "new")
+    assert apply.main(["--check", *ONLY, str(environment.path)]) == 1
+    assert ": partly patched (to be patched with patches/gunicorn/" in capsys.readouterr().out
+    assert apply.main([option, *ONLY, str(environment.path)]) == 0
+    assert words(environment) == expected
+    assert trees.disagreements(environment) == []
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_one_changed_by_hand(
+    file: str, patch: Path, environment: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(environment, file, "by hand")
+    before = trees.snapshot(environment.path)
+    assert apply.main(["--no-tests", str(environment.path)]) == 2
+    said = capsys.readouterr().err
+    trees.check_four_lines(said, f"{environment.site_packages / file} was changed by hand")
+    assert said.endswith(", then run this again; or leave it as it is: --only uvicorn\n")
+    assert trees.snapshot(environment.path) == before
+
+
+EARLIER: Dict[str, Tuple[str, ...]] = {
+    "fewer": FILES[1:2],
+    "the same": FILES,
+    "others": (*FILES[:2], "gunicorn/util.py"),
+}
+
+
+@pytest.mark.parametrize("changed", EARLIER.values(), ids=EARLIER)
+@pytest.mark.parametrize("option", ["--no-tests", "--revert"])
+def test_an_earlier_revision_of_other_files(
+    option: str, changed: Tuple[str, ...], patch: Path, environment: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pristine = trees.snapshot(environment.path)
+    current = patch.read_text()
+    write_patch(patch, "old", *changed)
+    assert apply.main(["--no-tests", *ONLY, str(environment.path)]) == 0
+    write_patch(patch.parent / "superseded" / patch.name, "old", *changed)
+    patch.write_text(current)
+    assert apply.main(["--check", *ONLY, str(environment.path)]) == 0
+    assert ": patched (patches/gunicorn/superseded/" in capsys.readouterr().out
+    assert apply.main([option, *ONLY, str(environment.path)]) == 0
+    assert words(environment) == (("new",) * 3 if option == "--no-tests" else ("",) * 3)
+    assert trees.disagreements(environment) == []
+    assert "# old" not in (environment.site_packages / "gunicorn" / "util.py").read_text()
+    assert apply.main(["--revert", *ONLY, str(environment.path)]) == 0
+    assert trees.snapshot(environment.path) == pristine
+
+
+def test_gunicorn_alone(patch: Path, environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    """It can be patched, but the properties are of uvicorn's workers: nothing is proved, and that is said."""
+    for path in environment.site_packages.glob("uvicorn*"):
+        shutil.rmtree(path)
+    assert apply.main(["--no-tests", str(environment.path)]) == 0
+    assert apply.main(["--check", str(environment.path)]) == 0
+    assert words(environment) == ("new", "new", "new")
+    assert apply.main(["--revert", str(environment.path)]) == 0
+    before = trees.snapshot(environment.path)
+    for option in ([], ["--tests-only"]):
+        capsys.readouterr()
+        assert apply.main([*option, str(environment.path)]) == 2
+        said = capsys.readouterr().err
+        trees.check_four_lines(said, "uvicorn is not installed in ")
+        assert "or patch without tests: --no-tests" in said
+    assert trees.snapshot(environment.path) == before
+
+
+def test_one_of_them_cannot_be_written(
+    patch: Path, environment: Environment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The last of them: the others are put back."""
+    before = trees.snapshot(environment.path)
+    rename = files.Tree.rename
+
+    def failing(self: files.Tree, new: Path, path: Path) -> None:
+        if path == environment.site_packages / FILES[-1]:
+            raise OSError(5, os.strerror(5), str(path))
+        rename(self, new, path)
+
+    monkeypatch.setattr(files.Tree, "rename", failing)
+    assert apply.main(["--no-tests", str(environment.path)]) == 2
+    assert "nothing was changed" in capsys.readouterr().err
+    assert trees.snapshot(environment.path) == before

@@ -1,0 +1,149 @@
+"""Installed trees to try the scripts on, and what is true of them."""
+
+import base64
+import csv
+import hashlib
+import os
+import shutil
+import stat
+from pathlib import Path
+from typing import Dict, Iterator, List, Optional, Tuple
+
+import environments
+from usr1 import patches
+from usr1.apply import files, installed
+from usr1.apply.environment import Environment, find
+
+NEWEST = environments.COMBINATIONS[-1]
+
+
+def newest_patch() -> patches.Patch:
+    patch = patches.find("uvicorn", NEWEST)
+    assert patch is not None
+    return patch
+
+
+def source(release: str = NEWEST, *others: str) -> Environment:
+    """An environment made by uv on a Python that the release runs on, not to be changed."""
+    pythons = list(environments.pythons())
+    python = next((version for version in pythons if version >= (3, 11)), pythons[-1])
+    made = environments.cached(python, f"uvicorn=={release}", "gunicorn", *others)
+    return find(made.path)
+
+
+def light(path: Path, like: Environment, python: Optional[Path] = None, bytecode: bool = False) -> Environment:
+    """
+    A copy of what apply.sh looks at, all made of real files, that costs a few milliseconds.
+
+    With bytecode listed in RECORD, as by pip, if wanted; on another Python than the original, if named.
+    """
+    (path / "bin").mkdir(parents=True)
+    (path / "bin" / "python").symlink_to(os.path.realpath(python or like.python))
+    number = (python or like.site_packages.parent).name[len("python") :]
+    (path / "lib" / f"python{number}" / "site-packages").mkdir(parents=True)
+    if python:
+        (path / "pyvenv.cfg").write_text(f"home = {python.parent}\nversion = {number}\n")
+    else:
+        shutil.copy(like.path / "pyvenv.cfg", path)
+    copy = find(path)
+    for pattern in ("uvicorn*", "gunicorn*"):
+        for directory in like.site_packages.glob(pattern):
+            shutil.copytree(directory, copy.site_packages / directory.name, ignore=shutil.ignore_patterns("*.pyc"))
+    for script in like.path.glob("bin/*icorn*"):
+        shutil.copy(script, copy.path / "bin")
+    if bytecode:
+        compile_all(copy)
+        for one in installed.find(copy):
+            with one.record.open("a", newline="") as record:
+                made = [cache for path in one.contents for cache in caches(path)]
+                record.writelines(f"{cache.relative_to(copy.site_packages)},,\r\n" for cache in made)
+    return copy
+
+
+def only(environment: Environment, distribution: str = "uvicorn") -> installed.Installed:
+    """One of the distributions there."""
+    [one] = installed.find(environment, [distribution])
+    return one
+
+
+def check_four_lines(said: str, start: str) -> None:
+    """A refusal: what, expected, found, do."""
+    assert [line.split(":")[0].strip() for line in said.splitlines()[1:]] == ["expected", "found", "do"], said
+    assert start in said.splitlines()[0], said
+
+
+def compile_all(environment: Environment) -> None:
+    """Bytecode that tells what it is of: it is the source itself."""
+    for one in installed.find(environment):
+        for path, content in one.contents.items():
+            for cache in caches(path):
+                cache.parent.mkdir(exist_ok=True)
+                cache.write_bytes(content)
+
+
+def bytecode(environment: Environment, one: installed.Installed) -> List[Path]:
+    with files.Tree(environment.path) as tree:
+        return installed.bytecode(tree, one)
+
+
+def leftovers(environment: Environment, one: installed.Installed) -> List[Path]:
+    with files.Tree(environment.path) as tree:
+        return installed.leftovers(tree, one)
+
+
+def caches(source: Path) -> List[Path]:
+    stem = source.parent / "__pycache__" / source.stem
+    return [Path(f"{stem}.cpython-{tag}.pyc") for tag in ("311", "311.opt-2", "36")]
+
+
+Snapshot = Dict[str, Tuple[object, ...]]
+
+
+def snapshot(path: Path) -> Snapshot:
+    """Everything in a directory but times and bytecode."""
+    return {os.fspath(entry.relative_to(path)): _entry(entry) for entry in _walk(path) if entry.suffix != ".pyc"}
+
+
+def _walk(path: Path) -> Iterator[Path]:
+    for directory, directories, names in os.walk(path):
+        for name in directories + names:
+            yield Path(directory, name)
+
+
+def _entry(path: Path) -> Tuple[object, ...]:
+    status = path.lstat()
+    kind: Tuple[object, ...] = (stat.filemode(status.st_mode), status.st_uid, status.st_gid)
+    if path.is_symlink():
+        return (*kind, os.readlink(path))
+    if not path.is_file():
+        return kind
+    return (*kind, path.read_bytes())
+
+
+def disagreements(environment: Environment) -> List[str]:
+    """What RECORD says of the files of the distributions that is not so."""
+    wrong = []
+    for one in installed.find(environment):
+        with one.record.open(newline="", encoding="utf-8", errors="replace") as record:
+            for name, digest, size in filter(None, csv.reader(record)):
+                file = environment.site_packages / name
+                if not file.exists() and file.suffix != ".pyc":
+                    wrong.append(f"{name} is missing")
+                elif digest and (digest, size) != (_digest(file.read_bytes()), str(file.stat().st_size)):
+                    wrong.append(f"{name} is not {digest}, {size} bytes")
+    return wrong
+
+
+def _digest(content: bytes) -> str:
+    return "sha256=" + base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=")
+
+
+def stale(environment: Environment) -> List[Path]:
+    """Bytecode, as by compile_all(), of what the source is no more."""
+    contents = {path: content for one in installed.find(environment) for path, content in one.contents.items()}
+    return [
+        cache
+        for path, content in contents.items()
+        for cache in caches(path)
+        if cache.exists() and cache.read_bytes() != content
+    ]

@@ -1,0 +1,111 @@
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Iterator, List, Tuple
+
+import pytest
+from usr1 import patches, releases, wheel
+from usr1.forks import fork
+
+ROOT = Path(__file__).resolve().parents[2]
+SOURCES = ("directory", "git", "index")
+
+
+def every(full: bool) -> List[Tuple[str, str]]:
+    """A release for each combination of file and hook, the newest, or each release there is."""
+    return [
+        (distribution, release)
+        for distribution in patches.DISTRIBUTIONS
+        for patch in patches.catalogue(distribution)
+        for release in (patch.releases if full else patch.releases[-1:])
+    ]
+
+
+def installations(full: bool) -> List[Tuple[str, str, str, str]]:
+    """Each of these by uv from everywhere; by pip, ten times slower, from one place in turn, or from everywhere too."""
+    cases = every(full)
+    by_uv = [("uv", source, *case) for case in cases for source in SOURCES]
+    by_pip = [("pip", SOURCES[n % 3], *case) for n, case in enumerate(cases)]
+    return by_uv + ([("pip", *case[1:]) for case in by_uv] if full else by_pip)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    full = metafunc.config.getoption("--full")
+    if "release" in metafunc.fixturenames and "tool" in metafunc.fixturenames:
+        metafunc.parametrize("tool,source,distribution,release", installations(full))
+    elif "release" in metafunc.fixturenames:
+        metafunc.parametrize("distribution,release", every(full))
+
+
+@pytest.fixture(autouse=True)
+def nothing_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment of whoever runs the tests does not matter."""
+    for name in ("SOURCE_DATE_EPOCH", *map(fork.variable, patches.DISTRIBUTIONS)):
+        monkeypatch.delenv(name, raising=False)
+    # No bytecode, which takes a good part of pip's time: of this setting it takes the opposite
+    monkeypatch.setenv("PIP_NO_COMPILE", "0")
+
+
+@pytest.fixture(scope="session")
+def wheels(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Path:
+    """A directory with a fork for each combination, built in this process."""
+    directory = tmp_path_factory.mktemp("wheels")
+    for distribution, release in every(pytestconfig.getoption("--full")):
+        files = wheel.installed(distribution, [str(releases.unpacked(distribution, release))])
+        wheel.pack(fork.fork(distribution, files), directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def index(wheels: Path) -> Iterator[str]:
+    """The address of a private index with the forks and nothing else: a real pypiserver."""
+    for _ in range(5):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        command = ["run", "--interface", "127.0.0.1", "--port", str(port), "--disable-fallback", str(wheels)]
+        with subprocess.Popen([sys.executable, "-m", "pypiserver", *command], stderr=subprocess.DEVNULL) as server:
+            try:
+                if answers(port, server):
+                    yield f"http://127.0.0.1:{port}/simple/"
+                    return
+            finally:
+                server.terminate()
+    raise RuntimeError("pypiserver does not start")
+
+
+def answers(port: int, server: "subprocess.Popen[bytes]") -> bool:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and server.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return True
+        except OSError:
+            time.sleep(0.05)
+    return False
+
+
+@pytest.fixture(scope="session")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """
+    A git repository of what the forks are made from, as it is now, committed or not.
+
+    One for each process that runs tests: of a directory from which several uvs build different
+    releases at the same time, each takes the dependencies that any of them has found.
+    """
+    directory = tmp_path_factory.mktemp("clone") / "uvicorn-usr1"
+    for part in ("vendor", "patches", "scripts"):
+        shutil.copytree(ROOT / part, directory / part, ignore=shutil.ignore_patterns("__pycache__"))
+    git = ["git", "-C", str(directory), "-c", "user.name=tests", "-c", "user.email=tests"]
+    for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "as it is now"]):
+        subprocess.run([*git, *command], check=True)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def repository(clone: Path) -> str:
+    """Its URL."""
+    return f"git+file://localhost{clone}"  # pip before 24.1 asks for a host

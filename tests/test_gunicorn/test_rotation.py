@@ -1,0 +1,160 @@
+"""No line is lost and no request broken by rotations, of whichever logger's file, under whichever worker class."""
+
+import signal
+from pathlib import Path
+from typing import List
+
+import pytest
+from packaging.version import Version
+from properties import wait
+from properties.clients import Client, Load
+from properties.expect import Broken
+from properties.logs import NAMES
+from properties.server import Server
+from test_reopen.logrotation import wait_until_exactly_once
+
+from test_gunicorn.conftest import AIOHTTPS, Gunicorn, classes
+
+
+def names(worker_class: str) -> List[str]:
+    """Tornado has an access log of its own, which goes to the root logger."""
+    return ["error.log"] if worker_class == "tornado" else list(NAMES)
+
+
+def rotate_under_load(server: Server, worker_class: str, rotations: int) -> None:
+    """Rotations, the rotated files read and removed as soon as they are let go of."""
+    keep_alive = worker_class not in ("sync", "tornado")
+    with Load(server.socket, 8 if keep_alive else 1, requests_each=10**9 if keep_alive else 1) as load:
+        for _ in range(rotations):
+            load.wait_for_answers(10)
+            server.logs.rotate()
+            server.signal("arbiter")
+            server.wait_until_reopened(server.pids("all"))
+            server.logs.take()
+        load.wait_for_answers(10)
+    load.expect_unbroken()
+    wait_until_exactly_once(server.logs, load.requests, names(worker_class))
+    server.expect_no_deaths("in rotations")
+    assert "Traceback" not in server.complaints()
+
+
+@classes("sync", "gthread", "asgi", "gevent", "uvicorn.workers.UvicornWorker")
+def test_every_line_once(gunicorn: Gunicorn, worker_class: str) -> None:
+    with gunicorn.serve(worker_class, workers=2) as server:
+        rotate_under_load(server, worker_class, 5)
+
+
+@pytest.mark.full
+@classes()
+def test_two_hundred_rotations(gunicorn: Gunicorn, worker_class: str) -> None:
+    with gunicorn.serve(worker_class, "--capture-output", workers=2) as server:
+        rotate_under_load(server, worker_class, 200)
+
+
+@classes("gthread")
+def test_pristine_loses_the_root_loggers(pristine: Gunicorn, worker_class: str) -> None:
+    with pristine.serve(worker_class) as server:
+        server.reopening = wait.Patience(0.5)
+        with pytest.raises(Broken, match="1 of 2 processes still wrote to a rotated application.log"):
+            rotate_under_load(server, worker_class, 1)
+
+
+#: Files that no logger has: behind a queue, in a memory handler, in a handler of the application's own.
+ELSEWHERE = """
+import logging.handlers, queue
+
+class Wrapping(logging.Handler):
+    def __init__(self, wrapped):
+        super().__init__()
+        self.wrapped = wrapped
+    def emit(self, record):
+        self.wrapped.handle(record)
+
+def file(name):
+    return logging.FileHandler(os.environ["APPLICATION_LOG"].replace("application", name))
+
+records = queue.Queue()
+listener = logging.handlers.QueueListener(records, file("queue"))
+listener.start()
+logging.root.setLevel(logging.INFO)
+for handler in (
+    logging.handlers.QueueHandler(records),
+    logging.handlers.MemoryHandler(1, target=file("memory")),
+    Wrapping(file("wrapped")),
+):
+    logging.root.addHandler(handler)
+"""
+
+
+def test_files_that_no_logger_has(gunicorn: Gunicorn) -> None:
+    with gunicorn.serve(logging=ELSEWHERE) as server:
+        logs = ["queue.log", "memory.log", "wrapped.log"]
+        server.get()
+        server.logs.rotate(logs)
+        server.signal("arbiter")
+        server.wait_until_reopened(server.workers())
+        request = server.get()
+        wait.until(
+            lambda: all(server.logs.requests(name, current_only=True)[request] for name in logs),
+            lambda: f"only {[name for name in logs if server.logs.requests(name, current_only=True)]} have a request",
+        )
+
+
+MODE_W = 'logging.basicConfig(filename=os.environ["APPLICATION_LOG"], filemode="w", level=logging.INFO)'
+
+
+def test_no_rotation_truncates_nothing(gunicorn: Gunicorn) -> None:
+    """A file of mode "w" would be, each time that it is opened."""
+    with gunicorn.serve(logging=MODE_W) as server:
+        request = server.get()
+        server.signal("arbiter", times=2)
+        server.logs.rotate(["error.log"])
+        server.signal("arbiter")
+        server.wait_until_reopened(server.pids("all"))
+        assert server.logs.requests("application.log")[request] == 1
+
+
+@classes("gthread", "uvicorn.workers.UvicornWorker", without=[AIOHTTPS])
+def test_reload(gunicorn: Gunicorn, worker_class: str) -> None:
+    """SIGHUP, which most configurations of logrotate send: a worker that is still busy lets go, too."""
+    with gunicorn.serve(worker_class) as server, server.hold("id-held") as hold, Client(server.socket) as client:
+        [worker] = server.workers()
+        client.send("async", "id-held")
+        hold.reached()
+        server.logs.rotate()
+        server.signal("arbiter", signal.SIGHUP)
+        server.wait_until_reopened([server.arbiter, worker])
+        assert worker in server.workers(), "it has ended before its request was answered"
+        hold.release()
+        client.answer()
+
+
+DIRTY = """
+import logging, os
+from gunicorn.dirty.app import DirtyApp
+
+class Application(DirtyApp):
+    def init(self):
+        logging.getLogger("dirty").addHandler(logging.FileHandler("logs/dirty.log"))
+        with open("control/dirty", "w") as file:
+            file.write(str(os.getpid()))
+"""
+
+
+def test_dirty_workers(gunicorn: Gunicorn) -> None:
+    """The arbiter passes the signal on to their arbiter, which passed it on to nobody."""
+    if Version(gunicorn.release) < Version("25"):
+        pytest.skip(f"Gunicorn {gunicorn.release} has no dirty workers")
+    options = ("--dirty-workers", "1", "--dirty-app", "dirty:Application")
+    with gunicorn.serve("sync", *options, modules={"dirty": DIRTY}) as server:
+        noted = server.control / "dirty"
+        wait.until(lambda: noted.exists() and noted.read_text(), lambda: f"no dirty worker: {server.last_words()}")
+        worker = int(noted.read_text())
+        for _ in range(3):
+            server.logs.rotate([*NAMES, "dirty.log"])
+            server.signal("arbiter")
+            server.wait_until_reopened([*server.pids("all"), worker, parent(worker)])
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])

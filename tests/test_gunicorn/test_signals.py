@@ -1,0 +1,137 @@
+"""A signal at any moment of a worker's life, and many of them."""
+
+import os
+import signal
+
+import pytest
+from properties import wait
+from properties.clients import Load
+from properties.expect import Broken
+from properties.server import Server
+from test_reopen.logrotation import wait_until_exactly_once
+
+from test_gunicorn.conftest import AIOHTTPS, ENDED, LOGGING, Gunicorn, classes
+
+PAIRS, BURST = 100, 1000  # By default; with --full ten times as many
+
+
+def pairs_and_burst(server: Server, times: int) -> None:
+    """Signals as killall sends them, to each worker one of its own and one of the arbiter's, and then no peace."""
+    for _ in range(PAIRS * times):
+        server.signal("all")
+    server.signal("workers", times=BURST * times)
+    server.logs.rotate()
+    server.signal("all")
+    server.wait_until_reopened(server.pids("all"))
+
+
+@classes("sync", "gthread", "uvicorn.workers.UvicornWorker")
+def test_burst(gunicorn: Gunicorn, worker_class: str, request: pytest.FixtureRequest) -> None:
+    with gunicorn.serve(worker_class, "--capture-output", workers=2) as server:
+        workers = server.workers()
+        with Load(server.socket, 2, requests_each=1) as load:
+            pairs_and_burst(server, 10 if request.config.getoption("--full") else 1)
+            load.wait_for_answers(5)
+        load.expect_unbroken()
+        server.expect_same_workers(workers, "in a burst")
+
+
+@classes("gthread")
+def test_pristine_hangs(pristine: Gunicorn, worker_class: str) -> None:
+    with pristine.serve(worker_class, "--capture-output", workers=2) as server:
+        server.reopening = wait.Patience(0.5)
+        with pytest.raises(Broken, match="[12] of 3 processes still wrote to a rotated"):
+            pairs_and_burst(server, 10)
+
+
+@classes("sync", "asgi", "uvicorn.workers.UvicornWorker", without=[AIOHTTPS])
+@pytest.mark.parametrize("place", ["post_fork", pytest.param("load", marks=pytest.mark.full)])
+def test_boot(gunicorn: Gunicorn, worker_class: str, place: str) -> None:
+    """Honoured at once, while the worker does not even know yet what it is to serve."""
+    with gunicorn.serve(worker_class) as server:
+        honoured_during(server, place)
+
+
+def honoured_during(server: Server, place: str) -> None:
+    with server.hold(place) as hold:
+        server.signal("arbiter", signal.SIGTTIN)
+        server.worker_count += 1
+        worker = hold.reached()
+        workers = server.workers()
+        server.logs.rotate()
+        server.signal("workers")
+        server.wait_until_reopened([worker])
+    server.wait_until_serving()
+    server.expect_same_workers(workers, f"in {place}")
+
+
+@pytest.mark.parametrize("worker_class", ["sync", "asgi"])
+def test_pristine_swallows(pristine: Gunicorn, worker_class: str) -> None:
+    with pristine.serve(worker_class) as server:
+        server.reopening = wait.Patience(0.5)
+        with pytest.raises(Broken, match="1 of 1 processes still wrote to a rotated"):
+            honoured_during(server, "post_fork")
+
+
+#: No room for the stack of another thread, as under a limit.
+STARVED = (
+    LOGGING
+    + """
+import _thread, resource
+_thread.stack_size(256 << 20)
+with open("/proc/self/statm") as statm:
+    used = int(statm.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), resource.RLIM_INFINITY))
+try:
+    _thread.start_new_thread(bool, ())
+    raise SystemExit("a thread could be started")
+except RuntimeError:
+    pass
+"""
+)
+
+
+def test_no_thread_can_be_started(gunicorn: Gunicorn) -> None:
+    with gunicorn.serve(logging=STARVED) as server:
+        workers = server.workers()
+        requests = []
+        for _ in range(5):
+            server.logs.rotate()
+            server.signal("all")
+            server.wait_until_reopened(server.pids("all"))
+            requests.append(server.get())
+        wait_until_exactly_once(server.logs, requests)
+        server.expect_same_workers(workers, "where no thread can be started")
+        assert "Traceback" not in server.complaints()
+
+
+def end_under_signals(server: Server) -> "set[str]":
+    """How the workers end that get SIGTERM, and SIGUSR1 until they are gone."""
+    workers = server.workers()
+    server.signal("workers", signal.SIGTERM)
+
+    def ended() -> bool:
+        for worker in workers:
+            if worker not in server.exits():
+                try:
+                    os.kill(worker, signal.SIGUSR1)
+                except ProcessLookupError:
+                    continue
+        return server.exits().keys() >= set(workers)
+
+    wait.until(ended, lambda: f"{set(workers) - server.exits().keys()} did not end")
+    return {server.exit_of(worker) for worker in workers}
+
+
+@classes("sync", "asgi", "uvicorn.workers.UvicornWorker", without=[AIOHTTPS, "tornado"])
+def test_exit(gunicorn: Gunicorn, worker_class: str) -> None:
+    """Tornado's worker forgets a SIGTERM that comes as soon as the application is loaded."""
+    if gunicorn.release == "24.0.0":
+        pytest.skip("Gunicorn 24.0.0 learns of no worker's end, but on a Python where SIGCHLD comes before SIGCLD")
+    with gunicorn.serve(worker_class, workers=4) as server:
+        assert end_under_signals(server) <= ENDED
+
+
+def test_pristine_is_killed(pristine: Gunicorn) -> None:
+    with pristine.serve("asgi", workers=4) as server:
+        assert "killed by SIGUSR1" in end_under_signals(server)

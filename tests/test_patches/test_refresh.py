@@ -1,0 +1,407 @@
+"""Writing all patches from the newest one, and keeping them in step with upstream: scripts/refresh.sh."""
+
+import calendar
+import re
+import shutil
+import subprocess
+import sys
+from operator import attrgetter
+from pathlib import Path
+from typing import List
+
+import pytest
+from usr1 import patches, releases
+from usr1.upkeep import backports, refresh
+from usr1.upkeep.backports import Difference, Edit, Replacement
+
+from test_patches import madeup
+
+ORIGINAL = patches.PATCHES
+ROOT = ORIGINAL.parent
+NEWEST = refresh.newest("uvicorn", refresh.catalogue())
+
+
+def same(left: Path, right: Path) -> bool:
+    """Whether two folders of patches have the same files, byte for byte."""
+    return subprocess.run(["diff", "--recursive", str(left), str(right)]).returncode == 0
+
+
+@pytest.fixture
+def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the patches, committed, which this process takes for the patches."""
+    folder = tmp_path / "patches"
+    shutil.copytree(ORIGINAL, folder)
+    identity = ["-c", "user.name=tester", "-c", "user.email=tester@localhost"]
+    for command in (["init", "--quiet"], ["add", "patches"], [*identity, "commit", "--quiet", "--message=as it is"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    monkeypatch.setattr(patches, "PATCHES", folder)
+    monkeypatch.setattr(refresh, "WORK", tmp_path / "work")
+    return folder
+
+
+# All follows from the newest
+
+
+def test_all_is_written_again_byte_for_byte(copy: Path) -> None:
+    newest = {NEWEST.path.name, refresh.newest("gunicorn", refresh.catalogue()).path.name}
+    followers = [path for path in map(attrgetter("path"), refresh.catalogue()) if path.name not in newest]
+    for path in [*followers, *copy.glob("upstream/*/0001-*.patch")]:
+        text = re.sub(r"(?m)^\+ .*\n", "", path.read_text())
+        path.write_text(re.sub(r"(?m)^(Description|Last-Update|\w+-SHA256): .*", r"\1: nonsense", text))
+    assert len(followers) == 13 + 14 and not same(copy, ORIGINAL)
+    assert refresh.main([]) == 0
+    assert same(copy, ORIGINAL), "run scripts/refresh.sh"
+
+
+def test_one_word_of_the_newest_changes_all(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    newest = copy / "uvicorn" / NEWEST.path.name
+    before = newest.read_text()
+    comment = re.search(r"(?m)^\+ .*  # (?!type: ).*\n", before)
+    assert comment
+    added = f"{comment[0][:-1]}, in other words\n+    # And a line\n"
+    newest.write_text(before.replace(comment[0], added))  # So the counts of the hunk are wrong, too
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "946684800")
+    assert refresh.main([]) == 0
+    for patch in [patch for patch in refresh.catalogue() if patch.distribution != "gunicorn"]:
+        assert added in patch.text and "\nLast-Update: 2000-01-01\n" in patch.header
+        folder = releases.unpacked(patch.distribution, patch.releases[0])
+        for part in patch.parts:
+            part.apply((folder / part.target).read_bytes())
+    assert all(added in path.read_text() for path in copy.glob("upstream/*/0001-*.patch"))
+
+    newest.write_text(newest.read_text().replace(added, comment[0]))
+    assert refresh.main([]) == 0
+    assert same(copy, ORIGINAL)
+
+
+def test_revision_rises_over_what_was_published(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "0.30.0-0.32.1.patch"
+    before = patches.read(copy / "uvicorn" / name)
+    shutil.copy(before.path, copy / "uvicorn" / "superseded" / f"again-{name}")
+    monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
+    days = [refresh._today()]
+    assert refresh.main([]) == 0
+    days.append(refresh._today())
+    after = patches.read(before.path)
+    assert after.revision == before.revision + 1 and after.text == before.text
+    assert any(f"\nLast-Update: {day}\n" in after.header for day in days)
+    assert patches.find("uvicorn", "0.33.0") == patches.read(ORIGINAL / "uvicorn" / "0.33.0-0.35.0.patch")._replace(
+        path=copy / "uvicorn" / "0.33.0-0.35.0.patch"
+    )
+
+
+@pytest.mark.parametrize(
+    "old, new, said",
+    [
+        (" import asyncio\n", " import trio\n", f"{NEWEST.path.name}: does not apply to {NEWEST.releases[-1]}"),
+        ("+        return super().capture_signals()\n", "", "expects in the newest patch, which has it not"),
+    ],
+)
+def test_newest_that_nothing_follows_from(
+    old: str, new: str, said: str, copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    newest = copy / "uvicorn" / NEWEST.path.name
+    before = newest.read_text()
+    newest.write_text(before.replace(old, new))
+    assert newest.read_text() != before
+    assert refresh.main([]) == 2
+    assert said in capsys.readouterr().err
+    newest.write_text(before)
+    assert same(copy, ORIGINAL)
+
+
+def difference(since: str, until: str, *change: Replacement) -> Difference:
+    return Difference("made up", "uvicorn", since, until, change=change)
+
+
+def also(monkeypatch: pytest.MonkeyPatch, *more: Difference) -> None:
+    monkeypatch.setattr(backports, "DIFFERENCES", (*backports.DIFFERENCES, *more))
+
+
+def test_difference_within_a_patch_parts_it(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    also(monkeypatch, difference("0.30.0", "0.31.0"))
+    assert refresh.main([]) == 0
+    before = patches.find("uvicorn", "0.33.0")
+    parted = sorted(path.name for path in copy.glob("uvicorn/0.3[0-2]*.patch"))
+    assert parted == ["0.30.0-0.31.0.patch", "0.31.1-0.32.1.patch"]
+    monkeypatch.undo()
+    monkeypatch.setattr(patches, "PATCHES", copy)
+    assert refresh.main([]) == 0
+    assert sorted(path.name for path in copy.rglob("*.patch")) == sorted(
+        path.name for path in ORIGINAL.rglob("*.patch")
+    )
+    assert patches.find("uvicorn", "0.33.0") == before
+
+
+def add_a_file() -> None:
+    """To those that the newest patch of gunicorn changes; its hashes, as all of them, are written anew."""
+    newest = refresh.newest("gunicorn", refresh.catalogue())
+    name, line = "gunicorn/config.py", "def get_default_config_file():\n"
+    before = (releases.unpacked("gunicorn", newest.releases[-1]) / name).read_text()
+    part = "".join(refresh._diff(name, Edit(before, before.replace(line, f"# In other words\n{line}"))))
+    text = newest.path.read_text().replace("-SHA256: ", "-SHA256: nonsense\n ")
+    newest.path.write_text(text.replace("--- a/gunicorn/d", f"{part}--- a/gunicorn/d", 1))
+
+
+@pytest.mark.full
+def test_another_file_parts_the_releases_anew(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add_a_file()
+    assert refresh.main([]) == 0
+    found = patches.catalogue("gunicorn")
+    assert len(found) > len(list((ORIGINAL / "gunicorn").glob("*.patch")))
+    for patch in found:
+        assert list(patch.patched)[:2] == ["gunicorn/arbiter.py", "gunicorn/config.py"]
+        for release in patch.releases:
+            for part in patch.parts:
+                part.apply((releases.unpacked("gunicorn", release) / part.target).read_bytes())
+    also(
+        monkeypatch,
+        Difference("it needs none", "gunicorn", "20.0.0", "22.0.0", file="gunicorn/config.py", without=True),
+        Difference(
+            *("it has other words", "gunicorn", "23.0.0", "24.0.0"),
+            change=(Replacement("# In other words", "# In words"),),
+            file="gunicorn/config.py",
+        ),
+    )
+    assert refresh.main([]) == 0
+    texts = {release: patch.text for patch in patches.catalogue("gunicorn") for release in patch.releases}
+    assert "config.py" not in texts["22.0.0"] and "+# In words\n" in texts["23.0.0"]
+    assert "+# In other words\n" in texts["25.0.0"]
+
+
+# Releases that are new
+
+
+@pytest.fixture
+def unproved(monkeypatch: pytest.MonkeyPatch, copy: Path, tmp_path: Path) -> List[str]:
+    """Refresh without the property tests: which take a minute, and are run in a test below. What would be proved."""
+    before = tmp_path / "before"
+    proved: List[str] = []
+
+    def proved_nothing(wanted: refresh.Wanted, texts: refresh.Texts) -> bool:
+        if not proved:
+            shutil.copytree(copy, before)
+        assert same(copy, before), "written before the proof"
+        proved.append(str(wanted))
+        return True
+
+    monkeypatch.setattr(refresh, "proved", proved_nothing)
+    return proved
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder whose wheels are published for this test, on top of what is."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    monkeypatch.setenv("UV_FIND_LINKS", str(folder))
+    cache = tmp_path / "releases"
+    cache.mkdir()
+    for release in releases.CACHE.iterdir():
+        (cache / release.name).symlink_to(release)
+    monkeypatch.setattr(releases, "CACHE", cache)
+    return folder
+
+
+def take_out(folder: Path, distribution: str, gone: List[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take releases out of the headers, and whole patches with their last one."""
+    for patch in patches.catalogue(distribution):
+        left = [release for release in patch.releases if release not in gone]
+        if len(left) == len(patch.releases):
+            continue
+        [day] = re.findall(r"Last-Update: (\d+)-(\d+)-(\d+)\n", patch.path.read_text())
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", str(calendar.timegm((*map(int, day), 0, 0, 0))))
+        text = re.sub(
+            r"(?m)^Applies-To:.*\n(?: .*\n)*", f"Applies-To: {distribution} {' '.join(left)}\n", patch.path.read_text()
+        )
+        patch.path.unlink()
+        if left:
+            (folder / distribution / f"{left[0]}-{left[-1]}.patch").write_text(text)
+
+
+@pytest.mark.parametrize(
+    "distribution, gone",
+    [
+        pytest.param("uvicorn", ["0.54.0"], marks=pytest.mark.full),
+        pytest.param("uvicorn", ["0.36.0", "0.36.1", "0.41.0"], marks=pytest.mark.full),
+        ("uvicorn", ["0.24.0.post1", "0.13.1", "0.53.0", "0.13.0", "0.17.0"]),  # The last one is yanked
+        ("uvicorn", ["0.33.0", "0.34.0", "0.34.1", "0.34.2", "0.34.3", "0.35.0"]),  # A whole patch
+        ("uvicorn", ["0.29.0"]),  # Whose file is as in 0.28.1, but not what the patch does
+        ("uvicorn-worker", ["0.3.0"]),
+        ("gunicorn", ["20.1.0", "22.0.0"]),
+    ],
+    ids=str,
+)
+def test_releases_taken_out_come_back(
+    distribution: str, gone: List[str], copy: Path, unproved: List[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_out(copy, distribution, gone, monkeypatch)
+    assert not same(copy, ORIGINAL)
+    assert refresh.main([f"{distribution}=={release}" for release in gone]) == 0
+    assert unproved == [f"{distribution} {release}" for release in gone]
+    assert same(copy, ORIGINAL)
+
+
+@pytest.mark.parametrize("spelling, release", [("0.17.0", "0.17.0"), ("0.18", "0.18.0")])
+def test_release_that_a_patch_names(
+    spelling: str, release: str, copy: Path, unproved: List[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert refresh.main([spelling]) == 0
+    assert capsys.readouterr().out == f"uvicorn {release}: 0.17.0-0.18.3.patch names it already\n"
+    assert not unproved
+
+
+def test_check_names_what_is_missing(
+    copy: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("uvicorn-0.12.3", "uvicorn-0.54.0", "uvicorn_worker-0.4.0", "gunicorn-27.0.1"):
+        (tmp_path / f"{name}-py3-none-any.whl").touch()
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    assert refresh.main(["--check"]) == 0
+    assert "uvicorn: all published releases have a patch, up to 0.54.0\n" in capsys.readouterr().out
+    (tmp_path / "uvicorn-0.55.0-py3-none-any.whl").touch()
+    assert refresh.main(["--check"]) == 1
+    assert "uvicorn 0.55.0: no patch names it\n" in capsys.readouterr().out
+    assert same(copy, ORIGINAL)
+
+
+def test_no_index(copy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+    assert refresh.main(["--check"]) == 2
+    assert "No matching distribution found for uvicorn" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [["starlette==1.0"], ["--check", "0.54.0"], ["--frobnicate"]])
+def test_wrong_arguments(arguments: List[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        refresh.main(arguments)
+    assert stop.value.code == 2
+    assert "usage: scripts/refresh.sh" in capsys.readouterr().err
+
+
+@pytest.mark.measured
+def test_help_of_the_script() -> None:
+    answer = subprocess.run([str(ROOT / "scripts" / "refresh.sh"), "--help"], cwd="/", capture_output=True, text=True)
+    assert answer.returncode == 0 and "exit status: 0 done" in answer.stdout
+
+
+def test_release_that_is_not_published(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert refresh.main(["0.13.99"]) == 2
+    assert "no version of uvicorn==0.13.99" in capsys.readouterr().err
+
+
+SERVE = "    async def _serve(self)"
+
+
+def replacing(old: str, new: str) -> madeup.Change:
+    return lambda name, text: text.replace(old, new) if name == "uvicorn/workers.py" else text
+
+
+@pytest.fixture
+def changed(index: Path) -> None:
+    """uvicorn 0.55.0, whose workers.py has changed away from what the patch changes."""
+    madeup.make(index, "0.54.0", "0.55.0", replacing(SERVE, f"    answer = 42\n\n{SERVE}"))
+
+
+def test_changed_release_becomes_the_source(
+    changed: None, copy: Path, unproved: List[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert refresh.main(["0.55"]) == 0
+    assert unproved == ["uvicorn 0.55.0"]
+    new = patches.find("uvicorn", "0.55.0")
+    assert new and new.path.name == "0.55.0.patch" and new.text in capsys.readouterr().out, "shown for review"
+    before, after = (
+        (releases.unpacked("uvicorn", release) / "uvicorn" / "workers.py").read_bytes()
+        for release in ("0.54.0", "0.55.0")
+    )
+    [part], [old] = new.parts, NEWEST.parts
+    assert part.apply(after).decode() == old.apply(before).decode().replace(SERVE, f"    answer = 42\n\n{SERVE}")
+    assert refresh.main([]) == 0
+    first = next(copy.glob("upstream/uvicorn/0001-*.patch"))
+    assert first.read_text().endswith(new.text), "the series is for the newest release"
+    new.path.unlink()
+    assert "0.55.0" in patches.published("uvicorn"), "what the fork is made from is pinned"
+    shutil.copy(ORIGINAL / "uvicorn" / patches.PUBLISHED, copy / "uvicorn")
+    shutil.copy(ORIGINAL / "upstream" / "uvicorn" / first.name, first)
+    assert same(copy, ORIGINAL), "nothing else has changed"
+
+
+@pytest.mark.parametrize(
+    "old, new, said",
+    [
+        ("        for s in self.SIGNALS:\n", "        for s in self.ALL:\n", "Write {}/uvicorn/0.55.0.patch by hand"),
+        ("    # Don't let SIGUSR1", "    # Do not let SIGUSR1", "becomes the source, but not all follows from it"),
+    ],
+)
+def test_release_that_takes_a_person(
+    old: str, new: str, said: str, copy: Path, unproved: List[str], index: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    madeup.make(index, "0.54.0", "0.55.0", replacing(old, new))
+    assert refresh.main(["0.55.0"]) == 3
+    assert said.format(copy) in capsys.readouterr().err
+    assert same(copy, ORIGINAL) and not unproved
+
+
+def test_difference_of_the_newest_only(
+    changed: None,
+    copy: Path,
+    unproved: List[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It has to be said the other way round."""
+    there = Replacement("class WorkerServer(Server):", "class WorkerServer(Server):  # Of 0.55.0")
+    also(monkeypatch, difference("0.55.0", "0.55.0", there))
+    assert refresh.main(["0.55.0"]) == 3
+    assert "0.36.0-0.54.0.patch" in capsys.readouterr().err
+    assert same(copy, ORIGINAL) and not unproved
+
+
+def test_release_without_the_file(
+    copy: Path, unproved: List[str], index: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    madeup.make(index, "0.54.0", "0.55.0", lambda name, text: "" if name == "uvicorn/workers.py" else text)
+    assert refresh.main(["0.55.0"]) == 2
+    assert "uvicorn 0.55.0: expected uvicorn/workers.py in its wheel, found none" in capsys.readouterr().err
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A copy of this one, in a path that has a space, with one of the signal properties only."""
+    path = tmp_path / "the copy"
+    path.mkdir()
+    for name in ("scripts", "tests", "patches", "setup.cfg"):
+        source = ROOT / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, path / name)
+    for test in (path / "tests" / "properties").glob("test_*.py"):
+        if test.name != "test_boot.py":
+            test.unlink()
+    return path
+
+
+def test_property_that_fails_on_the_release(
+    copy: Path, index: Path, repository: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(name: str, text: str) -> str:
+        return text + "\n\n1 / 0\n" if name == "uvicorn/workers.py" else text
+
+    monkeypatch.setattr(refresh, "ROOT", repository)
+    monkeypatch.setenv("PYTEST_ADDOPTS", "--collect-only")  # Which would prove nothing
+    madeup.make(index, "0.54.0", "0.55.0", broken)
+    assert refresh.main(["0.55.0"]) == 1
+    assert "the property tests fail on uvicorn 0.55.0; nothing is written" in capfd.readouterr().err
+    assert same(copy, ORIGINAL)
+
+
+def test_script_proves_a_changed_release(changed: None, repository: Path) -> None:
+    """The whole of it: the script in a copy of the repository."""
+    (repository / Path(sys.prefix).name).symlink_to(sys.prefix)
+    answer = subprocess.run(
+        [str(repository / "scripts" / "refresh.sh"), "0.55.0"], cwd="/", text=True, capture_output=True
+    )
+    assert answer.returncode == 0, answer.stdout + answer.stderr
+    assert " passed" in answer.stdout
+    assert "Applies-To: uvicorn 0.55.0\n" in (repository / "patches" / "uvicorn" / "0.55.0.patch").read_text()

@@ -1,0 +1,88 @@
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Iterator, List
+
+import environments
+import pytest
+from environments import Environment
+from properties.server import Server
+
+from test_reopen.logrotation import found
+
+UVICORN = "0.54.0"
+GUNICORN = "27.0.1"
+
+#: The application of tests/properties/served, for a worker class that serves WSGI.
+WSGI = """
+import logging, os
+import checkpoints
+
+log = logging.getLogger("application")
+log.setLevel(logging.INFO)
+log.addHandler(logging.FileHandler(os.environ["APPLICATION_LOG"]))
+
+def app(environ, start_response):
+    request = environ["PATH_INFO"].split("/")[2]
+    log.info(request)
+    logging.getLogger("gunicorn.error").info(request)
+    body = b"%d" % os.getpid()
+    start_response("200 OK", [("Content-Length", str(len(body)))])
+    return [body]
+"""
+
+#: Like a worker that has changed its user.
+NOT_DUMPABLE = """
+import ctypes
+
+PR_SET_DUMPABLE = 4
+assert ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0
+"""
+
+WORKER_CLASSES = ("uvicorn.workers.UvicornWorker", "asgi", "gthread")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def programs() -> Iterator[None]:
+    missing = [name for name in ("logrotate", "nginx", "dash", "busybox") if not shutil.which(name)]
+    assert not missing, f"not on the PATH: {missing}; on Debian: apt install logrotate nginx-light dash busybox"
+    with tempfile.TemporaryDirectory() as applets, pytest.MonkeyPatch.context() as patch:
+        os.chmod(applets, 0o755)
+        subprocess.run(["busybox", "--install", "-s", applets], check=True)
+        patch.setenv("APPLETS", applets)
+        yield
+
+
+def make(directory: Path) -> Environment:
+    """A new environment with the newest patched uvicorn and the newest gunicorn, pristine."""
+    packages = environments.packages(UVICORN, f"gunicorn=={GUNICORN}")
+    made = environments.make(directory / "environment", max(environments.pythons()), *packages, compiled=True)
+    environments.patched(made, "uvicorn", UVICORN)
+    return made
+
+
+@pytest.fixture(scope="session")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    return make(tmp_path_factory.mktemp("reopen"))
+
+
+@pytest.fixture
+def server(environment: Environment) -> Iterator[Server]:
+    with gunicorn(environment) as server:
+        yield server
+
+
+def gunicorn(environment: Environment, worker_class: str = WORKER_CLASSES[0], more_application: str = "") -> Server:
+    """Gunicorn with a pidfile; more_application is the source of what a WSGI application does besides."""
+    options = ("--pid", "pidfile")
+    if worker_class != "gthread":
+        return Server(environment.python, worker_class, options=options)
+    modules = {"application": WSGI + more_application + '\ncheckpoints.note("started", os.getpid())\n'}
+    return Server(environment.python, worker_class, options=(*options, "--threads", "8"), modules=modules)
+
+
+def without_ptrace() -> List[str]:
+    """A command that runs another one as Docker does: root may not look into processes of others."""
+    return [found("setpriv"), "--bounding-set=-sys_ptrace"] if os.geteuid() == 0 else []

@@ -35,7 +35,7 @@ def rotate_and_check(server: Server, environment: str = "arbiter", kinds: Sequen
 
 
 @given(boot=st.booleans(), target=targets)
-def test_captured_output(servers: Servers, one_worker_class: str, boot: bool, environment: str) -> None:
+def test_captured_output(servers: Servers, one_worker_class: str, boot: bool, target: str) -> None:
     """With capture_output what is printed is in the new error log too, after a rotation at boot as well."""
     # The access log goes the same way, by a name that never names a rotated file
     options = ("--capture-output", "--access-logfile", "/dev/stdout")
@@ -46,12 +46,12 @@ def test_captured_output(servers: Servers, one_worker_class: str, boot: bool, en
                 server.signal("workers", signal.SIGKILL)
                 hold.reached()
                 server.logs.rotate(create=True)
-                server.signal(environment)
+                server.signal(target)
             server.wait_until_serving()
         else:
             server.logs.rotate()
-            server.signal(environment)
-            server.wait_until_reopened(server.reached_by(environment))
+            server.signal(target)
+            server.wait_until_reopened(server.reached_by(target))
         request = server.get("print")
         for what, line in (("printed", f"printed {request}"), ("of the access log", f"GET /print/{request}")):
             found = sum(line in other for other in server.logs.lines("error.log", current_only=True))

@@ -22,13 +22,13 @@ from properties.server import Server, send
 EXTENDED = ("customised.Extending", "--logger-class", "customised.NotingLogger")
 
 
-def rotate_and_check(server: Server, environment: str = "arbiter", kinds: Sequence[str] = ("async", "thread")) -> None:
+def rotate_and_check(server: Server, target: str = "arbiter", kinds: Sequence[str] = ("async", "thread")) -> None:
     """A rotation loses no line and leaves no process with a rotated file."""
     with Load(server.socket, 2, kinds) as load:
         load.wait_for_answers(5)
         server.logs.rotate()
-        server.signal(environment)
-        server.wait_until_reopened(server.reached_by(environment))
+        server.signal(target)
+        server.wait_until_reopened(server.reached_by(target))
         storm(server, load, rotations=10)
     server.wait_until_reopened(server.reached_by("arbiter"))
     server.logs.expect_exactly_once(load.requests)

@@ -1,10 +1,13 @@
 """
 Which tests run: by default those that most likely notice what a change breaks, with --full all of them.
 
-A full run goes on where an earlier one of the same files ended: what passed then is not run again.
+A full run goes on where an earlier one of the same files ended: what passed then is not run again. A share of
+it is what can be begun within some time. It starts where the commit says, so that all comes round.
 """
 
 import hashlib
+import subprocess
+import time
 from pathlib import Path
 from typing import List, Optional, Set
 
@@ -14,6 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PASSED = ROOT / ".cache" / "passed"
 
 _record: Optional[Path] = None  # Where this run notes what has passed
+_start = time.monotonic()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,6 +32,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="how many examples the signal properties draw (default: under a minute of them)",
     )
     group.addoption("--full", action="store_true", help="run the sweeps too, but what has passed with the same files")
+    group.addoption(
+        "--share", type=int, metavar="SECONDS", help="begin no test after that; the commit says which first"
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +52,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item
 
     chosen = [item for item in items if wanted(item)]
     config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
-    items[:] = chosen
+    first = _place(len(chosen)) if config.getoption("--share") and chosen else 0
+    items[:] = chosen[first:] + chosen[:first]
+
+
+def _place(number: int) -> int:
+    """One of so many places, by the commit."""
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout
+    return int(commit, 16) % number
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Optional[bool]:
+    """Leaves a test out when the time is up: what is true counts as run."""
+    share = item.config.getoption("--share")
+    return True if share is not None and time.monotonic() - _start > share else None
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

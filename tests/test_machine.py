@@ -245,14 +245,16 @@ class Machine(RuleBasedStateMachine):
 
 
 @pytest.mark.full
-def test_machine(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", range(10))
+def test_machine(part: int, tmp_path: Path) -> None:
+    @hypothesis.seed(part)
     class Patched(Machine):
         environment = environments.patched_copy(test_load.pristine(), tmp_path / "venv", "uvicorn", test_load.RELEASE)
 
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         Patched,
         settings=hypothesis.settings(
-            max_examples=150 if request.config.getoption("--full") else 12,
+            max_examples=15,
             stateful_step_count=20,
             deadline=None,
             database=None,

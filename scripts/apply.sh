@@ -4,10 +4,12 @@
 # Patches what is installed of uvicorn, uvicorn-worker and gunicorn in a virtual environment, so
 # that gunicorn's workers reopen their log files on SIGUSR1 without losing a line or a worker, and
 # proves it there with the signal property tests. If one fails, VENV is put back as it was found.
+# A table says what rotations did to a server of VENV's for some seconds, before and after.
 #
 #   --no-tests          only patch
 #   --create            if there is no VENV, make it, with the newest supported uvicorn[standard] and gunicorn
 #   --tests-only        only test VENV as it is
+#   --no-figures        leave out the table
 #   --check VENV ...    say what state each VENV is in, and which servers still run the old code
 #   --check --json      the same as JSON
 #   --revert            put back what was installed

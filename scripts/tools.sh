@@ -9,7 +9,24 @@ fi
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
+# A dot each second, for as long as this shell is there
+dots() {
+    "$1" -c 'import os, time
+while not time.sleep(1) and os.getppid() == '$$':
+    os.write(2, b".")' &
+    dots=$!
+    disown
+}
+
+quiet() {
+    [ -n "${dots-}" ] || return 0
+    kill "$dots"
+    dots=
+    echo >&2
+}
+
 fail() {
+    quiet
     printf '%s: %s\n' "$(basename "$0")" "$*" >&2
     exit 2
 }
@@ -41,8 +58,9 @@ use_tools() {
         fail "cannot write to $root, where the tools' environment goes; run this once as a user who may, or in a clone of your own"
     python=$(tools_python) || exit 2
     new=$home.$$
-    trap 'rm -rf "$new"' EXIT
     printf 'Setting up the tools in %s (once) ...\n' "$home" >&2
+    dots "$python"
+    trap 'quiet; rm -rf "$new"' EXIT
     said=$("$python" -m venv "$new" 2>&1) ||
         fail "cannot make the tools' environment (on Debian: apt install python3-venv): $(tail -n 3 <<<"$said")"
     said=$(env -u PIP_CONSTRAINT -u PIP_NO_DEPS -u PIP_TARGET \
@@ -54,6 +72,7 @@ use_tools() {
     # faster, its environment is as good, and in use.
     "$python" -c 'import os, sys; os.rename(*sys.argv[1:])' "$new" "$home" 2>/dev/null || [ -x "$TOOLS" ] || fail "cannot rename $new to $home; is that in the way?"
     rm -rf "$new"
+    quiet
     trap - EXIT
 }
 

@@ -4,7 +4,7 @@ import inspect
 import re
 import textwrap
 from pathlib import Path
-from typing import Any, Callable, Dict, Generator, Iterator, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Generator, Iterator, List, Mapping, Optional, Set, Tuple
 
 import hypothesis
 import pytest
@@ -14,10 +14,12 @@ from properties.environment import Environment
 from properties.expect import Broken, count
 from properties.server import Server
 
+DONE = pytest.StashKey[Set[str]]()  # The tests that have been told of
 EXAMPLES = {"quick": 3, "default": 15, "thorough": 150}
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.stash[DONE] = set()
     effort = config.getoption("--effort")
     hypothesis.settings.register_profile(
         "signals",
@@ -122,16 +124,18 @@ def _reason(error: BaseException) -> Tuple[str, str]:
     return f"this could not be tested to its end, for {type(error).__name__}: {error}", "keeps tests from their end"
 
 
-def pytest_report_teststatus(report: pytest.TestReport) -> Optional[Tuple[str, str, str]]:
+def pytest_report_teststatus(report: pytest.TestReport, config: pytest.Config) -> Optional[Tuple[str, str, str]]:
     """Instead of a dot, the sentence that the property is, and why it does not hold."""
     if not hasattr(report, "sentence") or not (report.when == "call" or report.outcome != "passed"):
         return None
     served = re.search(r"\[(.*)\]", report.nodeid)
     line = report.sentence + (f" [{served[1]}]" if served else "")
+    config.stash[DONE].add(report.nodeid)
+    progress = f"{len(config.stash[DONE])} of {config.pluginmanager.getplugin('session').testscollected}"
     reason = textwrap.indent(report.reason and f"{report.reason}\n", "       ")
     return (
         report.outcome,
-        f"{report.outcome.upper()} {line} ({report.duration:.1f} s)\n{reason}",
+        f"{report.outcome.upper()} {line} ({report.duration:.1f} s, {progress})\n{reason}",
         report.outcome.upper(),
     )
 

@@ -77,6 +77,7 @@ def test_help(arguments: list[str]) -> None:
         "--revert",
         "--dry-run",
         "--only",
+        "--no-figures",
         "--help",
         "--version",
     ):
@@ -99,6 +100,7 @@ def test_version() -> None:
         (["--json", "venv"], "--json goes with --check"),
         (["--create", "--revert", "venv"], "--create goes with what patches"),
         (["--only", "uvicorn", "--tests-only", "venv"], "--tests-only tests all that is there"),
+        (["--check", "--no-figures", "venv"], "--no-figures goes with what tests"),
         (["--only", "starlette", "venv"], "invalid choice: 'starlette'"),
         ([""], "VENV: expected a path"),
         (["--check", "one", ""], "VENV: expected a path"),

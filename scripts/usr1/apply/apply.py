@@ -9,18 +9,26 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Any, Dict, List, NoReturn, Optional, Sequence, TextIO
+from typing import Any, Dict, List, NamedTuple, NoReturn, Optional, Sequence
 
 from usr1 import patches
-from usr1.apply import change, installed, proof, servers
+from usr1.apply import change, figures, installed, proof, servers
 from usr1.apply.environment import Environment, create, exists, find
 from usr1.apply.installed import Installed, State
+from usr1.apply.screen import say
 from usr1.refusal import HalfDone, Refusal, refusal
 
 DONE, FAILED, REFUSED, HALF_DONE = range(4)
 
 Report = Dict[str, Any]
 Only = Sequence[str]  # The distributions that are asked for; none means all
+
+
+class Tests(NamedTuple):
+    """What is done besides patching."""
+
+    properties: bool
+    figures: bool
 
 
 class Arguments(argparse.ArgumentParser):
@@ -36,6 +44,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     for option in ("--no-tests", "--tests-only", "--check", "--revert", "--dry-run"):
         does.add_argument(option, action="store_true")
     parser.add_argument("--create", action="store_true")
+    parser.add_argument("--no-figures", action="store_true")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--only", action="append", choices=patches.DISTRIBUTIONS, default=[])
     parser.add_argument("paths", metavar="VENV", nargs="+", type=_path)
@@ -44,6 +53,8 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         parser.error("--json goes with --check")
     if options.create and (options.check or options.revert or options.dry_run or options.tests_only):
         parser.error("--create goes with what patches")
+    if options.no_figures and (options.check or options.revert or options.dry_run or options.no_tests):
+        parser.error("--no-figures goes with what tests")
     if options.only and options.tests_only:
         parser.error("--tests-only tests all that is there, --only is for what changes it")
     if options.check:
@@ -57,10 +68,11 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         if options.dry_run:
             return dry_run(find(path), options.only)
         if options.tests_only:
-            return tests_only(find(path))
+            return tests_only(find(path), not options.no_figures)
+        tests = Tests(not options.no_tests, not options.no_figures)
         if options.create and not exists(path):
-            return apply_anew(path, options.only, not options.no_tests)
-        return apply(find(path), options.only, not options.no_tests)
+            return apply_anew(path, options.only, tests)
+        return apply(find(path), options.only, tests)
     except Refusal as error:
         say(f"apply.sh: {error}", stream=sys.stderr)
         return REFUSED
@@ -75,18 +87,26 @@ def _path(name: str) -> Path:
     return Path(name)
 
 
-def apply(environment: Environment, only: Only, tests: bool) -> int:
+def apply(environment: Environment, only: Only, tests: Tests) -> int:
     with change.alone(environment, say):
         found = _known(environment, only)
         say(f"{environment.path}: Python {environment.version}, gunicorn {_gunicorn(environment)}")
-        if tests:
+        measured: Dict[str, Optional[figures.Figures]] = {}
+        if tests.properties:
             _testable(environment)
+            if tests.figures and not all(one.finished and one.is_patched for one in found):
+                measured["as found"] = figures.measure(environment, "as found")
         change.make(environment, [(one, one.patched) for one in found])
         proved = False
         try:
             for before, one in zip(found, installed.find(environment, only)):
                 say(f"  {_line(one)}{', as before' if before.finished and before.contents == one.contents else ''}")
-            proved = not tests or proof.hold(environment, say)
+            held = not tests.properties or proof.hold(environment)
+            if held and tests.properties and tests.figures:
+                when = "patched" if measured else "as found"
+                measured[when] = figures.measure(environment, when)
+                figures.show(measured)
+            proved = held
         finally:
             if not proved:
                 _put_back(environment, only, found)
@@ -97,7 +117,7 @@ def apply(environment: Environment, only: Only, tests: bool) -> int:
     return DONE
 
 
-def apply_anew(path: Path, only: Only, tests: bool) -> int:
+def apply_anew(path: Path, only: Only, tests: Tests) -> int:
     """Apply to a new environment, which stays only if all goes well."""
     uvicorn, gunicorn = map(installed.newest, ("uvicorn", "gunicorn"))
     say(f"creating {path} with uvicorn[standard] {uvicorn} and gunicorn {gunicorn} ...")
@@ -139,7 +159,7 @@ def dry_run(environment: Environment, only: Only) -> int:
     return DONE
 
 
-def tests_only(environment: Environment) -> int:
+def tests_only(environment: Environment, with_figures: bool) -> int:
     found = installed.find(environment)
     for one in found:
         if one.problem and one.state in (State.MISSING, State.OUTSIDE):
@@ -148,7 +168,10 @@ def tests_only(environment: Environment) -> int:
     say(f"{environment.path}: Python {environment.version}, gunicorn {_gunicorn(environment)}")
     for one in found:
         say(f"  {_line(one)}")
-    return DONE if proof.hold(environment, say) else FAILED
+    held = proof.hold(environment)
+    if with_figures:
+        figures.show({"as found": figures.measure(environment, "as found")})
+    return DONE if held else FAILED
 
 
 def check(paths: List[Path], only: Only, as_json: bool) -> int:
@@ -280,18 +303,6 @@ def _restart(environment: Environment, found: List[Installed]) -> str:
     if not pids:
         return "running servers, if any; none was found here that still runs the old code"
     return f"the servers that still run the old code: gunicorn with pid {', '.join(map(str, pids))}"
-
-
-def say(text: str, end: str = "\n", stream: Optional[TextIO] = None) -> None:
-    # What is said must never decide what is done: once it cannot be written (A | head, a full disk),
-    # the rest goes nowhere.
-    stream = stream or sys.stdout
-    try:
-        print(text, end=end, file=stream, flush=True)
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        if not isinstance(error, BrokenPipeError):
-            say(f"apply.sh: cannot write what there is to say: {error}", stream=sys.stderr)
 
 
 def _end(number: int, frame: Optional[FrameType]) -> NoReturn:

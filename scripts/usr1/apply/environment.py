@@ -18,6 +18,7 @@ from typing import List, NamedTuple, Optional
 import psutil
 
 from usr1.apply.files import Tree
+from usr1.apply.screen import dot, heard
 from usr1.refusal import Refusal, refusal
 
 
@@ -177,7 +178,7 @@ def create(path: Path, requirements: List[str]) -> None:
 def _run(command: List[str], path: Path, requirements: List[str]) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         try:
-            said, _ = process.communicate()
+            said = "\n".join(heard(process, dot))
         except BaseException:
             _end(process.pid)
             raise
@@ -185,7 +186,7 @@ def _run(command: List[str], path: Path, requirements: List[str]) -> None:
         raise refusal(
             f"cannot create {path}",
             f"an environment with {' and '.join(requirements)}",
-            said.decode(errors="replace").strip() or f"exit status {process.returncode}",
+            said.strip() or f"exit status {process.returncode}",
             f"see why this fails: {shlex.join(command)}",
         )
 

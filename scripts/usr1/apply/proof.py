@@ -2,15 +2,20 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
-from typing import Callable, Dict
+from typing import Dict, Iterator
 
 from usr1.apply.environment import Environment
+from usr1.apply.screen import heard, painted, say, tell
 
 ROOT = Path(__file__).resolve().parents[3]
+
+OUTCOMES = {"PASSED": "green", "FAILED": "red", "ERROR": "red", "SKIPPED": "yellow"}
 
 
 def variables() -> Dict[str, str]:
@@ -22,23 +27,36 @@ def variables() -> Dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "PYTHON"))}
 
 
-def hold(environment: Environment, say: Callable[[str], None]) -> bool:
-    """Whether every property holds there. They say so themselves, one line each, and a verdict at the end."""
-    suite = [str(ROOT / "tests" / "properties"), "--environment", str(environment.path)]
-    command = [sys.executable, "-u", "-m", "pytest", "-p", "no:cacheprovider", "-qq", "--tb=no", "-rN", *suite]
+@contextlib.contextmanager
+def started(module: str, *arguments: str, directory: str = ".") -> "Iterator[subprocess.Popen[bytes]]":
+    """A module of the tests' that starts servers, which it is given the time to stop."""
     # In a session of its own: a Ctrl-C reaches it from here only, and a second one does not stop the stopping.
     with subprocess.Popen(
-        command, cwd=ROOT, env=variables(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT, errors="replace", start_new_session=True,
-    ) as pytest:  # fmt: skip
-        assert pytest.stdout is not None
+        [sys.executable, "-u", "-m", module, *arguments], cwd=ROOT / directory, env=variables(),
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+    ) as process:  # fmt: skip
         try:
-            for line in pytest.stdout:
-                say(line.rstrip("\n"))
-            return pytest.wait() == 0
+            yield process
         except BaseException:
-            pytest.send_signal(signal.SIGINT)  # It has servers to stop
+            process.send_signal(signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
-                pytest.communicate(timeout=30)
-            pytest.kill()
+                process.communicate(timeout=30)
+            process.kill()
             raise
+
+
+def hold(environment: Environment) -> bool:
+    """Whether every property holds there. They say so themselves, one line each, and a verdict at the end."""
+    suite = [str(ROOT / "tests" / "properties"), "--environment", str(environment.path)]
+    start, done = time.monotonic(), "starting"
+
+    def waiting() -> None:
+        tell(f"  ... promises: {done}, {time.monotonic() - start:.0f} s")
+
+    with started("pytest", "-p", "no:cacheprovider", "-qq", "--tb=no", "-rN", *suite) as pytest:
+        for line in heard(pytest, waiting):
+            word, space, rest = line.partition(" ")
+            say(painted(word, OUTCOMES[word]) + space + rest if word in OUTCOMES else line)
+            counted = re.search(r" s, (\d+ of \d+)\)$", line)
+            done = f"{counted[1]} done" if counted else done
+        return pytest.wait() == 0

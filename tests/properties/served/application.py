@@ -36,11 +36,15 @@ handler = Handler(os.environ["APPLICATION_LOG"], mode=os.environ.get("APPLICATIO
 handler.setFormatter(logging.Formatter("[%(process)d] %(message)s"))
 log.addHandler(handler)
 error_log = logging.getLogger("gunicorn.error")
+loggers = [log, error_log]
+if "ROOT_LOG" in os.environ:
+    logging.basicConfig(filename=os.environ["ROOT_LOG"], level=logging.INFO)
+    loggers.append(logging.getLogger("nameless"))
 
 
 def record(message):
-    log.info(message)
-    error_log.info(message)
+    for logger in loggers:
+        logger.info(message)
 
 
 atexit.register(checkpoints.pause, "atexit")

@@ -1,0 +1,163 @@
+"""
+What becomes of a server whose logs are rotated under load, in figures; of the properties' own harness.
+
+figures.py VENV says what it is doing, a line each, and ends with the figures as JSON. Lines are counted in the files,
+answers by the clients, and the processes are looked at from outside: nothing is taken from what the server says.
+"""
+
+import json
+import math
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any, Callable, Dict, List
+
+from properties import clients, wait
+from properties.activities import ended
+from properties.environment import Unusable, inspect
+from properties.expect import Broken
+from properties.logs import NAMES
+from properties.server import Server
+
+#: Seconds after which logrotate reads what it has renamed, to compress it, and removes it.
+LOGROTATE = 0.25
+
+#: Seconds after which nobody waits any more for what takes milliseconds.
+PATIENCE = 1.0
+
+CLIENTS = 8
+LOGS = (*NAMES, "root.log")
+
+#: Worker exits by themselves, and by the signal that tells them to; uvicorn raises that again.
+ORDERLY = (0, signal.SIGTERM)
+
+
+class Watched:
+    """A running server, and what has been seen of it."""
+
+    def __init__(self, server: Server, delay: float = LOGROTATE) -> None:
+        self.server = server
+        self.delay = delay
+        self.answered: List[str] = []
+        self.broken = 0
+        self.letting_go: List[float] = []  # Seconds, for each rotation until all have; infinite if some have not
+        self.patience = PATIENCE
+
+    def serve(self, seconds: float = 0, rotations: int = 0, target: str = "arbiter") -> None:
+        """Answer requests for so long, and while the logs are rotated so often."""
+        with clients.Load(self.server.socket, CLIENTS) as load:
+            for _ in range(rotations):
+                self.rotate(target)
+            time.sleep(seconds)
+        self.answered += load.requests
+        self.broken += len(load.broken)
+
+    def rotate(self, target: str) -> None:
+        """As logrotate does; the next rotation follows a little later."""
+        pids = self.server.pids("all")
+        self.server.logs.rotate(LOGS)
+        start = time.monotonic()
+        self.server.signal(target)
+        let_go = self._let_go(pids, start + self.delay)
+        seconds = time.monotonic() - start
+        time.sleep(max(0, self.delay - seconds))
+        self.server.logs.take()
+        if not let_go:
+            let_go = self._let_go(pids, start + self.patience)
+            seconds = time.monotonic() - start
+            self.patience = self.patience if let_go else self.delay  # It will not do so the next time either
+        self.letting_go.append(seconds if let_go else math.inf)
+
+    def _let_go(self, pids: List[int], end: float) -> bool:
+        while self.server.logs.held(pids, self.server.logs.rotated()):
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.002)
+        return True
+
+    def restart_workers(self) -> None:
+        """Reload, and rotate as soon as there is a new worker, while nobody asks for anything."""
+        before = self.server.workers()
+        self.server.signal("arbiter", signal.SIGHUP)
+        new: List[int] = []
+        try:
+            new += wait.until(lambda: set(self.server.workers()) - set(before), lambda: "", PATIENCE)
+            self.rotate("all")
+            wait.until(self._all_started, lambda: "", PATIENCE)
+        except Broken:
+            return  # Those that are asked next say what has become of it
+
+    def _all_started(self) -> bool:
+        started = {int(details[0]) for event, *details in self.server.events() if event == "started"}
+        return len(started.intersection(self.server.workers())) >= self.server.worker_count
+
+    def hung(self) -> int:
+        """Tell the server to end; how many of the workers do not."""
+        workers = self.server.workers()
+        self.server.signal("arbiter", signal.SIGTERM)
+        try:
+            wait.until(lambda: all(map(ended, workers)), lambda: "", PATIENCE)
+        except Broken:
+            return sum(not ended(pid) for pid in workers)
+        return 0
+
+    def figures(self) -> Dict[str, Any]:
+        """At the end, which this is."""
+        hung = self.hung()
+        lines = {name: self.server.logs.requests(name) for name in LOGS}
+        numbers = {name: [lines[name][request] for request in self.answered] for name in LOGS}
+        slowest = max(self.letting_go)
+        return {
+            "lost": {name: sum(n == 0 for n in numbers[name]) for name in LOGS},
+            "doubled": sum(n > 1 for name in LOGS for n in numbers[name]),
+            "lines": len(LOGS) * len(self.answered),
+            "broken": self.broken,
+            "requests": len(self.answered) + self.broken,
+            "dead": sum(status not in ORDERLY for status in self.server.exits().values()),
+            "hung": hung,
+            "rotations": self.server.logs.rotations,
+            "slowest": None if slowest == math.inf else slowest,  # JSON knows no infinity
+        }
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def measure(server: Server) -> Dict[str, Any]:
+    watched = Watched(server)
+    steps: List[Callable[[], None]] = [
+        *[lambda: watched.serve(0.1, 1)] * 3,
+        *[lambda: watched.serve(0.1, 1, "all")] * 2,  # killall: the arbiter passes on what each has got already
+        watched.restart_workers,
+        lambda: watched.serve(0.4),
+    ]
+    for number, step in enumerate(steps):
+        say(f"step {number + 1} of {len(steps)}, {len(watched.answered):,} requests answered")
+        step()
+    return watched.figures()
+
+
+def serve(path: Path) -> Server:
+    environment = inspect(path)
+    [worker_class, *_] = environment.worker_classes
+    return Server(
+        environment.python, worker_class, options=["--capture-output"], variables={"ROOT_LOG": "logs/root.log"}
+    )
+
+
+def main() -> int:
+    clients.patience.seconds = PATIENCE
+    try:
+        say("starting a server")
+        with serve(Path(sys.argv[1])) as server:
+            say(json.dumps(measure(server)))
+    except (Broken, Unusable) as error:
+        say(str(error))
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -4,7 +4,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Iterator, List, Tuple
+from typing import Any, Iterator, List, Tuple
 
 import pytest
 from usr1 import patches, releases, wheel
@@ -24,20 +24,33 @@ def every(full: bool) -> List[Tuple[str, str]]:
     ]
 
 
-def installations(full: bool) -> List[Tuple[str, str, str, str]]:
-    """Each of these by uv from everywhere; by pip, ten times slower, from one place in turn, or from everywhere too."""
-    cases = every(full)
-    by_uv = [("uv", source, *case) for case in cases for source in SOURCES]
-    by_pip = [("pip", SOURCES[n % 3], *case) for n, case in enumerate(cases)]
-    return by_uv + ([("pip", *case[1:]) for case in by_uv] if full else by_pip)
+#: By default: the oldest, one in the middle and the newest of each distribution.
+BY_DEFAULT = [
+    (distribution, catalogue[n].releases[-1])
+    for distribution, catalogue in ((name, list(patches.catalogue(name))) for name in patches.DISTRIBUTIONS)
+    for n in sorted({0, len(catalogue) // 2, len(catalogue) - 1})
+]
+
+
+def cases() -> Iterator[Any]:
+    for case in every(full=True):
+        yield pytest.param(*case, marks=[] if case in BY_DEFAULT else [pytest.mark.full])
+
+
+def installations() -> Iterator[Any]:
+    """Each of these by uv and by pip from everywhere; by default the newest by pip, which takes ten times as long."""
+    newest = [(distribution, fork.releases(distribution)[-1]) for distribution in patches.DISTRIBUTIONS]
+    for case in every(full=True):
+        for source in SOURCES:
+            for tool, chosen in (("uv", BY_DEFAULT), ("pip", newest if source == "directory" else [])):
+                yield pytest.param(tool, source, *case, marks=[] if case in chosen else [pytest.mark.full])
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    full = metafunc.config.getoption("--full")
     if "release" in metafunc.fixturenames and "tool" in metafunc.fixturenames:
-        metafunc.parametrize("tool,source,distribution,release", installations(full))
+        metafunc.parametrize("tool,source,distribution,release", installations())
     elif "release" in metafunc.fixturenames:
-        metafunc.parametrize("distribution,release", every(full))
+        metafunc.parametrize("distribution,release", cases())
 
 
 @pytest.fixture(autouse=True)

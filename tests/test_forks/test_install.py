@@ -184,7 +184,7 @@ def test_uv_does_not_keep_an_older_wheel(clone: Path, tmp_path: Path) -> None:
         assert installed(environment) == release
 
 
-@pytest.mark.parametrize("source", ["directory", "index"])
+@pytest.mark.parametrize("source", [pytest.param("directory", marks=pytest.mark.full), "index"])
 def test_the_signal_properties_hold(source: str, index: str, tmp_path: Path) -> None:
     """In an environment of the fork and gunicorn, and nothing else."""
     environment = make(tmp_path)

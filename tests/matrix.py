@@ -3,7 +3,7 @@ The matrix: the quick properties on every patched release, on the oldest and the
 hand that it runs on, with old and new versions of gunicorn; uvicorn-worker with the oldest and the
 newest uvicorn that it runs with.
 
-matrix.py [RELEASE ...]: all releases unless some are named. Two cases run at a time. Results are kept in
+matrix.py [RELEASE ...]: all releases unless some are named. Results are kept in
 .cache/matrix.json, so an interrupted run goes on where it was; docs/matrix.tsv gets all of them, and
 docs/matrix.md a summary.
 Exit status 1 if a case failed.
@@ -12,6 +12,7 @@ Exit status 1 if a case failed.
 import datetime
 import hashlib
 import json
+import os
 import platform
 import sys
 import tempfile
@@ -187,7 +188,7 @@ def main(releases: List[str]) -> int:
     ]
     RESULTS.parent.mkdir(exist_ok=True)
     start = time.monotonic()
-    pool = ThreadPoolExecutor(2)
+    pool = ThreadPoolExecutor(2 * (os.cpu_count() or 1))  # Half of the time they wait for servers
     try:
         futures = {pool.submit(run, case): case for case in wanted if case not in known}
         for number, future in enumerate(as_completed(futures), len(known) + 1):
@@ -197,7 +198,7 @@ def main(releases: List[str]) -> int:
             minutes = (time.monotonic() - start) / 60
             print(f"{number}/{len(wanted)} {minutes:5.1f} min  {case}: {results[str(case)]['result']}", flush=True)
     finally:
-        pool.shutdown(cancel_futures=True)  # After an interruption the two that run are still waited for
+        pool.shutdown(cancel_futures=True)  # After an interruption those that run are still waited for
     said = {str(case): results[str(case)]["result"] for case in wanted}
     print(summary(said, wanted))
     if not releases:

@@ -83,6 +83,7 @@ def test_made_once(repository: Path) -> None:
     assert len(tools(repository)) == 3 and made.stat().st_ino == before
 
 
+@pytest.mark.full
 def test_of_two_first_runs_the_slower_leaves_the_tools_of_the_faster(repository: Path, tmp_path: Path) -> None:
     """They are in use. But what is no tools stays in the way."""
     python, fifo = tmp_path / "python", tmp_path / "fifo"
@@ -150,7 +151,10 @@ def test_a_python_without_venv(repository: Path, tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("option", ["--check", "--no-tests", "--revert", "--dry-run"])
+@pytest.mark.parametrize(
+    "option",
+    ["--check", *(pytest.param(other, marks=pytest.mark.full) for other in ("--no-tests", "--revert", "--dry-run"))],
+)
 def test_what_tests_nothing_needs_no_tools_for_tests(option: str, repository: Path) -> None:
     shutil.copy(ROOT / "scripts" / "requirements.txt", repository / "scripts")
     (repository / "scripts" / "requirements-properties.txt").write_text("not-to-be-had==1.0\n")

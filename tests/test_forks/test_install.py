@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Iterator, List, Set
+from typing import List, Set
 
 import environments
 import pytest
@@ -97,19 +97,15 @@ def test_installed_from_everywhere(
 LAST = {(3, 6): "0.16.0", (3, 7): "0.22.0", (3, 8): "0.33.0", (3, 9): "0.39.0"}
 
 
-def older() -> Iterator[Any]:
-    """Those at hand; by default the oldest of them."""
-    for n, python in enumerate(python for python in environments.pythons() if python in LAST):
-        yield pytest.param(python, marks=[pytest.mark.full] if n else [])
-
-
-@pytest.mark.parametrize("python", older())
+@pytest.mark.full
+@pytest.mark.parametrize("python", [python for python in environments.pythons() if python in LAST])
 def test_an_older_python_gets_the_newest_for_it(python: environments.Version, tmp_path: Path) -> None:
     environment = environments.make(tmp_path / "venv", python, "pip")
     run(*installer("pip", environment), VENDOR / "uvicorn")
     assert installed(environment) == LAST[python]
 
 
+@pytest.mark.full
 def test_extras(repository: str, tmp_path: Path) -> None:
     environment = make(tmp_path)
     run(*installer("uv", environment), f"uvicorn[standard] @ {repository}#subdirectory=vendor/uvicorn")
@@ -129,7 +125,7 @@ def files(environment: environments.Environment) -> Set[Path]:
     return {path for path in environment.path.rglob("*") if "__pycache__" not in path.parts and path.name != ".lock"}
 
 
-@pytest.mark.parametrize("tool", ["pip", "uv"])
+@pytest.mark.parametrize("tool", [pytest.param("pip", marks=pytest.mark.full), "uv"])
 def test_upgraded_and_uninstalled_it_leaves_nothing(tool: str, index: str, tmp_path: Path) -> None:
     environment = make(tmp_path, "click", "h11", "gunicorn")
     before = files(environment)

@@ -185,7 +185,7 @@ def wheel_by(installer: str, tmp_path: Path, *options: str, **variables: str) ->
     )
 
 
-@pytest.mark.parametrize("installer", ["pip", "uv"])
+@pytest.mark.parametrize("installer", [pytest.param("pip", marks=pytest.mark.full), "uv"])
 def test_the_installer_shows_the_message(installer: str, tmp_path: Path) -> None:
     answer = wheel_by(installer, tmp_path, "--config-settings", "editable_mode=compat", UVICORN_USR1_VERSION="0.12.3")
     assert answer.returncode != 0
@@ -194,7 +194,7 @@ def test_the_installer_shows_the_message(installer: str, tmp_path: Path) -> None
     assert list(tmp_path.glob("**/*.whl")) == []
 
 
-@pytest.mark.parametrize("installer", ["pip", "uv"])
+@pytest.mark.parametrize("installer", [pytest.param("pip", marks=pytest.mark.full), "uv"])
 def test_no_network(installer: str, tmp_path: Path) -> None:
     """The installer's own message, which names what it looked for."""
     options = ["--no-index", "--find-links", str(published.directory("whatthepatch", "1.0.7"))]
@@ -204,6 +204,7 @@ def test_no_network(installer: str, tmp_path: Path) -> None:
     assert list(tmp_path.glob("*.whl")) == []
 
 
+@pytest.mark.full
 def test_a_wheelhouse(tmp_path: Path) -> None:
     """Of the release, what it depends on, and whatthepatch; without that the installer names it."""
     house = tmp_path / "house"

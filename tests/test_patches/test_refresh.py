@@ -226,8 +226,12 @@ def take_out(folder: Path, distribution: str, gone: List[str], monkeypatch: pyte
         pytest.param("uvicorn", ["0.54.0"], marks=pytest.mark.full),
         pytest.param("uvicorn", ["0.36.0", "0.36.1", "0.41.0"], marks=pytest.mark.full),
         ("uvicorn", ["0.24.0.post1", "0.13.1", "0.53.0", "0.13.0", "0.17.0"]),  # The last one is yanked
-        ("uvicorn", ["0.33.0", "0.34.0", "0.34.1", "0.34.2", "0.34.3", "0.35.0"]),  # A whole patch
-        ("uvicorn", ["0.29.0"]),  # Whose file is as in 0.28.1, but not what the patch does
+        pytest.param(
+            "uvicorn", ["0.33.0", "0.34.0", "0.34.1", "0.34.2", "0.34.3", "0.35.0"], marks=pytest.mark.full
+        ),  # A whole patch
+        pytest.param(
+            "uvicorn", ["0.29.0"], marks=pytest.mark.full
+        ),  # Whose file is as in 0.28.1, but not what the patch does
         ("uvicorn-worker", ["0.3.0"]),
         ("gunicorn", ["20.1.0", "22.0.0"]),
     ],
@@ -396,6 +400,7 @@ def test_property_that_fails_on_the_release(
     assert same(copy, ORIGINAL)
 
 
+@pytest.mark.full
 def test_script_proves_a_changed_release(changed: None, repository: Path) -> None:
     """The whole of it: the script in a copy of the repository."""
     (repository / Path(sys.prefix).name).symlink_to(sys.prefix)

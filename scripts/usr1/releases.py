@@ -1,8 +1,7 @@
 """
 Published releases: which ones there are, and the files in their wheels.
 
-pip lists them, as uv cannot; uv downloads them, in a tenth of pip's time. Both reach
-the package index as the user set it up.
+pip lists them, as uv cannot, from the package index as the user set it up.
 """
 
 import subprocess
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Callable, List
 
 from packaging.version import Version
+
+from usr1 import wheel
 
 CACHE = Path(__file__).resolve().parents[2] / ".cache" / "releases"
 UV = Path(sys.executable).with_name("uv")
@@ -55,15 +56,13 @@ def _kept(name: str, fetch: Callable[[Path], Path]) -> Path:
 
 def unpacked(distribution: str, release: str) -> Path:
     """
-    The folder with the files of a release's wheel, fetched once; raises ReleaseError.
+    The folder with the files of a release's wheel, fetched once; raises Refusal.
 
-    They share their inodes with uv's cache: not to be written to.
+    They may share their inodes with uv's cache: not to be written to.
     """
 
     def fetch(work: Path) -> Path:
-        # The files are only read, so for any Python: claim one newer than all that a release may require.
-        choice = ["--no-deps", "--python", sys.executable, "--python-version", "3.99", "--target", str(work / "new")]
-        run(str(UV), "pip", "install", "--quiet", *choice, f"{distribution}=={release}")
+        wheel.fetch(distribution, release, str(work / "new"))
         return work / "new"
 
     return _kept(f"{distribution}-{release}", fetch)

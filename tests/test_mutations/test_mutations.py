@@ -81,13 +81,9 @@ TEMPTATIONS: Dict[str, Tuple[str, str, str]] = {
         " is not None",
         "the application handles the signal",
     ),
-    "reopening at each boot": ("os.path.samefile(log.fileno(), log.name)", "False", "boot"),
-    "a new file or nothing": ("os.path.exists(log.name) and ", "", "before init_signals"),
-    "the name of a handler": (
-        "[handler.stream for handler in ",
-        '[type("Log", (), {"name": handler.baseFilename, "fileno": handler.stream.fileno}) for handler in ',
-        "boot",
-    ),
+    "reopening at each boot": ("os.path.samefile(fd, name)", "False", "boot"),
+    "a new file or nothing": ("os.path.exists(name) and ", "", "before init_signals"),
+    "the name of a handler": ("handler.stream.name)", "handler.baseFilename)", "boot"),
     "leaving for any log": (" and id(handler) in self._inherited", "", "a log that cannot be opened"),
     "leaving for a child": ("os.getpid() == self.pid and ", "", "forked, with a log of the arbiter's"),
     "one thread beside another": (

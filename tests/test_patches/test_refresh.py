@@ -226,12 +226,10 @@ def take_out(folder: Path, distribution: str, gone: List[str], monkeypatch: pyte
         pytest.param("uvicorn", ["0.54.0"], marks=pytest.mark.full),
         pytest.param("uvicorn", ["0.36.0", "0.36.1", "0.41.0"], marks=pytest.mark.full),
         ("uvicorn", ["0.24.0.post1", "0.13.1", "0.53.0", "0.13.0", "0.17.0"]),  # The last one is yanked
-        pytest.param(
-            "uvicorn", ["0.33.0", "0.34.0", "0.34.1", "0.34.2", "0.34.3", "0.35.0"], marks=pytest.mark.full
-        ),  # A whole patch
-        pytest.param(
-            "uvicorn", ["0.29.0"], marks=pytest.mark.full
-        ),  # Whose file is as in 0.28.1, but not what the patch does
+        # A whole patch
+        pytest.param("uvicorn", ["0.33.0", "0.34.0", "0.34.1", "0.34.2", "0.34.3", "0.35.0"], marks=pytest.mark.full),
+        # Whose file is as in 0.28.1, but not what the patch does
+        pytest.param("uvicorn", ["0.29.0"], marks=pytest.mark.full),
         ("uvicorn-worker", ["0.3.0"]),
         ("gunicorn", ["20.1.0", "22.0.0"]),
     ],

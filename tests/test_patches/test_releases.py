@@ -4,7 +4,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from usr1 import releases
+from usr1 import releases, wheel
+from usr1.refusal import Refusal
 
 
 @pytest.fixture
@@ -36,30 +37,27 @@ def test_unpacked_is_fetched_once_and_whole(cache: Path) -> None:
 
 
 def test_unpacked_by_two_at_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, seen = releases.run, []
+    fetch, seen = wheel.fetch, []
 
-    def run_after_the_other(*command: str) -> str:
-        seen.append(command)
+    def fetch_after_the_other(*arguments: str) -> None:
+        seen.append(arguments)
         if len(seen) == 1:
             releases.unpacked("uvicorn", "0.54.0")
-        return run(*command)
+        fetch(*arguments)
 
-    monkeypatch.setattr(releases, "run", run_after_the_other)
+    monkeypatch.setattr(wheel, "fetch", fetch_after_the_other)
     assert releases.unpacked("uvicorn", "0.54.0").is_dir()
     assert len(seen) == 2 and len(list(cache.iterdir())) == 1
 
 
 def test_unpacked_where_nothing_can_be_written(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def unwritten(*command: str) -> str:
-        return ""
-
-    monkeypatch.setattr(releases, "run", unwritten)
+    monkeypatch.setattr(wheel, "fetch", lambda *arguments: None)
     with pytest.raises(FileNotFoundError):
         releases.unpacked("uvicorn", "0.54.0")
 
 
 def test_unpacked_leaves_nothing_of_a_release_that_is_not_there(cache: Path) -> None:
-    with pytest.raises(releases.ReleaseError, match="no version of uvicorn==0.13.99"):
+    with pytest.raises(Refusal, match="uvicorn 0.13.99 cannot be fetched"):
         releases.unpacked("uvicorn", "0.13.99")
     assert list(cache.iterdir()) == []
 

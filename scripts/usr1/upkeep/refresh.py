@@ -27,6 +27,7 @@ from packaging.version import Version
 from usr1 import patches, releases, wheel
 from usr1.apply import proof
 from usr1.patches import Patch, PatchError
+from usr1.refusal import Refusal
 from usr1.releases import ReleaseError
 from usr1.upkeep import backports
 from usr1.upkeep.backports import Change, Difference, Edit
@@ -379,7 +380,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
     except NeedsHand as error:
         print(f"refresh.sh: {error}", file=sys.stderr)
         return 3
-    except (PatchError, ReleaseError, OSError) as error:
+    except (PatchError, Refusal, ReleaseError, OSError) as error:
         print(f"refresh.sh: {error}", file=sys.stderr)
         return 2
 

@@ -104,7 +104,7 @@ def test_of_two_first_runs_the_slower_leaves_the_tools_of_the_faster(repository:
             assert run(repository, PYTHON=str(python)).returncode == 0
             [made] = tools(repository)
             before = made.stat().st_ino
-        slower.communicate(timeout=60)
+        slower.communicate(timeout=600)
     assert slower.returncode == 0
     assert [path.stat().st_ino for path in tools(repository)] == [before]
 

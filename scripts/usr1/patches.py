@@ -17,7 +17,8 @@ import whatthepatch
 PATCHES = Path(__file__).resolve().parents[2] / "patches"
 DISTRIBUTIONS = ("uvicorn", "uvicorn-worker", "gunicorn")
 
-PUBLISHED = "published.sha256"
+#: A hash of all that is in the wheel of each release, and that of the wheel which its fork is: as sha256sum has it.
+PUBLISHED, FORKS = "published.sha256", "forks.sha256"
 
 
 def sha256(data: bytes) -> str:

@@ -25,6 +25,9 @@ from usr1.refusal import refusal
 #: The files of a wheel by their names in the archive, without RECORD, which pack() makes.
 Files = Dict[str, bytes]
 
+#: When its files were last changed, as its archive has it.
+Date = Tuple[int, int, int, int, int, int]
+
 #: What installers put beside a wheel's own files in .dist-info.
 INSTALLERS_OWN = {"INSTALLER", "RECORD", "REQUESTED", "direct_url.json", "uv_build.json", "uv_cache.json"}
 
@@ -125,14 +128,18 @@ def pack(files: Files, directory: Path) -> Path:
     (https://reproducible-builds.org/specs/source-date-epoch/) dates them. Raises Refusal
     if that is not a number of seconds.
     """
+    name, archive = packed(files, _date())
+    directory.mkdir(parents=True, exist_ok=True)
+    write(directory / name, archive)
+    return directory / name
+
+
+def packed(files: Files, date: Date = (1980, 1, 1, 0, 0, 0)) -> Tuple[str, bytes]:
+    """The name of the wheel with these files, and its bytes."""
     info = dist_info(files)
     tags = [tag.split("-") for tag in re.findall(r"^Tag: (\S+)$", files[info + "/WHEEL"].decode(), re.MULTILINE)]
     tag = "-".join(".".join(sorted(set(each))) for each in zip(*tags))  # Of py2-none-any and py3-none-any, say
-    wheel = directory / "{}-{}.whl".format(info[: -len(".dist-info")], tag)
-    archive = _archive(files, info + "/RECORD")
-    directory.mkdir(parents=True, exist_ok=True)
-    write(wheel, archive)
-    return wheel
+    return f"{info[: -len('.dist-info')]}-{tag}.whl", _archive(files, info + "/RECORD", date)
 
 
 def write(path: Path, data: bytes) -> None:
@@ -143,8 +150,7 @@ def write(path: Path, data: bytes) -> None:
         new.replace(path)
 
 
-def _archive(files: Files, record: str) -> bytes:
-    date = _date()
+def _archive(files: Files, record: str, date: Date) -> bytes:
     # The .dist-info directory goes last, as the format recommends, and RECORD after all that it names
     names = sorted(files, key=lambda name: (".dist-info/" in name, name))
     rows = io.StringIO()
@@ -162,7 +168,7 @@ def _archive(files: Files, record: str) -> bytes:
     return archive.getvalue()
 
 
-def _date() -> Tuple[int, int, int, int, int, int]:
+def _date() -> Date:
     epoch = os.environ.get("SOURCE_DATE_EPOCH", "0")
     if not re.fullmatch(r"[0-9]{1,10}", epoch) or int(epoch) > LATEST:
         expected = f"seconds since 1970, {LATEST} at most: a zip archive holds no date after 2107"

@@ -4,7 +4,7 @@ import resource
 import runpy
 import subprocess
 from pathlib import Path
-from typing import List
+from typing import Dict, List
 
 import environments
 import pytest
@@ -48,6 +48,16 @@ def test_wheels_with_their_hashes(
         ["sha256sum", "--check", "--strict", "SHA256SUMS"], cwd=dist, check=True, stdout=subprocess.PIPE, text=True
     )
     assert checked.stdout.splitlines() == [f"{older}: OK", f"{newest}: OK", f"{worker}: OK"]
+
+
+def test_they_are_those_whose_hashes_are_published(wheels: Path) -> None:
+    published: Dict[str, str] = {}
+    for distribution in patches.DISTRIBUTIONS:
+        lines = (patches.PATCHES / distribution / patches.FORKS).read_text().splitlines()
+        assert len(lines) == len(fork.releases(distribution))
+        published.update((name, digest) for digest, name in (line.split("  ") for line in lines))
+    built = {path.name: patches.sha256(path.read_bytes()) for path in wheels.iterdir()}
+    assert built.items() <= published.items(), "run scripts/refresh.sh"
 
 
 @pytest.mark.usefixtures("without_uv")

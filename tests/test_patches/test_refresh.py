@@ -326,7 +326,9 @@ def test_changed_release_becomes_the_source(
     assert first.read_text().endswith(new.text), "the series is for the newest release"
     new.path.unlink()
     assert "0.55.0" in patches.published("uvicorn"), "what the fork is made from is pinned"
-    shutil.copy(ORIGINAL / "uvicorn" / patches.PUBLISHED, copy / "uvicorn")
+    assert "uvicorn-0.55.0+usr1.1-" in (copy / "uvicorn" / patches.FORKS).read_text()
+    for hashes in (patches.PUBLISHED, patches.FORKS):
+        shutil.copy(ORIGINAL / "uvicorn" / hashes, copy / "uvicorn")
     shutil.copy(ORIGINAL / "upstream" / "uvicorn" / first.name, first)
     assert same(copy, ORIGINAL), "nothing else has changed"
 

@@ -47,7 +47,7 @@ def find(distribution: str, release: str) -> Patch:
 
 def header(patch: Patch) -> Message:
     """The fields of a patch's DEP-3 header."""
-    return HeaderParser().parsestr(patch.path.read_bytes().decode().partition("\n--- ")[0])
+    return HeaderParser().parsestr(patch.header)
 
 
 def variable(distribution: str, what: str = "VERSION") -> str:
@@ -81,16 +81,21 @@ def fork(distribution: str, files: wheel.Files, release: Optional[str] = None) -
     if release is not None and found != release:
         do = "build with isolation, so that the installer fetches it"
         raise refusal(f"{distribution} in the build environment is another release", release, found, do)
-    patch = find(distribution, found)
-    version = f"{found}+usr1.{patch.revision}"
+    forked = patched(find(distribution, found), found, files)
+    _as_published(distribution, found, wheel.digest(files))
+    return forked
+
+
+def patched(patch: Patch, release: str, files: wheel.Files) -> wheel.Files:
+    """The same by a patch at hand; raises Refusal if a file is not the one that it is pinned to."""
+    info, version = wheel.dist_info(files), f"{release}+usr1.{patch.revision}"
     forked = dict(files)
     for part in patch.parts:
-        forked[part.target] = _patched(patch, part, found, files[part.target])
-    _as_published(distribution, found, wheel.digest(files))
+        forked[part.target] = _patched(patch, part, release, files[part.target])
     url = f"Project-URL: Patch set uvicorn-usr1, {header(patch)['Bug']}"
     _set(forked, f"{info}/METADATA", "Version", f"{version}\n{url}")
     _set(forked, f"{info}/WHEEL", "Generator", "uvicorn-usr1")
-    new = f"{wheel.escape(distribution)}-{version}.dist-info"
+    new = f"{wheel.escape(patch.distribution)}-{version}.dist-info"
     return {name.replace(info, new, 1): data for name, data in forked.items()}
 
 

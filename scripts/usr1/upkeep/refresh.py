@@ -26,6 +26,7 @@ from packaging.version import Version
 
 from usr1 import patches, releases, wheel
 from usr1.apply import proof
+from usr1.forks import fork
 from usr1.patches import Patch, PatchError
 from usr1.refusal import Refusal
 from usr1.releases import ReleaseError
@@ -220,6 +221,18 @@ def published(distribution: str, names: Sequence[str]) -> str:
     return "".join(f"{known[release]}  {release}\n" for release in names)
 
 
+def forks(everything: List[Patch]) -> Texts:
+    """What the forks are, bit for bit, as whoever builds them should find it."""
+    lines: Dict[Path, List[str]] = {}
+    for patch in everything:
+        sums = lines.setdefault(patches.PATCHES / patch.distribution / patches.FORKS, [])
+        for release in patch.releases:
+            files = wheel.installed(patch.distribution, [str(releases.unpacked(patch.distribution, release))])
+            name, data = wheel.packed(fork.patched(patch, release, files))
+            sums.append(f"{patches.sha256(data)}  {name}\n")
+    return {path: "".join(sums) for path, sums in lines.items()}
+
+
 def _by_hand(path: Path, error: PatchError) -> NeedsHand:
     return NeedsHand(
         f"{error}\nWrite {path} by hand, or what differs there into scripts/usr1/upkeep/backports.py; "
@@ -315,6 +328,7 @@ def refresh(everybody: List[Wanted]) -> int:
     for wanted in everybody:
         review(wanted, texts)
     follow(everything, named, texts)
+    texts.update(forks(_parsed(texts)))
     for wanted in everybody:
         if not proved(wanted, texts):
             print(f"refresh.sh: the property tests fail on {wanted}; nothing is written", file=sys.stderr)

@@ -31,20 +31,24 @@ fail() {
     exit 2
 }
 
+# Whatever Python 3.6 or later there is, at best one that the newest tools run on; those for tests all do.
 tools_python() {
-    local python
+    local python minor oldest=6
+    [ "$1" != test ] || oldest=9
     if [ -n "${PYTHON:-}" ]; then
         set -- "$PYTHON"
     else
-        set -- python3 python3.{13,12,11,10,9} "${HOME:-}"/.pyenv/versions/*/bin/python3
+        set -- python3 python3.{15,14,13,12,11,10,9,8,7,6} "${HOME:-}"/.pyenv/versions/*/bin/python3
     fi
-    for python; do
-        if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 9))' 2>/dev/null; then
-            command -v "$python"
-            return
-        fi
+    for minor in 9 "$oldest"; do
+        for python; do
+            if "$python" -c "import sys; sys.exit(sys.version_info < (3, $minor))" 2>/dev/null; then
+                command -v "$python"
+                return
+            fi
+        done
     done
-    fail "expected Python 3.9 or later for the tools, found ${PYTHON:-none}; install one, or name it: PYTHON=/path/to/python3"
+    fail "expected Python 3.$oldest or later for the tools, found ${PYTHON:-none}; install one, or name it: PYTHON=/path/to/python3"
 }
 
 use_tools() {
@@ -56,15 +60,21 @@ use_tools() {
     [ ! -x "$TOOLS" ] || return 0
     [ -w "$root" ] ||
         fail "cannot write to $root, where the tools' environment goes; run this once as a user who may, or in a clone of your own"
-    python=$(tools_python) || exit 2
+    python=$(tools_python "$1") || exit 2
     new=$home.$$
     printf 'Setting up the tools in %s (once) ...\n' "$home" >&2
     dots "$python"
     trap 'quiet; rm -rf "$new"' EXIT
     said=$("$python" -m venv "$new" 2>&1) ||
         fail "cannot make the tools' environment (on Debian: apt install python3-venv): $(tail -n 3 <<<"$said")"
-    said=$(env -u PIP_CONSTRAINT -u PIP_NO_DEPS -u PIP_TARGET \
-        "$new/bin/python" -m pip install --quiet --disable-pip-version-check -r "$requirements" 2>&1) ||
+    # The pip that an old Python brings along knows no wheels of today.
+    said=$(
+        pip() {
+            env -u PIP_CONSTRAINT -u PIP_NO_DEPS -u PIP_TARGET \
+                "$new/bin/python" -m pip install --quiet --disable-pip-version-check "$@" 2>&1
+        }
+        pip 'pip==21.3.1; python_version < "3.9"' && pip -r "$requirements"
+    ) ||
         fail "pip cannot install the tools; mend the network, the index or its certificate as for any package: $(
             tail -n 3 <<<"$said"
         )"

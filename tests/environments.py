@@ -47,7 +47,7 @@ def path_without(program: str) -> str:
 
 
 def _candidates() -> Iterator[str]:
-    for minor in range(6, 15):
+    for minor in range(6, 16):
         found = shutil.which(f"python3.{minor}")
         if found:
             yield found

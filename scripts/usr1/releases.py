@@ -25,7 +25,7 @@ class ReleaseError(Exception):
 
 def run(*command: str) -> str:
     """The standard output of a command; raises ReleaseError with what it says when it fails."""
-    answer = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    answer = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, errors="replace")
     if answer.returncode != 0:
         raise ReleaseError(f"{' '.join(command)}: {answer.stderr.strip()}")
     return answer.stdout

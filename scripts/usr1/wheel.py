@@ -51,7 +51,7 @@ def fetch(distribution: str, release: str, directory: str) -> None:
 
     Raises Refusal, with what the installer says, if it cannot be had.
     """
-    uv = shutil.which("uv")
+    uv = shutil.which("uv") if sys.version_info >= (3, 7) else None  # It knows no older Python
     if uv:
         installer = [uv, "pip", "install", "--python", sys.executable]
     else:

@@ -103,14 +103,12 @@ def failing_once(test: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(
-    item: pytest.Item, call: "pytest.CallInfo[None]"
-) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    report = yield
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: "pytest.CallInfo[None]") -> Generator[None, Any, None]:
+    outcome = yield
     reason, harm = _reason(call.excinfo.value) if call.excinfo else ("", "")
-    vars(report).update(sentence=function(item).__doc__.splitlines()[0], reason=reason, harm=harm)
-    return report
+    sentence = function(item).__doc__.splitlines()[0]
+    vars(outcome.get_result()).update(sentence=sentence, reason=reason, harm=harm)
 
 
 def _reason(error: BaseException) -> Tuple[str, str]:
@@ -140,7 +138,7 @@ def pytest_report_teststatus(report: pytest.TestReport, config: pytest.Config) -
     )
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter", config: pytest.Config) -> None:
     if config.getoption("--environment") is not None:
         terminalreporter.ensure_newline()
         terminalreporter.line(verdict(terminalreporter.stats))

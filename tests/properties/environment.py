@@ -62,7 +62,7 @@ def inspect(path: Path) -> Environment:
     path = path.absolute()
     command = [str(path / "bin" / "python"), "-I", "-B", "-W", "ignore", "-c", _PROBE]
     try:
-        answer = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        answer = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, errors="replace")
     except OSError as error:
         raise Unusable(f"{path} is no virtual environment: {error}") from error
     if answer.returncode != 0:

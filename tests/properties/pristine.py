@@ -1,6 +1,5 @@
 """The worker class as upstream released it, to compare the patched one with."""
 
-import importlib.metadata
 from typing import Dict, Tuple
 
 import pytest
@@ -36,7 +35,7 @@ def _find(environment: Environment, worker_class: str) -> Tuple[Part, bytes]:
     """The patch for the release that is there, which changes one file, and that file as it is."""
     distribution = worker_class.split(".")[0].replace("_", "-")
     [info] = environment.path.glob(f"lib/python3.*/site-packages/{distribution.replace('-', '_')}-*.dist-info")
-    release = importlib.metadata.Distribution.at(info).version.partition("+")[0]
+    release = info.stem.partition("-")[2].partition("+")[0]
     patch = patches.find(distribution, release)
     if patch is None:
         pytest.skip(f"no patch is for {distribution} {release}: there is nothing to compare it with")

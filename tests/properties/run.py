@@ -19,8 +19,9 @@ def run(venv: Path, *arguments: str, test: str = "") -> Tuple[int, str]:
         "--environment", str(venv), *arguments, str(PROPERTIES / test),
     ]  # fmt: skip
     process = subprocess.Popen(
-        command, cwd=PROPERTIES.parents[1], env=variables(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+        command, cwd=PROPERTIES.parents[1], env=variables(),
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace",
+    )  # fmt: skip
     try:
         output, _ = process.communicate(timeout=PATIENCE)
     except subprocess.TimeoutExpired:

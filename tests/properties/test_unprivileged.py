@@ -1,5 +1,6 @@
 """A Gunicorn of root's, whose workers may not create what it creates."""
 
+import functools
 import os
 import subprocess
 from pathlib import Path
@@ -37,11 +38,10 @@ def server(environment: Environment, worker_class: str) -> Iterator[Server]:
 
 def may_import(python: Path, *directories: Path) -> bool:
     code = "import os, sys, gunicorn, uvicorn; print(*map(os.listdir, sys.argv[1:]))"
+    become = functools.partial(os.setuid, NOBODY)
     command = [str(python), "-I", "-B", "-W", "ignore", "-c", code, *map(str, directories)]
     try:
-        return (
-            subprocess.run(command, user=NOBODY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
-        )
+        return subprocess.call(command, preexec_fn=become, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) == 0
     except PermissionError:  # For the interpreter itself
         return False
 

@@ -1,6 +1,7 @@
 """scripts/apply.sh: what it does in which order, and what it says."""
 
 import argparse
+import io
 import json
 import os
 import shlex
@@ -321,7 +322,6 @@ if __name__ == "__main__":
         signal.signal(number, _end)
     # A path may be no text, and a stream may be closed (>&-).
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
-        getattr(sys, name).reconfigure(errors="backslashreplace")
+        stream = getattr(sys, name) or open(os.devnull, "w")  # noqa: SIM115
+        setattr(sys, name, io.TextIOWrapper(stream.detach(), errors="backslashreplace"))
     sys.exit(main())

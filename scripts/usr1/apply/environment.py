@@ -146,7 +146,7 @@ def create(path: Path, requirements: List[str]) -> None:
     # The interpreter behind the tools' own environment: a new one should not depend on that.
     python = getattr(sys, "_base_executable", None) or sys.executable
     inside = str(path / "bin" / "python")
-    uv = shutil.which("uv")
+    uv = shutil.which("uv") if sys.version_info >= (3, 7) else None  # It knows no older Python
     if uv:
         commands = [
             [uv, "venv", "--quiet", "--python", python, str(path)],
@@ -187,7 +187,7 @@ def _run(command: List[str], path: Path, requirements: List[str]) -> None:
             f"cannot create {path}",
             f"an environment with {' and '.join(requirements)}",
             said.strip() or f"exit status {process.returncode}",
-            f"see why this fails: {shlex.join(command)}",
+            f"see why this fails: {' '.join(map(shlex.quote, command))}",
         )
 
 

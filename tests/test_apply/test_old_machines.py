@@ -1,0 +1,67 @@
+"""A machine that has one old Python, and nothing newer, from the first command to the last."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import List, Tuple
+
+import environments
+import pytest
+
+from test_apply import trees
+
+ROOT = Path(__file__).resolve().parents[2]
+PARTS = ("scripts", "patches", "tests/properties", "tests/conftest.py", "setup.cfg")
+
+#: A release of the time for each Python that the newest tools do not run on.
+OLD = {(3, 6): "0.13.4", (3, 7): "0.16.0", (3, 8): "0.30.0"}
+
+
+def only(python: Path, directory: Path) -> str:
+    """A PATH on which this Python is all that could run anything of ours."""
+    directory.mkdir()
+    for place in ("/usr/bin", "/bin", "/usr/sbin", "/sbin"):
+        for program in Path(place).iterdir():
+            if not program.name.startswith(("python", "pip", "uv")) and not (directory / program.name).exists():
+                (directory / program.name).symlink_to(program)
+    (directory / python.name).symlink_to(python)
+    return str(directory)
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """This repository without any tools, as far as apply.sh needs it."""
+    for part in PARTS:
+        copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
+        (tmp_path / "clone" / part).parent.mkdir(parents=True, exist_ok=True)
+        copy(ROOT / part, tmp_path / "clone" / part)
+    return tmp_path / "clone"
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("python", OLD, ids=lambda python: "%d.%d" % python)
+def test_end_to_end(python: Tuple[int, int], clone: Path, tmp_path: Path) -> None:
+    if python not in environments.pythons():
+        pytest.skip(f"no Python {python} is at hand")
+    venv = environments.make(tmp_path / "venv", python, *environments.packages(OLD[python])).path
+    variables = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
+    # Without a home, where pyenv's Pythons might be, and without a locale that knows more than ASCII
+    variables.update(PATH=only(environments.pythons()[python], tmp_path / "bin"), HOME=str(tmp_path), LC_ALL="C")
+
+    def script(*arguments: str) -> Tuple[int, str]:
+        command: List[str] = [str(clone / "scripts" / "apply.sh"), *arguments, str(venv)]
+        answer = subprocess.run(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return answer.returncode, answer.stdout
+
+    before = trees.snapshot(venv)
+    assert script("--check")[0] == 1
+    assert script("--dry-run")[0] == 0
+    status, said = script()
+    assert status == 0 and " promises hold here" in said, said
+    status, said = script("--check")
+    assert status == 0 and f"uvicorn {OLD[python]}: patched" in said, said
+    assert script("--revert")[0] == 0
+    assert trees.snapshot(venv) == before
+    for tools in clone.glob(".tools-*"):
+        assert (tools / "lib" / f"python{python[0]}.{python[1]}").is_dir()

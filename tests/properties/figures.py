@@ -5,13 +5,15 @@ figures.py VENV says what it is doing, a line each, and ends with the figures as
 answers by the clients, and the processes are looked at from outside: nothing is taken from what the server says.
 """
 
+import contextlib
 import json
 import math
 import signal
 import sys
 import time
+from collections import Counter
 from pathlib import Path
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, Iterator, List, Sequence
 
 from properties import clients, wait
 from properties.activities import ended
@@ -36,40 +38,49 @@ ORDERLY = (0, signal.SIGTERM)
 class Watched:
     """A running server, and what has been seen of it."""
 
-    def __init__(self, server: Server, delay: float = LOGROTATE) -> None:
+    def __init__(self, server: Server, names: Sequence[str] = LOGS, patience: float = PATIENCE) -> None:
+        """patience is for workers that start and end."""
         self.server = server
-        self.delay = delay
+        self.names = names
+        self.patience = patience
         self.answered: List[str] = []
         self.broken = 0
         self.letting_go: List[float] = []  # Seconds, for each rotation until all have; infinite if some have not
-        self.patience = PATIENCE
+        self.holding = PATIENCE
 
-    def serve(self, seconds: float = 0, rotations: int = 0, target: str = "arbiter") -> None:
-        """Answer requests for so long, and while the logs are rotated so often."""
-        with clients.Load(self.server.socket, CLIENTS) as load:
-            for _ in range(rotations):
-                self.rotate(target)
-            time.sleep(seconds)
+    @contextlib.contextmanager
+    def load(self, *kinds: str, number: int = CLIENTS, requests_each: int = 10**9) -> Iterator[None]:
+        """Have requests answered meanwhile."""
+        with clients.Load(self.server.socket, number, kinds or ("async",), requests_each) as load:
+            yield
         self.answered += load.requests
         self.broken += len(load.broken)
+
+    def serve(self, seconds: float, *targets: str) -> None:
+        """Answer requests for so long, and while the logs are rotated, each time with a signal to one of these."""
+        with self.load():
+            for target in targets:
+                self.rotate(target)
+            time.sleep(seconds)
 
     def rotate(self, target: str) -> None:
         """As logrotate does; the next rotation follows a little later."""
         pids = self.server.pids("all")
-        self.server.logs.rotate(LOGS)
+        self.server.logs.rotate(self.names)
         start = time.monotonic()
         self.server.signal(target)
-        let_go = self._let_go(pids, start + self.delay)
+        let_go = self.let_go(pids, start + LOGROTATE)
         seconds = time.monotonic() - start
-        time.sleep(max(0, self.delay - seconds))
+        time.sleep(max(0, LOGROTATE - seconds))
         self.server.logs.take()
         if not let_go:
-            let_go = self._let_go(pids, start + self.patience)
+            let_go = self.let_go(pids, start + self.holding)
             seconds = time.monotonic() - start
-            self.patience = self.patience if let_go else self.delay  # It will not do so the next time either
+            self.holding = self.holding if let_go else LOGROTATE  # It will not do so the next time either
         self.letting_go.append(seconds if let_go else math.inf)
 
-    def _let_go(self, pids: List[int], end: float) -> bool:
+    def let_go(self, pids: List[int], end: float) -> bool:
+        """Wait until none of these processes has a rotated file open; whether that is so in the end."""
         while self.server.logs.held(pids, self.server.logs.rotated()):
             if time.monotonic() > end:
                 return False
@@ -82,9 +93,9 @@ class Watched:
         self.server.signal("arbiter", signal.SIGHUP)
         new: List[int] = []
         try:
-            new += wait.until(lambda: set(self.server.workers()) - set(before), lambda: "", PATIENCE)
+            new += wait.until(lambda: set(self.server.workers()) - set(before), lambda: "", self.patience)
             self.rotate("all")
-            wait.until(self._all_started, lambda: "", PATIENCE)
+            wait.until(self._all_started, lambda: "", self.patience)
         except Broken:
             return  # Those that are asked next say what has become of it
 
@@ -97,21 +108,25 @@ class Watched:
         workers = self.server.workers()
         self.server.signal("arbiter", signal.SIGTERM)
         try:
-            wait.until(lambda: all(map(ended, workers)), lambda: "", PATIENCE)
+            wait.until(lambda: all(map(ended, workers)), lambda: "", self.patience)
         except Broken:
             return sum(not ended(pid) for pid in workers)
         return 0
 
+    def requests(self, name: str) -> "Counter[str]":
+        """How many lines each request has in a log."""
+        return self.server.logs.requests(name)
+
     def figures(self) -> Dict[str, Any]:
         """At the end, which this is."""
         hung = self.hung()
-        lines = {name: self.server.logs.requests(name) for name in LOGS}
-        numbers = {name: [lines[name][request] for request in self.answered] for name in LOGS}
-        slowest = max(self.letting_go)
+        lines = {name: self.requests(name) for name in self.names}
+        numbers = {name: [lines[name][request] for request in self.answered] for name in self.names}
+        slowest = max(self.letting_go, default=0.0)
         return {
-            "lost": {name: sum(n == 0 for n in numbers[name]) for name in LOGS},
-            "doubled": sum(n > 1 for name in LOGS for n in numbers[name]),
-            "lines": len(LOGS) * len(self.answered),
+            "lost": {name: sum(n == 0 for n in numbers[name]) for name in self.names},
+            "doubled": sum(n > 1 for name in self.names for n in numbers[name]),
+            "lines": len(self.names) * len(self.answered),
             "broken": self.broken,
             "requests": len(self.answered) + self.broken,
             "dead": sum(status not in ORDERLY for status in self.server.exits().values()),
@@ -128,8 +143,8 @@ def say(text: str) -> None:
 def measure(server: Server) -> Dict[str, Any]:
     watched = Watched(server)
     steps: List[Callable[[], None]] = [
-        *[lambda: watched.serve(0.1, 1)] * 3,
-        *[lambda: watched.serve(0.1, 1, "all")] * 2,  # killall: the arbiter passes on what each has got already
+        *[lambda: watched.serve(0.1, "arbiter")] * 3,
+        *[lambda: watched.serve(0.1, "all")] * 2,  # killall: the arbiter passes on what each has got already
         watched.restart_workers,
         lambda: watched.serve(0.4),
     ]

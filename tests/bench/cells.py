@@ -1,0 +1,336 @@
+"""What is measured of a subject; each returns plain figures, for JSON."""
+
+import contextlib
+import gzip
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
+
+from environments import Environment
+from properties import clients, wait
+from properties.activities import ended
+from properties.clients import Client, Load, new_request
+from properties.expect import Broken, Unanswered
+from properties.figures import Watched
+
+from bench.subjects import Served, Subject
+
+ROOT = Path(__file__).resolve().parents[2]
+Figures = Dict[str, Any]
+
+LOGROTATE = """
+LOGS/*.log {
+    size 1
+    rotate 100000
+    HOW
+    missingok
+    notifempty
+    postrotate
+        COMMAND
+    endscript
+}
+"""
+KILLALL = "killall -s USR1 gunicorn"
+
+CLIENTS = 16
+
+#: How logs are rotated or written, by the letter that docs/benchmarks.md explains.
+SCHEDULES = ("a", "b", "c", "d", "e", "f", "g root", "g queue")
+
+
+class Rotated(Watched):
+    """Logs rotated by real logrotate, too."""
+
+    def __init__(self, server: Any, names: Sequence[str]) -> None:
+        super().__init__(server, names, patience=10)
+        self.runs = 0
+
+    def logrotate(self, how: str, command: str) -> None:
+        directory = self.server.directory
+        configuration = directory / "logrotate.conf"
+        text = LOGROTATE.replace("LOGS", str(self.server.logs.directory)).replace("HOW", how)
+        configuration.write_text(text.replace("COMMAND", command))
+        configuration.chmod(0o644)
+        killall = directory / "killall"  # Of this server's processes only
+        killall.write_text(f"#!/bin/sh\nkill -USR1 {' '.join(map(str, self.server.pids('all')))}\n")
+        killall.chmod(0o755)
+        (directory / "pidfile").write_text(f"{self.server.arbiter}\n")
+        path = f"{directory}:{os.environ['PATH']}:/usr/sbin:/sbin"
+        run = ["logrotate", "--force", "--state", str(directory / "state"), str(configuration)]
+        # It fails where reopen.sh says that a log is not let go of, and keeps that.
+        subprocess.run(run, env={**os.environ, "PATH": path}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.runs += 1
+
+    def requests(self, name: str) -> "Counter[str]":
+        found = super().requests(name)
+        for path in self.server.logs.directory.glob(f"{name}.*.gz"):
+            found.update(re.findall(r"\bid-\d+\b", gzip.decompress(path.read_bytes()).decode(errors="replace")))
+        return found
+
+
+def losses(subject: Subject, schedule: str, rotations: int) -> Figures:
+    """What becomes of lines, requests and workers in so many rotations under load."""
+    clients.patience.seconds = 3.0
+    letter, _, by = schedule.partition(" ")
+    kinds = ["async"] * 300 + ["block"] if letter == "f" else ["async"]
+    with subject.server("--capture-output", variables={"LOGGED_BY": by or "named"}) as server:
+        watched = Rotated(server, subject.logs)
+        reopen = f"{ROOT}/scripts/reopen.sh -t 2 {server.directory}/pidfile"
+        steps: Dict[str, Callable[[], None]] = {
+            "b": lambda: watched.logrotate("compress\n nodelaycompress", KILLALL),
+            "c": lambda: watched.logrotate("compress\n sharedscripts", reopen),
+            "d": lambda: watched.logrotate("compress\n copytruncate", "true"),
+        }
+        rotate = steps.get(letter, lambda: watched.rotate("arbiter"))
+        if letter == "e":
+            for _ in range(rotations):
+                watched.restart_workers()
+                with watched.load(number=CLIENTS, requests_each=1):
+                    time.sleep(0.2)
+        else:
+            with watched.load(*kinds, number=CLIENTS, requests_each=10**9 if subject.keeps_alive else 1):
+                for _ in range(rotations):
+                    rotate()
+                    time.sleep(0.02)
+        return {**watched.figures(), "rotations": max(watched.runs, len(watched.letting_go))}
+
+
+def signalled(subject: Subject) -> Figures:
+    """What SIGUSR1 does to a server that knows nothing of it."""
+    with subject.server() as server:
+        processes = [server.arbiter, *server.workers()]
+        server.signal("arbiter")
+        with contextlib.suppress(Broken):
+            wait.until(lambda: any(map(ended, processes)), lambda: "", 3)
+            wait.until(lambda: all(map(ended, processes)), lambda: "", 3)
+        return {"processes": len(processes), "ended": sum(map(ended, processes))}
+
+
+def processor_time(pids: Sequence[int]) -> float:
+    """Seconds that these processes have had, by nanoseconds."""
+    total = 0
+    for pid in pids:
+        for task in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+            with contextlib.suppress(OSError):
+                total += int(task.read_text().split()[0])
+    return total / 1e9
+
+
+def costs(subjects: Sequence[Subject], rounds: int, seconds: float) -> Figures:
+    """Requests a second and processor time of the workers per request, in alternating rounds."""
+    found: Dict[str, List[Tuple[float, float]]] = {}
+    with contextlib.ExitStack() as stack:
+        # The first one twice: how much it differs from itself is the noise.
+        servers: List[Tuple[str, Subject, Any]] = [
+            (name, subject, stack.enter_context(subject.server()))
+            for name, subject in [("itself", subjects[0]), *((one.name, one) for one in subjects)]
+        ]
+        for number in range(rounds):
+            for name, subject, server in servers if number % 2 else servers[::-1]:
+                pids = server.workers()
+                before, start = processor_time(pids), time.monotonic()
+                with Load(server.socket, 4, requests_each=10**9 if subject.keeps_alive else 1) as load:
+                    time.sleep(seconds)
+                answered = max(len(load.answered), 1)
+                took = time.monotonic() - start
+                found.setdefault(name, []).append((answered / took, (processor_time(pids) - before) / answered))
+    first = [cost for _, cost in found[subjects[0].name]]
+    return {
+        name: {
+            "rate": spread([rate for rate, _ in pairs]),
+            "cost": spread([cost * 1e6 for _, cost in pairs]),
+            "ratio": spread([cost / base for (_, cost), base in zip(pairs, first)]),
+        }
+        for name, pairs in found.items()
+    }
+
+
+def letting_go(subjects: Sequence[Subject], workers: int, loaded: bool, rounds: int, **variables: str) -> Figures:
+    """Milliseconds from the signal until no process has a rotated file open, in alternating rounds."""
+    return {
+        name: spread([1000 * one for one in seconds])
+        for name, seconds in _letting_go(subjects, workers, loaded, rounds, variables).items()
+    }
+
+
+def _letting_go(
+    subjects: Sequence[Subject], workers: int, loaded: bool, rounds: int, variables: Dict[str, str], times: int = 1
+) -> Dict[str, List[float]]:
+    found: Dict[str, List[float]] = {}
+    with contextlib.ExitStack() as stack:
+        watched = [
+            (one.name, one, Watched(stack.enter_context(one.server(workers=workers, variables=variables)), one.logs))  # type: ignore[arg-type]
+            for one in subjects
+        ]
+        for number in range(rounds):
+            for name, subject, one in watched if number % 2 else watched[::-1]:
+                with _busy(one.server, subject) if loaded else contextlib.nullcontext():
+                    if loaded:
+                        time.sleep(0.2)
+                    pids, logs = one.server.pids("all"), one.server.logs
+                    logs.rotate([path.name for path in logs.directory.glob("*.log")])
+                    start = time.monotonic()
+                    one.server.signal("arbiter", times=times)
+                    gone = one.let_go(pids, start + 1)
+                    found.setdefault(name, []).append(time.monotonic() - start if gone else float("inf"))
+                logs.discard(logs.rotated())
+                one.server.signal("arbiter")
+        # What looking costs
+        start = time.monotonic()
+        for _ in range(10):
+            watched[0][2].server.logs.held(watched[0][2].server.pids("all"), [])
+        found["looking once"] = [(time.monotonic() - start) / 10]
+    return found
+
+
+@contextlib.contextmanager
+def _busy(server: Served, subject: Subject) -> Iterator[None]:
+    with Load(server.socket, 8, requests_each=10**9 if subject.keeps_alive else 1):
+        yield
+
+
+def bursts(subjects: Sequence[Subject], times: int, rounds: int) -> Figures:
+    found = _letting_go(subjects, 2, False, rounds, {}, times)
+    return {name: spread([1000 * one for one in seconds]) for name, seconds in found.items()}
+
+
+PARTS = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
+
+
+class Timed(Load):
+    """Notes how long each answer took."""
+
+    def _run(self, seed: int) -> None:
+        self.seconds: List[float]
+        while not self.stopping:
+            try:
+                with Client(self.path) as client:
+                    for _ in range(self.requests_each):
+                        request, start = new_request(), time.monotonic()
+                        client.get("async", request)
+                        self.seconds.append(time.monotonic() - start)
+                        if self.stopping:
+                            return
+            except Unanswered as error:
+                self.broken.append(str(error))
+
+
+def latencies(subject: Subject, rounds: int, seconds: float) -> Figures:
+    """Milliseconds of requests, in alternating rounds without rotations and with one every 0.3 s."""
+    found: Dict[str, List[Dict[str, float]]] = {"without": [], "with": []}
+    with subject.server() as server:
+        watched = Watched(server, subject.logs)  # type: ignore[arg-type]
+        for number in range(2 * rounds):
+            rotating = bool(number % 2)
+            load = Timed(server.socket, 4, requests_each=10**9 if subject.keeps_alive else 1)
+            load.seconds = []
+            with load:
+                end = time.monotonic() + seconds
+                while time.monotonic() < end:
+                    if rotating:
+                        watched.rotate("arbiter")
+                    time.sleep(0.05)
+            times = sorted(load.seconds)
+            found["with" if rotating else "without"].append(
+                {name: 1000 * times[int(len(times) * part)] for name, part in PARTS.items()}
+            )
+    figures = {
+        f"{name} {how}": spread([one[name] for one in found[how]]) for name in PARTS for how in ("without", "with")
+    }
+    ratios = [one["p99"] / other["p99"] for one, other in zip(found["with"], found["without"])]
+    return {**figures, "p99 ratio": spread(ratios)}
+
+
+def spread(values: Sequence[float]) -> Dict[str, float]:
+    """Median, quartiles and number; what never came counts as more than all others."""
+    ordered = sorted(values)
+    quarter = len(ordered) // 4
+    return {
+        "median": statistics.median(ordered),
+        "low": ordered[quarter],
+        "high": ordered[-1 - quarter],
+        "max": ordered[-1],
+        "number": len(ordered),
+    }
+
+
+def patching(subject: Subject, rounds: int) -> Figures:
+    """Seconds and megabytes of apply.sh --no-tests, patch -p1 and patch-package, in alternating rounds."""
+    with tempfile.TemporaryDirectory(prefix="usr1-bench-") as name:
+        directory = Path(name)
+        venv = directory / "venv"
+        shutil.copytree(subject.environment().path, venv, symlinks=True)
+        apply = [str(ROOT / "scripts" / "apply.sh")]
+        commands = {"scripts/apply.sh --no-tests": ([*apply, "--no-tests", "--only", "uvicorn", str(venv)], directory)}
+        [site] = Environment(venv, ()).path.glob("lib/python3.*/site-packages")
+        patch = str(ROOT / "patches" / "uvicorn" / _newest())
+        commands["patch -p1"] = (["patch", "-p1", "--fuzz=0", "-s", "-i", patch], site)
+        commands |= _patch_package(directory / "npm", Path(patch))
+        undo = {
+            "scripts/apply.sh --no-tests": ([*apply, "--revert", "--only", "uvicorn", str(venv)], directory),
+            "patch -p1": (["patch", "-R", "-p1", "-s", "-i", patch], site),
+            "patch-package": (["node_modules/.bin/patch-package", "--reverse"], directory / "npm"),
+        }
+        found: Dict[str, List[Tuple[float, float]]] = {name: [] for name in commands}
+        for _ in range(rounds):
+            for name, (command, where) in commands.items():
+                found[name].append(_timed(command, where))
+                _timed(*undo[name])
+    return {
+        name: {"seconds": spread([one for one, _ in pairs]), "MB": spread([one for _, one in pairs])}
+        for name, pairs in found.items()
+    }
+
+
+def _newest() -> str:
+    return sorted((path.name for path in (ROOT / "patches" / "uvicorn").glob("*.patch")), key=_release)[-1]
+
+
+def _release(name: str) -> Tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", name))
+
+
+def _patch_package(directory: Path, patch: Path) -> Dict[str, Tuple[List[str], Path]]:
+    """Its own form of a patch of the same size, made by itself."""
+    if not shutil.which("npm"):
+        return {}
+    directory.mkdir()
+    quiet: Dict[str, Any] = {
+        "cwd": directory,
+        "check": True,
+        "stdout": subprocess.DEVNULL,
+        "stderr": subprocess.DEVNULL,
+    }
+    try:
+        subprocess.run(["npm", "init", "-y"], **quiet)
+        subprocess.run(["npm", "install", "patch-package@8.0.0", "express@4.21.2"], **quiet)
+        target = directory / "node_modules" / "express" / "lib" / "response.js"
+        added = [f"// {line[1:]}" for line in patch.read_text().splitlines() if re.match(r"\+(?!\+\+)", line)]
+        lines = target.read_text().splitlines()
+        target.write_text("\n".join([*lines[:100], *added, *lines[100:]]) + "\n")
+        subprocess.run(["node_modules/.bin/patch-package", "express"], **quiet)
+        subprocess.run(["node_modules/.bin/patch-package", "--reverse"], **quiet)
+    except subprocess.CalledProcessError as error:
+        print(f"no patch-package: {error}", file=sys.stderr)
+        return {}
+    return {"patch-package": (["node_modules/.bin/patch-package"], directory)}
+
+
+def _timed(command: List[str], where: Path) -> Tuple[float, float]:
+    """Seconds, and megabytes at the most, of a command."""
+    # GNU time, as a process starts with the peak of the one that has forked it
+    command = ["/usr/bin/time", "--format", "%M", "--output", "/dev/stderr", *command]
+    start = time.monotonic()
+    answer = subprocess.run(command, cwd=where, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    seconds = time.monotonic() - start
+    if answer.returncode:
+        raise RuntimeError(f"{' '.join(command)} exited with {answer.returncode}: {answer.stderr}")
+    return seconds, int(answer.stderr.split()[-1]) / 1024

@@ -1,0 +1,211 @@
+"""The tables of docs/benchmarks.md, and the plots; what stands between the tables is written by hand."""
+
+import math
+import re
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Tuple
+
+from bench.cells import SCHEDULES
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+Cells = Dict[str, Dict[str, Any]]
+
+
+def table(head: List[str], rows: List[List[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["---"] * len(head), *rows])
+
+
+def _cells(cells: Cells, kind: str) -> Dict[str, Dict[str, Any]]:
+    """Those of a kind, by what follows it."""
+    return {key.partition("|")[2]: found for key, found in cells.items() if key.startswith(f"{kind}|")}
+
+
+def _subjects(cells: Cells) -> List[str]:
+    return list(dict.fromkeys(key.split("|")[2] for key in cells if key.startswith("losses|")))
+
+
+def _long(cells: Cells) -> Dict[str, Dict[str, Any]]:
+    """The runs of many rotations."""
+    found = {key.partition("|")[2]: one for key, one in _cells(cells, "losses").items() if key.startswith("a|")}
+    return {subject: one for subject, one in found.items() if "error" not in one}
+
+
+def _harm(found: Dict[str, Any]) -> str:
+    if "error" in found:
+        return f"does not serve any more: {found['error']}"
+    lost = sum(found["lost"].values())
+    figures = {"lost": lost, **{what: found[what] for what in ("doubled", "broken", "dead", "hung")}}
+    return ", ".join(f"{number:,} {what}" for what, number in figures.items() if number) or "0"
+
+
+def losses(cells: Cells) -> str:
+    def cell(schedule: str, subject: str) -> str:
+        found = cells.get(f"losses|{schedule}|{subject}")
+        return _harm(found) if found else "–"
+
+    measured = [schedule for schedule in SCHEDULES if any(key.startswith(f"losses|{schedule}|") for key in cells)]
+    return table(
+        ["", *(f"({schedule[0]}){schedule[1:]}" for schedule in measured)],
+        [[subject, *(cell(schedule, subject) for schedule in measured)] for subject in _subjects(cells)],
+    )
+
+
+def totals(cells: Cells) -> str:
+    """Of the long runs: out of how many."""
+    rows = [
+        [subject, *(f"{found[what]:,}" for what in ("rotations", "lines", "requests")), _harm(found)]
+        for subject, found in _long(cells).items()
+    ]
+    return table(["", "rotations", "lines", "requests", "what went wrong"], rows)
+
+
+def _spread(found: Dict[str, float], form: str = ".1f") -> str:
+    if found["median"] == math.inf:
+        return "never"
+    return f"{found['median']:{form}} ({found['low']:{form}}–{found['high']:{form}})".replace("inf", "never")
+
+
+def _by_subject(cells: Cells, kind: str) -> str:
+    found = _cells(cells, kind)
+    names = list(dict.fromkeys(name for figures in found.values() for name in figures))
+    return table(
+        ["", *(key.replace("|", ", ") for key in found)],
+        [[name, *(_spread(one[name], ".2f") if name in one else "–" for one in found.values())] for name in names],
+    )
+
+
+def costs(cells: Cells) -> str:
+    rows = [
+        [name, key, _spread(found["rate"], ".0f"), _spread(found["cost"], ".0f"), _spread(found["ratio"], ".3f")]
+        for key, figures in _cells(cells, "costs").items()
+        for name, found in figures.items()
+    ]  # fmt: skip
+    return table(
+        ["", "beside", "requests/s", "µs of processor time per request", "as a share of the first one's"], rows
+    )
+
+
+def latencies(cells: Cells) -> str:
+    found = _cells(cells, "latencies")
+    names = list(dict.fromkeys(name for figures in found.values() for name in figures))
+    rows = [
+        [subject, *(_spread(figures[name], ".2f") if name in figures else "–" for name in names)]
+        for subject, figures in found.items()
+    ]  # fmt: skip
+    return table(["", *names], rows)
+
+
+def signalled(cells: Cells) -> str:
+    rows = [
+        [subject, f"{found['ended']} of {found['processes']}"] for subject, found in _cells(cells, "signalled").items()
+    ]
+    return table(["", "processes that one SIGUSR1 ends"], rows)
+
+
+def patching(cells: Cells) -> str:
+    rows = [
+        [f"`{name}`", _spread(found["seconds"], ".2f"), _spread(found["MB"], ".0f")]
+        for name, found in cells.get("patching", {}).items()
+    ]
+    return table(["", "seconds", "MB at the most"], rows)
+
+
+TABLES: Dict[str, Callable[[Cells], str]] = {
+    "totals": totals,
+    "losses": losses,
+    "letting go": lambda cells: _by_subject(cells, "letting go"),
+    "signalled": signalled,
+    "costs": costs,
+    "latencies": latencies,
+    "patching": patching,
+    "files": lambda cells: _by_subject(cells, "files"),
+    "signals": lambda cells: _by_subject(cells, "signals"),
+}
+
+
+def tables(results: Dict[str, Any]) -> Iterator[str]:
+    cells = results["cells"]
+    yield "; ".join(results["made"][name] for name in ("date", "machine"))
+    for name, make in TABLES.items():
+        if name == "totals" or any(key.split("|")[0] == name for key in cells):
+            yield f"{name}\n{make(cells)}"
+
+
+def text(results: Dict[str, Any]) -> str:
+    return "\n\n".join(tables(results))
+
+
+def write(results: Dict[str, Any]) -> None:
+    """Bring the tables and the plots up to date."""
+    document = DOCS / "benchmarks.md"
+    said = document.read_text()
+    made = "; ".join(results["made"][name] for name in ("date", "machine"))
+    for name, new in [("made", made), *((name, make(results["cells"])) for name, make in TABLES.items())]:
+        block = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+        said = block.sub(lambda match: f"{match[1]}{new}\n{match[2]}", said)  # noqa: B023  # Called at once
+    document.write_text(said)
+    plot(results["cells"])
+
+
+GREY, RED, GREEN = "#888888", "#d1493f", "#2f9e5b"
+
+
+def plot(cells: Cells) -> None:
+    """Readable on white and on black: transparent, in colours of middle brightness."""
+    import matplotlib  # type: ignore[import-not-found,unused-ignore]
+
+    matplotlib.use("svg")
+    grey = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), GREY)
+    bare = dict.fromkeys(("axes.spines.top", "axes.spines.right"), False)
+    text = {"svg.hashsalt": "usr1", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10}
+    matplotlib.rcParams.update({**grey, **bare, **text})
+    _plot_losses(cells)
+    _plot_letting_go(cells)
+
+
+def _as_published_first(name: str) -> Tuple[bool, str, bool]:
+    return not name.startswith("uvicorn"), name.partition(",")[0], "," in name
+
+
+def _save(figure: Any, name: str) -> None:
+    figure.savefig(DOCS / f"{name}.svg", transparent=True, bbox_inches="tight", metadata={"Date": None})
+
+
+def _plot_losses(cells: Cells) -> None:
+    from matplotlib import pyplot  # type: ignore[import-not-found,unused-ignore]
+
+    found = _long(cells)
+    names = sorted(found, key=_as_published_first)[::-1]
+    shares = [100 * sum(found[name]["lost"].values()) / found[name]["lines"] for name in names]
+    figure, axes = pyplot.subplots(figsize=(8, 0.32 * len(names) + 1.2))
+    axes.barh(names, shares, color=[RED if share else GREEN for share in shares])
+    for row, name in enumerate(names):
+        axes.text(shares[row] + 1, row, _harm(found[name]).replace(" lost", " lines lost"), va="center", fontsize=8)
+    axes.set_xlim(0, 150)  # What is beside the bars is in there
+    axes.set_xticks(range(0, 101, 20))
+    rotations = max(one["rotations"] for one in found.values())
+    axes.set_xlabel("% of log lines lost")
+    axes.set_title(f"What {rotations} log rotations under load lose, break and kill", fontsize=10)
+    _save(figure, "benchmark-losses")
+
+
+def _plot_letting_go(cells: Cells) -> None:
+    from matplotlib import pyplot
+
+    found = _cells(cells, "letting go")
+    figure, both = pyplot.subplots(1, 2, figsize=(9, 3.2), sharey=True)
+    for axes, state in zip(both, ("idle", "loaded")):
+        columns = {int(key.split("|")[0]): one for key, one in found.items() if key.endswith(state)}
+        names = list(dict.fromkeys(name for one in columns.values() for name in one if name != "looking once"))
+        for name in names:
+            points = [(workers, one[name]["median"]) for workers, one in sorted(columns.items()) if name in one]
+            points = [(workers, value) for workers, value in points if value != math.inf]
+            axes.plot(*zip(*points), marker="o", label=name) if points else None
+        axes.set_title(state, fontsize=10)
+        axes.set_xlabel("workers")
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(list(columns), list(map(str, columns)))
+        axes.set_ylim(bottom=0)
+    both[0].set_ylabel("ms until the rotated file is let go of")
+    both[1].legend(frameon=False, fontsize=8)
+    _save(figure, "benchmark-letting-go")

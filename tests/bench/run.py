@@ -1,0 +1,159 @@
+"""scripts/bench.sh: what is measured in which order, kept from run to run."""
+
+import datetime
+import hashlib
+import json
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any, Callable, Dict, List, NamedTuple, Sequence
+
+from properties.expect import Broken
+from usr1 import patches
+
+from bench import cells, report
+from bench.cells import SCHEDULES
+from bench.subjects import ALONE, GTHREAD, MAIN, NGINX, OTHERS, PATCHED, PRISTINE, REVISION_1, SUBJECTS, Subject
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / ".cache" / "bench.json"
+
+
+class Cell(NamedTuple):
+    key: str
+    measure: Callable[[], Dict[str, Any]]
+
+
+def losses(subjects: Sequence[Subject], rotations: Dict[str, int]) -> List[Cell]:
+    def cell(subject: Subject, schedule: str) -> Cell:
+        number = rotations[schedule[0]]
+        return Cell(f"losses|{schedule}|{subject.name}", lambda: cells.losses(subject, schedule, number))
+
+    return [cell(one, schedule) for schedule in SCHEDULES if schedule[0] in rotations for one in subjects
+            if one is not NGINX or schedule[0] in "abcd"]  # fmt: skip
+
+
+def signalled() -> List[Cell]:
+    def cell(subject: Subject) -> Cell:
+        return Cell(f"signalled|{subject.name}", lambda: cells.signalled(subject))
+
+    return [cell(one) for one in OTHERS]
+
+
+def letting_go(subjects: Sequence[Subject], numbers: Sequence[int], rounds: int) -> List[Cell]:
+    def cell(workers: int, loaded: bool) -> Cell:
+        key = f"letting go|{workers}|{'loaded' if loaded else 'idle'}"
+        return Cell(key, lambda: cells.letting_go(subjects, workers, loaded, rounds))
+
+    return [cell(workers, loaded) for workers in numbers for loaded in (False, True)]
+
+
+def growth(rounds: int) -> List[Cell]:
+    subjects = (PRISTINE, PATCHED)
+
+    def files(number: int) -> Cell:
+        return Cell(
+            f"files|{number}", lambda: cells.letting_go(subjects, 2, False, rounds, FILES=str(number))
+        )  # fmt: skip
+
+    def burst(number: int) -> Cell:
+        return Cell(f"signals|{number}", lambda: cells.bursts(subjects, number, rounds))
+
+    return [*map(files, (1, 16, 64, 256)), *map(burst, (1, 10, 100))]
+
+
+def latencies(subjects: Sequence[Subject], rounds: int, seconds: float) -> List[Cell]:
+    def cell(subject: Subject) -> Cell:
+        return Cell(f"latencies|{subject.name}", lambda: cells.latencies(subject, rounds, seconds))
+
+    return [cell(one) for one in subjects]
+
+
+def quick() -> List[Cell]:
+    some = (PRISTINE, PATCHED, GTHREAD, NGINX)
+    return [
+        Cell("costs|uvicorn", lambda: cells.costs((PRISTINE, PATCHED), 6, 0.5)),
+        *letting_go((PRISTINE, REVISION_1, PATCHED, GTHREAD), [8], 6),
+        *latencies([PATCHED], 4, 1),
+        Cell("patching", lambda: cells.patching(PRISTINE, 3)),
+        *losses(some, {"a": 10, "b": 3, "c": 3, "e": 2}),
+    ]
+
+
+def full() -> List[Cell]:
+    main = [one for one in SUBJECTS if one.name in MAIN]
+    workers = (PRISTINE, REVISION_1, ALONE, PATCHED, GTHREAD, NGINX)
+    gunicorns = [one for one in SUBJECTS if one.name.startswith(("Gunicorn sync", "Gunicorn gthread", "Gunicorn asgi"))]
+    return [
+        *letting_go(workers, [8], 40),
+        Cell("costs|uvicorn", lambda: cells.costs((PRISTINE, ALONE, PATCHED), 60, 0.3)),
+        *losses(SUBJECTS, {"a": 200}),
+        *losses(SUBJECTS, {"e": 5, "f": 20, "g": 20}),
+        *losses(main, {"b": 10, "c": 10, "d": 10}),
+        *losses(OTHERS, {"d": 10}),
+        *signalled(),
+        Cell("patching", lambda: cells.patching(PRISTINE, 5)),
+        *latencies([PRISTINE, PATCHED, GTHREAD, NGINX], 8, 1.2),
+        Cell("costs|Gunicorn", lambda: cells.costs(gunicorns, 6, 0.7)),
+        *growth(10),
+        *letting_go((PRISTINE, PATCHED, GTHREAD, NGINX), [1, 32], 10),
+    ]
+
+
+def machine() -> Dict[str, str]:
+    model = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
+    return {
+        "date": f"{datetime.date.today()}",
+        "machine": f"{os.cpu_count()} × {model.partition(': ')[2]}, Linux {platform.release()}",
+        "patches": hashlib.sha256(b"".join(path.read_bytes() for path in _patches())).hexdigest(),
+    }
+
+
+def _patches() -> List[Path]:
+    return sorted(patches.PATCHES.glob("*/*.patch"))
+
+
+def load(name: str) -> Dict[str, Any]:
+    """What earlier runs have measured of the same patches."""
+    found: Dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    kept: Dict[str, Any] = found.get(name, {})
+    if kept.get("made", {}).get("patches") == machine()["patches"]:
+        return kept
+    return {"made": machine(), "cells": {}}
+
+
+def save(name: str, results: Dict[str, Any]) -> None:
+    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    RESULTS.parent.mkdir(exist_ok=True)
+    new = RESULTS.with_suffix(".new")
+    new.write_text(json.dumps({**found, name: results}, indent=1))
+    new.replace(RESULTS)
+
+
+def main() -> int:
+    options = sys.argv[1:]
+    name = "quick" if "--quick" in options else "full"
+    results = load(name)
+    wanted = [] if "--report" in options else quick() if name == "quick" else full()
+    for number, cell in enumerate(wanted):
+        if cell.key in results["cells"]:
+            continue
+        print(f"{number + 1} of {len(wanted)}: {cell.key.replace('|', ', ')} ...", end="", flush=True)
+        start = time.monotonic()
+        try:
+            figures = cell.measure()
+        except Broken as error:  # Such as a server that does not come up any more
+            figures = {"error": str(error)}
+        print(f" {time.monotonic() - start:.0f} s", flush=True)
+        results["cells"][cell.key] = figures
+        save(name, results)
+    if name == "full":
+        report.write(results)
+    print(report.text(results))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

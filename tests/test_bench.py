@@ -1,0 +1,78 @@
+"""scripts/bench.sh: what it refuses, keeps and prints; and that what it counts can be other than nothing."""
+
+import subprocess
+from pathlib import Path
+from typing import Any, Dict
+
+import pytest
+from bench import cells, report, run
+from bench.subjects import OTHERS, PATCHED, SUBJECTS, Subject
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "bench.sh"
+
+
+def lost(number: int, **others: int) -> Dict[str, Any]:
+    none = {"doubled": 0, "broken": 0, "dead": 0, "hung": 0, "lines": 2000, "requests": 1000, "rotations": 200}
+    return {**none, "lost": {"access.log": number, "application.log": 0}, **others}
+
+
+MADE = {
+    "losses|a|one": lost(1234, dead=2),
+    "losses|a|other": lost(0),
+    "losses|b|other": {"error": "no workers came up"},
+    "letting go|8|idle": {"one": cells.spread([float("inf")]), "other": cells.spread([1, 2, 3, 4, 5])},
+}
+
+
+@pytest.mark.parametrize("arguments", [["--fast"], ["--quick", "--report"], [""] * 2])
+def test_wrong_arguments(arguments: "list[str]") -> None:
+    answer = subprocess.run([SCRIPT, *arguments], capture_output=True, text=True, env={"PATH": "/usr/bin:/bin"})
+    assert answer.returncode == 2 and answer.stdout == ""
+    assert answer.stderr.startswith("bench.sh: expected nothing, --quick or --report, found ")
+
+
+def test_tables() -> None:
+    """What was not measured is not told, and what never came is."""
+    said = report.text({"made": {"date": "2026-11-27", "machine": "2 cores"}, "cells": MADE})
+    for line in (
+        "| one | 200 | 2,000 | 1,000 | 1,234 lost, 2 dead |",
+        "| other | 200 | 2,000 | 1,000 | 0 |",
+        "| one | 1,234 lost, 2 dead | – |",
+        "| other | 0 | does not serve any more: no workers came up |",
+        "| one | never |",
+        "| other | 3.00 (2.00–4.00) |",
+    ):
+        assert line in said.splitlines()
+    assert "latencies" not in said
+
+
+def test_what_is_measured_is_kept_for_the_same_patches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "RESULTS", tmp_path / "cache" / "bench.json")
+    results = run.load("full")
+    assert results["cells"] == {}
+    run.save("full", {**results, "cells": MADE})
+    run.save("quick", results)
+    assert run.load("full")["cells"] == MADE
+    run.save("full", {**results, "made": {**results["made"], "patches": "others"}, "cells": MADE})
+    assert run.load("full")["cells"] == {}
+
+
+def by_name(name: str) -> Subject:
+    return next(one for one in SUBJECTS if one.name == name)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("schedule", cells.SCHEDULES)
+def test_losses_are_found(schedule: str) -> None:
+    """On a release that swallows the signal, and none where it is patched."""
+    before, after = (cells.losses(one, schedule, 4) for one in (by_name("uvicorn 0.13.1"), PATCHED))
+    if schedule != "d":  # copytruncate loses by design, be it little
+        assert sum(after["lost"].values()) == after["broken"] == after["dead"] == after["hung"] == 0, after
+    if schedule not in "cd":
+        assert sum(before["lost"].values()) > 0, before
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("other", OTHERS, ids=lambda other: other.name)
+def test_the_signal_ends_what_knows_nothing_of_it(other: Subject) -> None:
+    assert cells.signalled(other)["ended"] > 0

@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import sys
 import tempfile
 import time
@@ -140,7 +141,7 @@ def run(case: Case) -> str:
         broken = status and broken_as_published(make(case, Path(directory) / "pristine"))
     if broken:
         return f"broken as published: {broken} requests without any signal"
-    failures = [line for line in output.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    failures = re.findall(r"^(?:FAILED|ERROR) .*\n(?: +.*)?", output, re.MULTILINE)
     return "passed" if status == 0 else f"failed: {failures or output[-500:]}"
 
 

@@ -63,7 +63,7 @@ def test_settings_of_other_packages() -> None:
     }
     backend = fork.Backend("uvicorn")
     assert backend.get_requires_for_build_wheel(others) == backend.get_requires_for_build_wheel()
-    assert backend.get_requires_for_build_wheel({**others, "version": "0.33.0"}) == ["uvicorn===0.33.0"]
+    assert backend.get_requires_for_build_wheel({**others, "version": "0.33.0"})[0].startswith("uvicorn==0.33.0,")
 
 
 def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,7 +200,7 @@ def test_no_network(installer: str, tmp_path: Path) -> None:
     options = ["--no-index", "--find-links", str(published.directory("whatthepatch", "1.0.7"))]
     answer = wheel_by(installer, tmp_path, *options, UVICORN_USR1_VERSION=NEWEST)
     assert answer.returncode != 0
-    assert f"uvicorn==={NEWEST}" in answer.stdout
+    assert "uvicorn" in answer.stdout and f"=={NEWEST}" in answer.stdout
     assert list(tmp_path.glob("*.whl")) == []
 
 
@@ -236,7 +236,7 @@ def test_a_python_that_the_release_does_not_run_on(tmp_path: Path) -> None:
         text=True,
     )
     assert answer.returncode != 0
-    assert f"uvicorn==={NEWEST}" in answer.stdout
+    assert "uvicorn" in answer.stdout and f"=={NEWEST}" in answer.stdout
     assert ">=3.10" in answer.stdout
     assert list(tmp_path.iterdir()) == []
 

@@ -60,14 +60,13 @@ def requirement(distribution: str, release: Optional[str]) -> str:
     What to ask the installer for; by default the newest release with a patch for its Python.
 
     An index may hold the forks as well, which == and <= take for the releases they were made
-    from: hence === and !=. Raises Refusal if the release has no patch.
+    from: hence !=, as Poetry cannot read ===. Raises Refusal if the release has no patch.
     """
-    if release is not None:
-        find(distribution, release)
-        return f"{distribution}==={release}"
     every = releases(distribution)
-    forks = (f"!={every[-1]}+usr1.{n + 1}" for n in range(find(distribution, every[-1]).revision))
-    return ",".join([f"{distribution}>={every[0]},<={every[-1]}", *forks])
+    newest = every[-1] if release is None else release
+    forks = (f"!={newest}+usr1.{n + 1}" for n in range(find(distribution, newest).revision))
+    wanted = f">={every[0]},<={newest}" if release is None else f"=={release}"
+    return ",".join([distribution + wanted, *forks])
 
 
 def fork(distribution: str, files: wheel.Files, release: Optional[str] = None) -> wheel.Files:
@@ -79,7 +78,7 @@ def fork(distribution: str, files: wheel.Files, release: Optional[str] = None) -
     info = wheel.dist_info(files)
     found = info[len(distribution) + 1 : -len(".dist-info")]
     if release is not None and found != release:
-        do = "build with isolation, so that the installer fetches it"
+        do = f"build with isolation, so that the installer fetches it; choose it by {variable(distribution)}, too"
         raise refusal(f"{distribution} in the build environment is another release", release, found, do)
     forked = patched(find(distribution, found), found, files)
     _as_published(distribution, found, wheel.digest(files))

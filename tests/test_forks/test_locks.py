@@ -1,0 +1,60 @@
+"""Projects that lock what they install: which ways to choose a release bind."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import environments
+import pytest
+from usr1.forks import fork
+
+PROJECT = """
+[project]
+name = "locked"
+version = "1"
+requires-python = ">=3.10"
+dependencies = ["uvicorn"]
+[tool.uv]
+sources.uvicorn = {{ path = "{vendor}" }}
+"""
+SETTING = 'config-settings-package.uvicorn.version = "0.34.2"\n'
+
+
+class Project:
+    def __init__(self, path: Path, text: str) -> None:
+        self.path = path
+        path.mkdir()
+        (path / "pyproject.toml").write_text(text)
+
+    def uv(self, *arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+        # With a cache of its own: uv keeps what it has built by directory, whatever the settings were
+        settings = {"UV_CACHE_DIR": str(self.path / "cache"), "UV_PYTHON": str(environments.pythons()[(3, 11)])}
+        return subprocess.run(
+            [str(environments.UV), *arguments],
+            cwd=self.path, env={**os.environ, **settings, **variables}, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+    def installed(self) -> str:
+        [info] = self.path.glob(".venv/lib/python3.*/site-packages/uvicorn-*.dist-info")
+        return info.name[len("uvicorn-") : -len(".dist-info")]
+
+
+@pytest.mark.full
+def test_of_uv(clone: Path, tmp_path: Path) -> None:
+    """A setting in the project binds; a variable does not, but whoever says --locked is told."""
+    version = f"0.34.2+usr1.{fork.find('uvicorn', '0.34.2').revision}"
+    text = PROJECT.format(vendor=clone / "vendor" / "uvicorn")
+    bound = Project(tmp_path / "bound", text + SETTING)
+    assert bound.uv("lock").returncode == 0
+    assert f'"{version}"' in (bound.path / "uv.lock").read_text()
+    for option in ("--frozen", "--locked"):
+        answer = bound.uv("sync", option)
+        assert answer.returncode == 0 and bound.installed() == version, answer.stdout
+
+    loose = Project(tmp_path / "loose", text)
+    assert loose.uv("lock", UVICORN_USR1_VERSION="0.34.2").returncode == 0
+    assert f'"{version}"' in (loose.path / "uv.lock").read_text()
+    answer = loose.uv("sync", "--locked")
+    assert answer.returncode != 0 and "needs to be updated" in answer.stdout
+    assert not list(loose.path.glob(".venv/lib/python3.*/site-packages/uvicorn-*"))

@@ -111,7 +111,7 @@ def run_tests(environment: Environment, tree: Path, *arguments: str, patience: i
     with open(tree.parent / "output", "w+") as output:
         tests = subprocess.Popen(command, cwd=tree, env=settings, stdout=output, stderr=output, start_new_session=True)
         try:
-            tests.wait(900)
+            tests.wait(1800)
         finally:
             # Upstream's fixtures leave servers behind that do not stop in time.
             with contextlib.suppress(ProcessLookupError):

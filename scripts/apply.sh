@@ -3,7 +3,8 @@
 #
 # Patches what is installed of uvicorn, uvicorn-worker and gunicorn in a virtual environment, so
 # that gunicorn's workers reopen their log files on SIGUSR1 without losing a line or a worker, and
-# proves it there with the signal property tests. If one fails, VENV is put back as it was found.
+# proves it there with the signal property tests, of uvicorn's worker classes and of Gunicorn's own
+# (sync, gthread, asgi, gevent). If one fails, VENV is put back as it was found.
 # A table says what rotations did to a server of VENV's for some seconds, before and after.
 #
 #   --no-tests          only patch

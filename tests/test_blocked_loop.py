@@ -11,6 +11,7 @@ from properties.server import Server
 from properties.test_never_worse import Application, Rotation, compare
 from test_mutations import mutants
 
+UVICORN = "uvicorn.workers.UvicornWorker"
 RELEASE = environments.COMBINATIONS[-1]
 
 
@@ -44,7 +45,7 @@ def test_the_blocked_loop(left_to_the_loop: Environment) -> None:
 def test_never_worse(left_to_the_loop: Environment, pristine: Environment) -> None:
     application = Application(("sleeping",))
     ours, upstreams = [
-        Server(environment.python, "uvicorn.workers.UvicornWorker", application.workers)
+        Server(environment.python, UVICORN, application.workers(UVICORN))
         for environment in (left_to_the_loop, pristine)
     ]
     with pytest.raises(Broken, match="lines lost, where the pristine release has 0"):

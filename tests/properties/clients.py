@@ -32,6 +32,7 @@ class Client:
     def __init__(self, path: Path, timeout: Optional[float] = None) -> None:
         """timeout is for a test whose requests may take as long; others learn from those that were not answered."""
         self.timeout = timeout
+        self.closing = False  # Whether the server has said that it closes the connection
         self.socket = socket.socket(socket.AF_UNIX)
         self.socket.settimeout(timeout or patience.seconds)
         try:
@@ -63,6 +64,7 @@ class Client:
         if not head.startswith(b"HTTP/1.1 200"):
             raise Unanswered(f"a request was answered with {head.split(b' ', 1)[-1].splitlines()[0].decode()!r}")
         headers = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
+        self.closing = headers.get(b"connection") == b"close"
         if b"content-length" in headers:
             length = int(headers[b"content-length"])
             return self._receive_until(body, lambda data: len(data) >= length)
@@ -154,5 +156,7 @@ class Load:
                         self.answered.append((request, client.get(choose.choice(self.kinds), request)))
                         if self.stopping:
                             return
+                        if client.closing:
+                            break
             except Unanswered as error:
                 self.broken.append(f"{request}: {error}")

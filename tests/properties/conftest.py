@@ -3,6 +3,7 @@ import functools
 import inspect
 import re
 import textwrap
+import zlib
 from pathlib import Path
 from typing import Any, Callable, Dict, Generator, Iterator, List, Mapping, Optional, Set, Tuple
 
@@ -10,7 +11,7 @@ import hypothesis
 import pytest
 
 from properties import environment as environments
-from properties.environment import Environment
+from properties.environment import SYNC, Environment
 from properties.expect import Broken, count
 from properties.server import Server
 
@@ -48,14 +49,28 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> Optio
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    environment, effort = _environment(metafunc.config), metafunc.config.getoption("--effort")
     modules: Dict[str, List[str]] = {}
-    for name in _environment(metafunc.config).worker_classes:
+    for name in environment.worker_classes:
         modules.setdefault(name.rpartition(".")[0], []).append(name)
     if "worker_class" in metafunc.fixturenames:
-        effort, where = metafunc.config.getoption("--effort"), metafunc.module.__name__
-        metafunc.parametrize("worker_class", _classes(list(modules.values()), effort, where), scope="session")
+        where = metafunc.module.__name__
+        names = [*_classes(list(modules.values()), effort, where), *_own(environment, effort, metafunc.function)]
+        metafunc.parametrize("worker_class", names, scope="session")
     if "one_worker_class" in metafunc.fixturenames:
-        metafunc.parametrize("one_worker_class", [names[0] for names in modules.values()], scope="session")
+        names = [names[0] for names in modules.values()] or [SYNC]
+        metafunc.parametrize("one_worker_class", names, scope="session")
+    if "own_class" in metafunc.fixturenames:
+        metafunc.parametrize("own_class", _own(environment, effort, metafunc.function), scope="session")
+
+
+def _own(environment: Environment, effort: str, test: Callable[..., None]) -> List[str]:
+    """Gunicorn's own classes to test: by turns, but while they serve each, if there is no other."""
+    names = environment.own_classes
+    serving = test.__module__ == "properties.test_serving"
+    if effort == "thorough" or serving and not environment.worker_classes or not names:
+        return names
+    return [names[zlib.crc32(test.__name__.encode()) % len(names)]]
 
 
 def _classes(modules: List[List[str]], effort: str, where: str) -> List[str]:

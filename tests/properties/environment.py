@@ -6,12 +6,22 @@ import subprocess
 from pathlib import Path
 from typing import Dict, List, NamedTuple
 
+from usr1 import patches
+
 _PROBE = """
 import asyncio, importlib, importlib.util, json, platform
-import gunicorn, uvicorn
+import gunicorn
 
 def has(module):
     return importlib.util.find_spec(module) and importlib.import_module(module)
+
+def importable(module):
+    try:
+        return has(module)
+    except Exception:  # gevent, say, is not installed, or too old
+        return False
+
+uvicorn = has("uvicorn")
 
 def usable(worker):
     if not all(name in ("auto", "asyncio", "h11") or has(name) for name in worker.CONFIG_KWARGS.values()):
@@ -27,24 +37,47 @@ def usable(worker):
     finally:
         asyncio.set_event_loop_policy(None)
 
-found = {"uvicorn.workers": has("uvicorn.workers"), "uvicorn_worker": has("uvicorn_worker")}
+found = {"uvicorn.workers": uvicorn and has("uvicorn.workers"), "uvicorn_worker": has("uvicorn_worker")}
 classes = [
     module + "." + name
     for module in sorted(found) if found[module]
     for name in ("UvicornWorker", "UvicornH11Worker") if usable(getattr(found[module], name))
 ]
+versions = {"uvicorn": uvicorn.__version__} if uvicorn else {}
+versions.update({"gunicorn": gunicorn.__version__, "Python": platform.python_version()})
+own = [name for name in OWN if importable(name.rpartition(".")[0])]
 print(json.dumps({
-    "versions": {"uvicorn": uvicorn.__version__, "gunicorn": gunicorn.__version__, "Python": platform.python_version()},
+    "versions": versions,
     "worker_classes": classes,
+    "own_classes": own,
     "has_serve": any(hasattr(found[module] and found[module].UvicornWorker, "_serve") for module in found),
 }))
 """
+
+
+#: Gunicorn's own worker classes, but for tornado's, whose access log is tornado's own.
+OWN = (
+    "gunicorn.workers.sync.SyncWorker",
+    "gunicorn.workers.gthread.ThreadWorker",
+    "gunicorn.workers.gasgi.ASGIWorker",
+    "gunicorn.workers.ggevent.GeventWorker",
+)
+SYNC, GTHREAD, ASGI, GEVENT = OWN
+
+
+def is_own(worker_class: str) -> bool:
+    return worker_class in OWN
+
+
+def is_wsgi(worker_class: str) -> bool:
+    return is_own(worker_class) and worker_class != ASGI
 
 
 class Environment(NamedTuple):
     path: Path
     versions: Dict[str, str]
     worker_classes: List[str]
+    own_classes: List[str]  # Gunicorn's, if they are to be tested
     has_serve: bool
 
     @property
@@ -60,14 +93,31 @@ class Unusable(Exception):
 def inspect(path: Path) -> Environment:
     """Look into an environment; raises Unusable."""
     path = path.absolute()
-    command = [str(path / "bin" / "python"), "-I", "-B", "-W", "ignore", "-c", _PROBE]
+    command = [str(path / "bin" / "python"), "-I", "-B", "-W", "ignore", "-c", f"OWN = {OWN}\n{_PROBE}"]
     try:
         answer = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, errors="replace")
     except OSError as error:
         raise Unusable(f"{path} is no virtual environment: {error}") from error
     if answer.returncode != 0:
-        raise Unusable(f"{path} cannot import gunicorn and uvicorn's workers: {answer.stderr.strip().splitlines()[-1]}")
+        raise Unusable(f"{path} cannot import gunicorn, or uvicorn's workers: {answer.stderr.strip().splitlines()[-1]}")
     environment = Environment(path, **json.loads(answer.stdout))
+    if "uvicorn" not in environment.versions:
+        return environment
     if not environment.worker_classes:
         raise Unusable(f"{path} has no worker class whose event loop and HTTP parser are installed")
-    return environment
+    # Where uvicorn serves, nobody asks for Gunicorn's own classes, unless they are patched as well.
+    return environment if is_patched(path, "gunicorn") else environment._replace(own_classes=[])
+
+
+def is_patched(path: Path, distribution: str) -> bool:
+    """Whether all that the patch of a distribution changes is as patched."""
+    info = next(path.glob(f"lib/python3.*/site-packages/{distribution.replace('-', '_')}-*.dist-info"), None)
+    patch = info and patches.find(distribution, release(info))
+    if not info or not patch:
+        return False
+    return all(patches.sha256((info.parent / name).read_bytes()) == after for name, after in patch.patched.items())
+
+
+def release(info: Path) -> str:
+    """The release that a dist-info directory is of; a fork is of the one that it was made from."""
+    return info.stem.partition("-")[2].partition("+")[0]

@@ -156,7 +156,7 @@ def measure(server: Server) -> Dict[str, Any]:
 
 def serve(path: Path) -> Server:
     environment = inspect(path)
-    [worker_class, *_] = environment.worker_classes
+    [worker_class, *_] = environment.worker_classes or environment.own_classes
     return Server(
         environment.python, worker_class, options=["--capture-output"], variables={"ROOT_LOG": "logs/root.log"}
     )

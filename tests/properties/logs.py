@@ -4,16 +4,22 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Dict, Iterable, List, Set, TextIO, Tuple
+from typing import Callable, Dict, Iterable, List, Set, TextIO, Tuple
 
+from properties import wait
 from properties.expect import LOSES, MISSES, count, expect
 
 NAMES = ("access.log", "error.log", "application.log")
 
 
+#: How long to wait for lines that are written before the answer to their request, and after it.
+at_once, settling = wait.Patience(0), wait.Patience(5)
+
+
 class Logs:
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, settling: wait.Patience = at_once) -> None:
         self.directory = directory
+        self.settling = settling
         self.rotations = 0
         self.deleted: List[Tuple[str, TextIO]] = []
         self.taken: List[Tuple[str, TextIO, str]] = []
@@ -92,17 +98,24 @@ class Logs:
 
     def expect_exactly_once(self, requests: Iterable[str], names: Iterable[str] = NAMES) -> None:
         """Each of these requests has its line in each of these logs, once, over all files."""
-        requests = list(requests)
+        requests, names = list(requests), list(names)
+        self._expect_settled(lambda: self._wrong_anywhere(requests, names), LOSES)
+
+    def _wrong_anywhere(self, requests: List[str], names: List[str]) -> List[str]:
         lines = {name: self.requests(name) for name in names}
-        wrong = [self._wrong(name, requests, lines[name]) for name in names]
-        expect(not any(wrong), lambda: "; ".join(filter(None, wrong)), LOSES)
+        return [self._wrong(name, requests, lines[name]) for name in names]
+
+    def _expect_settled(self, wrong: Callable[[], List[str]], harm: str) -> None:
+        self.settling.until(lambda: not any(wrong()), lambda: "; ".join(filter(None, wrong())), harm)
 
     def expect_in_new_files(self, requests: Iterable[str], names: Iterable[str] = NAMES) -> None:
         """Each of these requests has its line in the current file of each of these logs, once."""
-        requests = list(requests)
+        requests, names = list(requests), list(names)
+        self._expect_settled(lambda: self._wrong_in_new(requests, names), MISSES)
+
+    def _wrong_in_new(self, requests: List[str], names: List[str]) -> List[str]:
         lines = {name: self.requests(name, current_only=True) for name in names}
-        wrong = [self._wrong(f"the new {name}", requests, lines[name]) for name in names]
-        expect(not any(wrong), lambda: "; ".join(filter(None, wrong)), MISSES)
+        return [self._wrong(f"the new {name}", requests, lines[name]) for name in names]
 
     def _wrong(self, where: str, requests: List[str], lines: "Counter[str]") -> str:
         numbers = Counter(lines[request] for request in requests if lines[request] != 1)

@@ -13,8 +13,9 @@ from typing import DefaultDict, Dict, Iterable, Iterator, List, Mapping, Optiona
 
 from properties import wait
 from properties.clients import Client, new_request
+from properties.environment import GTHREAD, is_own, is_wsgi
 from properties.expect import COMPLAINS, KILLS, count, expect
-from properties.logs import Logs
+from properties.logs import Logs, at_once, settling
 
 SERVED = Path(__file__).with_name("served")
 
@@ -65,23 +66,29 @@ class Server:
         modules: Mapping[str, str] = {},
     ) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="usr1-"))
-        self.logs = Logs(self.directory / "logs")
+        base = variables.get("WORKER_CLASS") or worker_class
+        # Gunicorn's own workers log a request when they have answered it.
+        self.logs = Logs(self.directory / "logs", settling if is_own(base) else at_once)
         self.control = self.directory / "control"
         self.control.mkdir()
         # By a descriptor: the path of a socket has 107 bytes at most, that of TMPDIR any number.
         self.opened = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
         self.socket = Path(f"/proc/self/fd/{self.opened}/socket")
         for name, source in modules.items():
-            (self.directory / f"{name}.py").write_text(source)
+            module = self.directory / f"{name}.py"
+            module.parent.mkdir(parents=True, exist_ok=True)
+            module.write_text(source, encoding="utf-8")
         self.worker_count = workers
-        self.reopening = reopening[(variables.get("WORKER_CLASS") or worker_class).rpartition(".")[0]]
+        self.reopening = reopening["gunicorn" if is_own(base) else base.rpartition(".")[0]]
+        threads = ["--threads", "8"] if base == GTHREAD else []
+        application = "wsgi" if is_wsgi(base) else "application"
         self.command = [
             str(python), "-m", "gunicorn.app.wsgiapp", "--worker-class", worker_class, "--workers", str(workers),
             "--bind", "unix:socket", "--config", str(SERVED / "configuration.py"),
             # A client or worker that a busy machine stalls is not to be given up meanwhile.
             "--keep-alive", "600", "--timeout", "300",
             "--access-logfile", str(self.logs.path("access.log")), "--error-logfile", str(self.logs.path("error.log")),
-            "--worker-tmp-dir", str(self.directory), *options, "application:app",
+            "--worker-tmp-dir", str(self.directory), *threads, *options, f"{application}:app",
         ]  # fmt: skip
         self.variables: Dict[str, str] = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "GUNICORN"))},
@@ -91,6 +98,7 @@ class Server:
             "HOME": str(self.directory),
             "XDG_RUNTIME_DIR": str(self.directory),
             "CONTROL": str(self.control),
+            "SERVES": application,
             "APPLICATION_LOG": str(self.logs.path("application.log")),
             **variables,
         }

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from properties.clients import Client, new_request
 from properties.conftest import Servers
+from properties.environment import is_wsgi
 from properties.expect import LOSES, count, expect
 from properties.schedules import bursts
 
@@ -18,6 +19,8 @@ places = st.sampled_from(["post_fork", "load", "lifespan", "blocking-lifespan"])
 @given(place=places, target=st.sampled_from(["workers", "all"]), times=bursts, create=st.booleans())
 def test_boot(servers: Servers, worker_class: str, place: str, target: str, times: int, create: bool) -> None:
     """A signal during post_fork, application load or lifespan startup is honoured before the first request."""
+    if is_wsgi(worker_class) and "lifespan" in place:
+        place = "load"  # It has no lifespan
     with servers.use(worker_class, workers=1) as server:
         with server.hold(place) as hold:
             server.signal("workers", signal.SIGKILL)
@@ -32,6 +35,7 @@ def test_boot(servers: Servers, worker_class: str, place: str, target: str, time
         server.expect_same_workers([worker], f"during {place}")
         server.logs.expect_let_go([worker], f"after SIGUSR1 during {place}")
         server.logs.expect_in_new_files([request])
-        for what, name in itertools.product(("load", "lifespan"), ("error.log", "application.log")):
+        stages = ["load"] if is_wsgi(worker_class) else ["load", "lifespan"]
+        for what, name in itertools.product(stages, ("error.log", "application.log")):
             lines = sum(f"boot-{what} {worker}" in line for line in server.logs.lines(name))
             expect(lines == 1, f"{name} has {count(lines, 'line')} of the application's one during {what}", LOSES)

@@ -1,5 +1,6 @@
 """Whatever an application does, and whenever its logs are rotated: nothing is worse than on the pristine release."""
 
+import contextlib
 import signal
 from typing import Dict, List, NamedTuple, Sequence, Tuple
 
@@ -8,8 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from properties.activities import BLOCKING, KINDS, Activities, Outcome
-from properties.environment import Environment
-from properties.expect import BREAKS, KILLS, LOSES, Unanswered, count, expect
+from properties.environment import Environment, is_wsgi
+from properties.expect import BREAKS, KILLS, LOSES, Broken, Unanswered, count, expect
 from properties.logs import NAMES
 from properties.pristine import is_pristine, named, pristine
 from properties.schedules import compress
@@ -22,9 +23,9 @@ class Application(NamedTuple):
     mode: str = "a"  # Of its own log
     boots: str = ""  # Where its workers are held while the first rotation goes on, if they are
 
-    @property
-    def workers(self) -> int:
-        return sum(kind in BLOCKING for kind in self.kinds) + 1
+    def workers(self, worker_class: str) -> int:
+        """One for each thing that it does, if that keeps a worker from anything else, and one more."""
+        return sum(kind in BLOCKING or is_wsgi(worker_class) for kind in self.kinds) + 1
 
     def variables(self) -> Dict[str, str]:
         return {"ON_USR1": "reset" if self.resets else "", "APPLICATION_LOG_MODE": self.mode}
@@ -103,6 +104,8 @@ def try_it(server: Server, application: Application, rotations: Sequence[Rotatio
                 except Unanswered:
                     broken += 1
         outcome = activities.finish()
+    with contextlib.suppress(Broken):  # It only waits for them
+        server.logs.expect_exactly_once(answered)
     lines = [server.logs.requests(name)[request] for name in NAMES for request in answered]
     lost, doubled = sum(n == 0 for n in lines), sum(n > 1 for n in lines)
     dead = sum(status not in (0, signal.SIGKILL) for status in server.exits().values())
@@ -134,8 +137,7 @@ def test_never_worse(
         pytest.skip("the worker class is as published: there is nothing to compare it with")
     application, rotations = schedule
     variables, modules = application.variables(), pristine(environment, one_worker_class)
-    ours = Server(environment.python, one_worker_class, application.workers, variables=variables)
-    upstreams = Server(
-        environment.python, named(one_worker_class), application.workers, variables=variables, modules=modules
-    )
+    workers = application.workers(one_worker_class)
+    ours = Server(environment.python, one_worker_class, workers, variables=variables)
+    upstreams = Server(environment.python, named(one_worker_class), workers, variables=variables, modules=modules)
     compare(ours, upstreams, application, rotations)

@@ -37,7 +37,7 @@ def server(environment: Environment, worker_class: str) -> Iterator[Server]:
 
 
 def may_import(python: Path, *directories: Path) -> bool:
-    code = "import os, sys, gunicorn, uvicorn; print(*map(os.listdir, sys.argv[1:]))"
+    code = "import os, sys, gunicorn; print(*map(os.listdir, sys.argv[1:]))"
     become = functools.partial(os.setuid, NOBODY)
     command = [str(python), "-I", "-B", "-W", "ignore", "-c", code, *map(str, directories)]
     try:

@@ -160,13 +160,6 @@ def test_gunicorn_is_needed(option: str, environment: Environment, capsys: pytes
     assert trees.snapshot(environment.path) == before
 
 
-def test_uvicorn_is_needed_for_tests(environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
-    for path in environment.site_packages.glob("uvicorn*"):
-        shutil.rmtree(path)
-    assert apply.main(["--tests-only", str(environment.path)]) == 2
-    assert "uvicorn is not installed" in capsys.readouterr().err
-
-
 def test_time(environment: Environment) -> None:
     """Half a second; in time of the processor, which other tests at the same time do not add to."""
     run("--check", environment.path)

@@ -165,6 +165,12 @@ def test_system_site_packages_are_refused(tmp_path: Path, capsys: pytest.Capture
     assert "uvicorn lives outside" in capsys.readouterr().err
 
 
+def test_a_pth_file_with_code(environment: Environment) -> None:
+    """As packages of a namespace have it: a line longer than any path may be."""
+    (environment.site_packages / "nspkg.pth").write_text(f"import sys; {'sys; ' * 1000}\n")
+    assert apply.main(["--no-tests", str(environment.path)]) == 0
+
+
 def test_editable_installs_are_refused(environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
     [dist_info] = environment.site_packages.glob("uvicorn-*.dist-info")
     (dist_info / "direct_url.json").write_text('{"url": "file:///src", "dir_info": {"editable": true}}')

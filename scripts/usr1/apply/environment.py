@@ -34,8 +34,9 @@ class Environment(NamedTuple):
         paths = []
         with Tree(self.path) as tree:
             for pth in tree.names(self.site_packages, "*.pth"):
-                lines = _text(tree, pth).splitlines()
-                paths += [self.site_packages / line.strip() for line in lines if line.strip() and line[0] not in "# \t"]
+                lines = [line for line in _text(tree, pth).splitlines() if line.strip()]
+                # As the module site has it: others are code, or no paths
+                paths += [self.site_packages / line.strip() for line in lines if not re.match(r"[#\s]|import\s", line)]
             return paths + _seen_by(self, _text(tree, self.path / "pyvenv.cfg"))
 
     @property

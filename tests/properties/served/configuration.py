@@ -33,5 +33,10 @@ def post_fork(server, worker):
     checkpoints.pause("post_fork")
 
 
+def post_worker_init(worker):
+    if os.environ["SERVES"] == "wsgi":  # With ASGI the application's lifespan says so
+        checkpoints.note("started", os.getpid())
+
+
 def worker_exit(server, worker):
     checkpoints.pause("worker_exit")

@@ -6,7 +6,6 @@ import signal
 
 import checkpoints
 from gunicorn.glogging import Logger
-from uvicorn.server import Server
 
 module, name = os.environ["WORKER_CLASS"].rsplit(".", 1)
 Base = getattr(importlib.import_module(module), name)
@@ -44,5 +43,7 @@ class ServingItself(Base):
     """Serves with uvicorn's own server, as people do to set one up differently."""
 
     async def _serve(self):
+        from uvicorn.server import Server
+
         self.config.app = self.wsgi
         await Server(config=self.config).serve(sockets=self.sockets)

@@ -1,0 +1,53 @@
+"""The same application, with the same logs and the same control, for worker classes that serve WSGI."""
+
+import os
+import subprocess
+import time
+
+import checkpoints
+from application import fork, in_thread, log_until_released, read_in_c, record, spin, starve
+
+
+def stream(request, chunks):
+    for _ in range(chunks):
+        yield b"chunk\n"
+        checkpoints.pause(request)
+        time.sleep(0.001)
+    yield str(os.getpid()).encode()
+
+
+def text(environ, kind, request):
+    if kind == "upload":
+        checkpoints.mark(request)
+        environ["wsgi.input"].read()
+    elif kind in ("block", "async"):
+        checkpoints.pause(request)
+    elif kind == "print":
+        print("printed", request, flush=True)
+    elif kind == "spawn":
+        return subprocess.check_output(["cat", "/proc/self/status"]).decode()
+    elif kind == "fork":
+        return fork(request)
+    elif kind == "starve":
+        return starve()
+    elif kind in ("sleeping", "executing"):
+        return log_until_released(request, time.sleep)
+    elif kind == "spinning":
+        return log_until_released(request, spin)
+    elif kind == "reading":
+        return read_in_c(request)
+    return os.getpid()
+
+
+def app(environ, start_response):
+    kind, request = environ["PATH_INFO"].split("/")[1:3]
+    if kind == "thread":
+        in_thread(request)
+    else:
+        record(request)
+    if kind == "stream":
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return stream(request, int(environ["QUERY_STRING"] or 3))
+    body = str(text(environ, kind, request)).encode()
+    start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
+    return [body]

@@ -51,6 +51,17 @@ tools_python() {
     fail "expected Python 3.$oldest or later for the tools, found ${PYTHON:-none}; install one, or name it: PYTHON=/path/to/python3"
 }
 
+# The pip that an old Python brings along knows no wheels of today.
+OLD_PIP='pip==21.3.1; python_version < "3.9"'
+
+# pip_of ENVIRONMENT ARGUMENTS ... runs the pip of an environment, whatever the user has set for others.
+pip_of() {
+    local python=$1/bin/python command=$2
+    shift 2
+    env -u PIP_CONSTRAINT -u PIP_NO_DEPS -u PIP_TARGET \
+        "$python" -m pip "$command" --quiet --disable-pip-version-check "$@" 2>&1
+}
+
 use_tools() {
     local requirements=$root/$2 hash home python said
     # What a requirements file includes lies in the others. cksum and Python's rename: not every system is GNU's.
@@ -67,17 +78,13 @@ use_tools() {
     trap 'quiet; rm -rf "$new"' EXIT
     said=$("$python" -m venv "$new" 2>&1) ||
         fail "cannot make the tools' environment (on Debian: apt install python3-venv): $(tail -n 3 <<<"$said")"
-    # The pip that an old Python brings along knows no wheels of today.
-    said=$(
-        pip() {
-            env -u PIP_CONSTRAINT -u PIP_NO_DEPS -u PIP_TARGET \
-                "$new/bin/python" -m pip install --quiet --disable-pip-version-check "$@" 2>&1
-        }
-        pip 'pip==21.3.1; python_version < "3.9"' && pip -r "$requirements"
-    ) ||
-        fail "pip cannot install the tools; mend the network, the index or its certificate as for any package: $(
-            tail -n 3 <<<"$said"
-        )"
+    missing="mend the network, the index or its certificate as for any package, or see scripts/bundle.sh if there is none"
+    if [ -d "$root/wheels" ]; then # This is a bundle.
+        export PIP_NO_INDEX=1 PIP_FIND_LINKS=$root/wheels
+        missing="$root/wheels has none for this Python: name it to scripts/bundle.sh where there is an index"
+    fi
+    said=$(pip_of "$new" install "$OLD_PIP" && pip_of "$new" install -r "$requirements") ||
+        fail "pip cannot install the tools; $missing: $(tail -n 3 <<<"$said")"
     # Only this rename makes it visible: an environment is whole, or not there. If another run was
     # faster, its environment is as good, and in use.
     "$python" -c 'import os, sys; os.rename(*sys.argv[1:])' "$new" "$home" 2>/dev/null || [ -x "$TOOLS" ] || fail "cannot rename $new to $home; is that in the way?"

@@ -95,7 +95,7 @@ def find(path: Path) -> Environment:
             f"a Python in {python}",
             _instead(path, python),
             "name the environment's directory, the one that bin/python is in"
-            + ("" if exists(path) else "; to have a new one made there, --create"),
+            + ("; or see docs/installations.md" if exists(path) else "; to have a new one made there, --create"),
         )
     path = Path(os.path.abspath(path))
     try:

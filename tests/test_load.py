@@ -1,6 +1,7 @@
 """Full load: 16 keep-alive clients, 2 workers, and a rotation every 2 ms."""
 
 import math
+import signal
 import time
 from pathlib import Path
 from typing import Dict
@@ -56,3 +57,27 @@ def test_pristine() -> None:
     # A thousand in 20 s of a machine that does nothing else: this many wherever.
     found = storm(pristine(), seconds=60, enough=20)
     assert str(found["stderr"]).count(REENTRANT) >= 20, found
+
+
+@pytest.mark.full
+def test_no_boot_of_many_misses_a_rotation(tmp_path: Path) -> None:
+    """
+    Whatever garbage the arbiter hands down: on Python 3.7, a handler that is collected while logging makes its locks
+    anew after fork() leaves a lock of logging's held for ever.
+    """
+    python = (3, 7)
+    if python not in environments.pythons():
+        pytest.skip("there is no Python 3.7")
+    original = environments.cached(python, *environments.packages("0.21.1", "gunicorn==22.0.0"))
+    environment = environments.patched_copy(original, tmp_path / "venv", "uvicorn", "0.21.1")
+    log = {"HOOK_LOG": "logs/hook.log"}
+    with Server(environment.python, "uvicorn.workers.UvicornWorker", 1, variables=log) as server:
+        for n in range(80):
+            with server.hold("post_fork") as hold:
+                server.signal("workers", signal.SIGKILL)
+                worker = hold.reached()
+                server.logs.rotate(["hook.log"], create=n % 2 == 0)
+                server.signal("workers")
+            server.get()
+            server.wait_until_reopened([worker])
+            server.logs.discard(server.logs.rotated())

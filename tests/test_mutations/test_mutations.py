@@ -33,8 +33,7 @@ MISSED_BY: Dict[str, List[str]] = {
     "on the way out": [r"init_signals: atexit"],
     "burst": [r"handle_usr1: self\._reopening_pid = os"],
     "blocked loop": [
-        r"__init__: ",
-        r"UvicornWorker: def (_reopen_logs|init_signals)",
+        r"UvicornWorker: (_reopening_pid|def (_reopen_logs|init_signals))",
         r"handle_usr1: (if self|locks|writing|try|_thread)",
         r"_reopen_logs: (with|self\._reopening_pid|super)",
     ],
@@ -45,11 +44,12 @@ MISSED_BY: Dict[str, List[str]] = {
     ],
     "no longer than needed": [r"_reopen_logs: stack\.callback\(reopened"],
     "no thread": [
-        r"handle_usr1: (self\._reopening_pid, writing|for|with|if handler|handler)",
+        r"handle_usr1: (self\._reopening_pid, writing|for|with|handler)",
         r"file_handlers: return",
     ],
     "a log that cannot be opened": [
-        r"_reopen_logs: (for|try|handler|self\.log|stack\.enter_context\(handler|stack\.callback\(setattr)"
+        r"__init__: ",
+        r"_reopen_logs: (for|try|handler|self\.log|stack\.enter_context\(handler|stack\.callback\(setattr)",
     ],
     "a log of the arbiter's that cannot be opened": [
         r"_reopen_logs: (if|os\.kill)",
@@ -92,6 +92,7 @@ TEMPTATIONS: Dict[str, Tuple[str, str, str]] = {
         "logs that cannot be opened, and pairs of signals",
     ),
     "no look at logging's own lock": ("logging._lock, ", "", "in getLogger()"),
+    "the newest stream in any case": ("new if handler.stream is old else handler.stream", "new", "no thread"),
     "leaving at once": (
         " and signal.getsignal(signal.SIGTERM)",
         "",

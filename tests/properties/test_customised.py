@@ -328,8 +328,6 @@ def test_starved(environment: Environment, one_worker_class: str) -> None:
 
 def test_starved_fork(environment: Environment, one_worker_class: str) -> None:
     """A process that the application forks honours SIGUSR1 also where it can start no thread, and loses nothing."""
-    if is_own(one_worker_class):
-        pytest.skip("the request that forks has the error log as its wsgi.errors, until it is answered")
     # Without capture_output: what is printed goes to the rotated file until a thread can be started again
     with Server(environment.python, one_worker_class, 1) as server:
         starve(server)

@@ -8,7 +8,7 @@ import pytest
 from packaging.version import Version
 from properties import wait
 from properties.clients import Client, Load
-from properties.expect import Broken
+from properties.expect import Broken, Unanswered
 from properties.logs import NAMES
 from properties.server import Server
 from test_reopen.logrotation import wait_until_exactly_once
@@ -98,6 +98,47 @@ def test_files_that_no_logger_has(gunicorn: Gunicorn) -> None:
             lambda: all(server.logs.requests(name, current_only=True)[request] for name in logs),
             lambda: f"only {[name for name in logs if server.logs.requests(name, current_only=True)]} have a request",
         )
+
+
+WSGI_ERRORS = """
+import os
+import checkpoints
+
+def app(environ, start_response):
+    checkpoints.pause("held")
+    environ["wsgi.errors"].write("id-written later\\n")
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+
+checkpoints.note("started", os.getpid())
+"""
+
+
+def write_to_wsgi_errors(server: Server) -> None:
+    """In a request that has begun before a rotation."""
+    with server.hold("held") as hold, Client(server.socket) as client:
+        client.send("async", "id-held")
+        hold.reached()
+        server.logs.rotate()
+        server.signal("arbiter")
+        server.wait_until_reopened(server.pids("all"))
+        hold.release()
+        client.answer()
+    assert "id-written later" in server.logs.lines("error.log", current_only=True)
+
+
+@classes("gthread", without=["asgi", "uvicorn.workers.UvicornWorker", "tornado", AIOHTTPS])
+def test_wsgi_errors(gunicorn: Gunicorn, worker_class: str) -> None:
+    with gunicorn.serve(worker_class, modules={"application": WSGI_ERRORS}) as server:
+        write_to_wsgi_errors(server)
+
+
+def test_pristine_breaks_who_writes_to_wsgi_errors(pristine: Gunicorn) -> None:
+    with (
+        pristine.serve("gthread", modules={"application": WSGI_ERRORS}) as server,
+        pytest.raises(Unanswered, match="500 Internal Server Error"),
+    ):
+        write_to_wsgi_errors(server)
 
 
 MODE_W = 'logging.basicConfig(filename=os.environ["APPLICATION_LOG"], filemode="w", level=logging.INFO)'

@@ -66,7 +66,9 @@ def _spread(found: Dict[str, float], form: str = ".1f") -> str:
 
 
 def _by_subject(cells: Cells, kind: str) -> str:
-    found = _cells(cells, kind)
+    found = dict(
+        sorted(_cells(cells, kind).items(), key=lambda item: (item[0].split("|")[1:], int(item[0].split("|")[0])))
+    )
     names = list(dict.fromkeys(name for figures in found.values() for name in figures))
     return table(
         ["", *(key.replace("|", ", ") for key in found)],
@@ -193,6 +195,7 @@ def _plot_letting_go(cells: Cells) -> None:
     from matplotlib import pyplot
 
     found = _cells(cells, "letting go")
+    highest = max(one["median"] for columns in found.values() for one in columns.values() if one["median"] != math.inf)
     figure, both = pyplot.subplots(1, 2, figsize=(9, 3.2), sharey=True)
     for axes, state in zip(both, ("idle", "loaded")):
         columns = {int(key.split("|")[0]): one for key, one in found.items() if key.endswith(state)}
@@ -205,7 +208,7 @@ def _plot_letting_go(cells: Cells) -> None:
         axes.set_xlabel("workers")
         axes.set_xscale("log", base=2)
         axes.set_xticks(list(columns), list(map(str, columns)))
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.05 * highest)
     both[0].set_ylabel("ms until the rotated file is let go of")
-    both[1].legend(frameon=False, fontsize=8)
+    both[1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     _save(figure, "benchmark-letting-go")

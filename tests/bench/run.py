@@ -91,7 +91,6 @@ def full() -> List[Cell]:
         Cell("costs|uvicorn", lambda: cells.costs((PRISTINE, ALONE, PATCHED), 60, 0.3)),
         *losses(SUBJECTS, {"a": 200}),
         *losses(SUBJECTS, {"e": 5, "f": 20, "g": 20}),
-        *losses(main, {"b": 10, "c": 10, "d": 10}),
         *losses(OTHERS, {"d": 10}),
         *signalled(),
         Cell("patching", lambda: cells.patching(PRISTINE, 5)),
@@ -99,6 +98,7 @@ def full() -> List[Cell]:
         Cell("costs|Gunicorn", lambda: cells.costs(gunicorns, 6, 0.7)),
         *growth(10),
         *letting_go((PRISTINE, PATCHED, GTHREAD, NGINX), [1, 32], 10),
+        *losses(main, {"b": 10, "c": 10, "d": 10}),
     ]
 
 

@@ -57,9 +57,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item
 
 
 def _place(number: int) -> int:
-    """One of so many places, by the commit."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout
-    return int(commit, 16) % number
+    """One of so many places, by the commit: what it contains, whoever has made it when."""
+    command = ["git", "rev-parse", "HEAD^{tree}"]
+    return int(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout, 16) % number
 
 
 @pytest.hookimpl(tryfirst=True)

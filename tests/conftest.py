@@ -48,6 +48,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item
     full, done = config.getoption("--full"), _passed(config)
 
     def wanted(item: pytest.Item) -> bool:
+        if config.getoption("--share") and item.get_closest_marker("minutes"):
+            return False
         return item.nodeid not in done if full else item.get_closest_marker("full") is None
 
     chosen = [item for item in items if wanted(item)]

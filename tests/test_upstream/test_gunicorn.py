@@ -31,6 +31,7 @@ def outcome(environment: Environment, tree: Path) -> Tuple[int, "set[str]"]:
 
 
 @pytest.mark.full
+@pytest.mark.minutes
 @pytest.mark.parametrize("release", RELEASES)
 def test_the_same_tests_fail(release: str, tmp_path: Path) -> None:
     python, requirements = RELEASES[release]

@@ -180,6 +180,29 @@ def test_a_directory_s_default_access_control_list_changes_nothing(has_it: bool,
     assert (attributes(file), file.stat().st_mode) == before
 
 
+@pytest.mark.parametrize("error, status", [(errno.ENOTSUP, 0), (errno.EIO, 2)])
+def test_attributes_that_cannot_be_read(
+    error: int, status: int, environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there are none that is so; where they would be lost nothing is changed."""
+    before = trees.snapshot(environment.path)
+
+    def failing(descriptor: int) -> List[str]:
+        raise OSError(error, os.strerror(error))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "listxattr", failing)
+        assert apply.main(["--no-tests", str(environment.path)]) == status
+    assert (trees.snapshot(environment.path) == before) == (status != 0)
+
+
+def test_a_system_that_knows_no_attributes(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As macOS."""
+    with monkeypatch.context() as patched:
+        patched.delattr(os, "listxattr")
+        assert apply.main(["--no-tests", str(environment.path)]) == 0
+
+
 def test_attributes_are_put_back_too(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
     record = dist_info(environment) / "RECORD"
     os.setxattr(record, "user.note", b"kept")

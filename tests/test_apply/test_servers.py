@@ -87,3 +87,7 @@ def test_servers_of_other_environments_are_not_named(served: Environment, tmp_pa
     with running(served.path.parent, str(served.path / "bin" / "gunicorn")):
         assert apply.main(["--no-tests", str(other.path)]) == 0
         assert old(other) == []
+
+
+def test_a_file_that_is_gone_tells_nothing(environment: Environment) -> None:
+    assert servers.outdated(environment, [environment.path / "gone"]) == []

@@ -191,6 +191,7 @@ def _report(path: Path, only: Only, explain: bool) -> Report:
     try:
         environment = find(path)
         found = installed.find(environment, only)
+        gunicorn = installed.version(environment, "gunicorn")
         restart = servers.outdated(environment, [file for one in found if not one.problem for file in one.written])
     except Refusal as error:
         problem = str(error) if explain else str(error).splitlines()[0]
@@ -199,7 +200,7 @@ def _report(path: Path, only: Only, explain: bool) -> Report:
     return {
         "venv": str(path),
         "python": environment.version,
-        "gunicorn": installed.version(environment, "gunicorn"),
+        "gunicorn": gunicorn,
         "patched": None if State.MISSING in states else states <= {State.PATCHED, State.FORK},
         "problem": "\n".join(str(one.problem) for one in found if one.problem and explain) or None,
         "restart": restart,

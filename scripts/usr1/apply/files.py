@@ -153,11 +153,14 @@ def _fixed(descriptor: int) -> bool:
 
 
 def _attributes(descriptor: int) -> Dict[str, bytes]:
-    found: Dict[str, bytes] = {}
-    with contextlib.suppress(OSError):  # Not every file system has any
-        for name in set(os.listxattr(descriptor)) - SIGNATURES:
-            found[name] = os.getxattr(descriptor, name)
-    return found
+    if not hasattr(os, "listxattr"):  # As on macOS
+        return {}
+    try:
+        return {name: os.getxattr(descriptor, name) for name in set(os.listxattr(descriptor)) - SIGNATURES}
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:  # Not every file system has any
+            raise
+        return {}
 
 
 def _set_attributes(descriptor: int, attributes: Dict[str, bytes]) -> None:

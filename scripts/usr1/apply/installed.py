@@ -5,12 +5,13 @@ What cannot be patched or put back is not an exception but a state with a proble
 applying raises it.
 """
 
+import contextlib
 import enum
 import json
 import os
 import re
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from packaging.version import InvalidVersion, Version
 
@@ -133,9 +134,25 @@ def find(environment: Environment, only: Sequence[str] = ()) -> List[Installed]:
 
     Raises Refusal.
     """
+    with _looking(environment) as tree:
+        found = {each: _look(tree, environment, each) for each in only or patches.DISTRIBUTIONS}
+    missing = [_missing(environment, [distribution]) for distribution in only if not found[distribution]]
+    there = [installed for installed in found.values() if installed]
+    return there + missing or [_missing(environment, patches.DISTRIBUTIONS)]
+
+
+def version(environment: Environment, distribution: str) -> Optional[str]:
+    """The installed version of any distribution, or None; raises Refusal."""
+    with _looking(environment) as tree:
+        versions = [_version(tree, path) for path in _dist_infos(tree, environment.site_packages, distribution)]
+    return versions[0] if versions else None
+
+
+@contextlib.contextmanager
+def _looking(environment: Environment) -> Iterator[Tree]:
     try:
         with Tree(environment.path) as tree:
-            found = {each: _look(tree, environment, each) for each in only or patches.DISTRIBUTIONS}
+            yield tree
     except OSError as error:
         raise refusal(
             f"cannot look at {environment.path}",
@@ -143,16 +160,6 @@ def find(environment: Environment, only: Sequence[str] = ()) -> List[Installed]:
             str(error),
             "run this as a user who may, or mend the file system",
         ) from error
-    missing = [_missing(environment, [distribution]) for distribution in only if not found[distribution]]
-    there = [installed for installed in found.values() if installed]
-    return there + missing or [_missing(environment, patches.DISTRIBUTIONS)]
-
-
-def version(environment: Environment, distribution: str) -> Optional[str]:
-    """The installed version of any distribution, or None."""
-    with Tree(environment.path) as tree:
-        versions = [_version(tree, path) for path in _dist_infos(tree, environment.site_packages, distribution)]
-    return versions[0] if versions else None
 
 
 def newest(distribution: str) -> str:

@@ -16,11 +16,18 @@ def outdated(environment: Environment, files: Iterable[Path]) -> List[int]:
     An arbiter imports the worker class once, and its workers are forked from it: new workers and a
     reload (HUP) do not help. What belongs to other users is found as far as /proc shows it.
     """
-    changed = max((file.stat().st_mtime for file in files if file.exists()), default=0.0)
+    changed = max(map(_changed, files), default=0.0)
     ours = {process.pid: process for process in psutil.process_iter() if _runs(process, environment)}
     arbiters = [process for process in ours.values() if _parent(process) not in ours]
     # psutil counts from the second the system booted in, so it is right to a second only: rather say one too many.
     return sorted(process.pid for process in arbiters if process.create_time() < changed + 1)
+
+
+def _changed(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def _parent(process: psutil.Process) -> int:

@@ -3,7 +3,7 @@
 import os
 import subprocess
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Iterator
 
 import pytest
 from properties import wait
@@ -11,7 +11,7 @@ from properties.logs import NAMES
 from properties.server import SERVED, Server
 from test_reopen.logrotation import wait_until_exactly_once
 
-from test_gunicorn.conftest import Gunicorn, classes
+from test_gunicorn.conftest import AIOHTTPS, LOGGING, Gunicorn, classes
 
 NOBODY = 65534
 
@@ -46,6 +46,70 @@ def test_one_that_fails(gunicorn: Gunicorn, name: str, options: "tuple[str, ...]
         server.wait_until_reopened(processes)
         wait_until_exactly_once(server.logs, [request, server.get()])
         assert server.pids("all") == processes, "arbiter and worker are the same"
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system with room for one file, besides its root directory."""
+    mount = ["mount", "-t", "tmpfs", "-o", "nr_inodes=2", "tmpfs", str(tmp_path)]
+    answer = subprocess.run(mount, stderr=subprocess.PIPE, text=True)
+    if answer.returncode != 0:  # Not root's to do in every container
+        pytest.skip(f"no file system can be mounted here: {answer.stderr.strip()}")
+    yield tmp_path
+    subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+
+
+@pytest.mark.full
+@classes("sync", without=["tornado", AIOHTTPS])
+def test_full_disk(gunicorn: Gunicorn, full_disk: Path, worker_class: str) -> None:
+    """A log goes on in its rotated file until there is room for a new one, and keeps no other from being reopened."""
+    log, rotated = full_disk / "application.log", full_disk / "application.log.1"
+    with gunicorn.serve(worker_class, logging=LOGGING.replace('os.environ["APPLICATION_LOG"]', f"'{log}'")) as server:
+        processes = server.pids("all")
+        server.logs.rotate()
+        log.rename(rotated)
+        server.signal("arbiter")
+        until(lambda: any("No space left" in line for line in server.logs.lines("error.log")), server)
+        server.wait_until_reopened(processes)
+        request = server.get()
+        wait.until(lambda: request in rotated.read_text(), lambda: "a line is lost")
+        subprocess.run(["mount", "-o", "remount,nr_inodes=3", str(full_disk)], check=True)
+        server.signal("arbiter")
+        wait.until(log.exists, lambda: "not tried again")
+        wait.until(lambda: server.get() in log.read_text(), lambda: "not reopened")
+        assert server.pids("all") == processes
+
+
+ODD_STREAMS = """
+class Wrapped:
+    def __init__(self, file):
+        self.write, self.flush, self.close = file.write, file.flush, file.close
+
+class Wrapping(logging.FileHandler):
+    def _open(self):
+        return Wrapped(super()._open())
+
+logging.root.setLevel(logging.INFO)
+closed = logging.FileHandler("logs/closed.log")
+closed.stream.close()
+for handler in closed, Wrapping("logs/wrapped.log"):
+    logging.root.addHandler(handler)
+"""
+
+
+def test_closed_stream_and_one_without_descriptor(gunicorn: Gunicorn) -> None:
+    """Both are reopened, and keep no other from it."""
+    with gunicorn.serve("gthread", logging=ODD_STREAMS) as server:
+        processes, logs = server.pids("all"), ["closed.log", "wrapped.log"]
+        server.logs.rotate([*NAMES, *logs])
+        server.signal("arbiter")
+        server.wait_until_reopened(processes)
+        request = server.get()
+        wait.until(
+            lambda: all(server.logs.requests(name, current_only=True)[request] for name in logs),
+            lambda: f"not reopened: {server.complaints()[-500:]}",
+        )
+        assert server.pids("all") == processes
 
 
 RAISING = """

@@ -73,21 +73,23 @@ def wheels(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
 
 
 @pytest.fixture(scope="session")
-def index(wheels: Path) -> Iterator[str]:
+def index(wheels: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a private index with the forks and nothing else: a real pypiserver."""
+    said = tmp_path_factory.mktemp("index") / "stderr"
     for _ in range(5):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         command = ["run", "--interface", "127.0.0.1", "--port", str(port), "--disable-fallback", str(wheels)]
-        with subprocess.Popen([sys.executable, "-m", "pypiserver", *command], stderr=subprocess.DEVNULL) as server:
+        command = [sys.executable, "-m", "pypiserver", *command]
+        with said.open("wb") as stderr, subprocess.Popen(command, stderr=stderr) as server:
             try:
                 if answers(port, server):
                     yield f"http://127.0.0.1:{port}/simple/"
                     return
             finally:
                 server.terminate()
-    raise RuntimeError("pypiserver does not start")
+    raise RuntimeError(f"pypiserver does not start: {said.read_text()}")
 
 
 def answers(port: int, server: "subprocess.Popen[bytes]") -> bool:

@@ -39,7 +39,7 @@ SCOPE = (
 
 # asyncio's close() leaves SIGQUIT's wakeup pipe installed for some bytecodes after closing it.
 WAKEUP = re.compile(
-    r"Exception ignored when trying to write to the signal wakeup fd:\n"
+    r"Exception ignored (?:when|while) trying to write to the signal wakeup fd:\n"
     r"Traceback .*\n(?: .*\n|\n)*(?:BrokenPipeError|OSError): .*\n"
 )
 

@@ -97,6 +97,7 @@ KILLERS: Dict[str, Killer] = {
     "after a call of C": partial(scenario, "after_a_call"),
     "no longer than needed": partial(scenario, "no_longer_than_needed"),
     "in getLogger()": partial(scenario, "in_get_logger"),
+    "in the root's write": partial(scenario, "in_the_roots_write"),
     "forked process": partial(scenario, "forked"),
     "forked in between": partial(scenario, "forked_in_between"),
     "forked, with a log of the arbiter's": partial(scenario, "forked_with_inherited"),

@@ -92,6 +92,7 @@ TEMPTATIONS: Dict[str, Tuple[str, str, str]] = {
         "logs that cannot be opened, and pairs of signals",
     ),
     "no look at logging's own lock": ("logging._lock, ", "", "in getLogger()"),
+    "no look at the root's lock": ("logging._handlerList", "()", "in the root's write"),
     "the newest stream in any case": ("new if handler.stream is old else handler.stream", "new", "no thread"),
     "leaving at once": (
         " and signal.getsignal(signal.SIGTERM)",

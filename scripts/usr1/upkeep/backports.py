@@ -162,7 +162,7 @@ DIFFERENCES = (
             Replacement("(self, sig: int, frame: Any) -> None:", "(self, sig, frame):"),
             Replacement("(self, reopened: _thread.LockType) -> None:", "(self, reopened):"),
             Replacement("(self) -> set:", "(self):"),
-            Replacement("  # type: ignore[attr-defined]", ""),
+            Replacement("_handlerList)]  # type: ignore", "_handlerList)]"),
             Replacement("  # type: ignore[union-attr]", ""),
         ),
     ),

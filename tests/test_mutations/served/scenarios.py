@@ -192,7 +192,23 @@ def no_longer_than_needed():
 
 def in_get_logger():
     """What is interrupted holds the lock that the thread waits for, as in getLogger()."""
-    with logging._lock:
+    return holding(logging._lock)
+
+
+def in_the_roots_write():
+    """The same, where the thread comes to the root's file: patched, Gunicorn reopens that, too."""
+    with contextlib.closing(logging.FileHandler("root.log")) as handler:
+        logging.getLogger().addHandler(handler)
+        reopen_files = Counting.worker.log.reopen_files
+        Counting.worker.log.reopen_files = lambda: (handler.acquire(), handler.release(), reopen_files())
+        said = holding(handler.lock)
+        del Counting.worker.log.reopen_files
+        logging.getLogger().removeHandler(handler)
+    return said
+
+
+def holding(lock):
+    with lock:
         start = time.monotonic()
         os.kill(os.getpid(), signal.SIGUSR1)
         took = time.monotonic() - start

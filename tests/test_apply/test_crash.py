@@ -144,7 +144,7 @@ def test_any_call_may_fail(what: str, shard: int, trial: Trial, request: pytest.
     trial.try_all(what, "error=EIO", calls[shard::SHARDS])
 
 
-@pytest.mark.parametrize("what", OPPOSITE)
+@pytest.mark.parametrize("what", ["apply", pytest.param("revert", marks=pytest.mark.full)])
 def test_killed_at_any_call(what: str, trial: Trial, request: pytest.FixtureRequest) -> None:
     """Where it only looks, nothing changes until the next call, so to be killed there is to be killed then."""
     every = request.config.getoption("--full")
@@ -153,7 +153,7 @@ def test_killed_at_any_call(what: str, trial: Trial, request: pytest.FixtureRequ
     )
 
 
-@pytest.mark.parametrize("what", OPPOSITE)
+@pytest.mark.parametrize("what", ["apply", pytest.param("revert", marks=pytest.mark.full)])
 @pytest.mark.parametrize("fault", ["error=ENOSPC", "error=EIO+"])
 def test_a_disk_that_is_full_or_fails_for_good(fault: str, what: str, trial: Trial) -> None:
     """When an error stays, what was done cannot always be undone; that is said, and the next run does it."""

@@ -180,7 +180,8 @@ def test_uv_does_not_keep_an_older_wheel(clone: Path, tmp_path: Path) -> None:
         assert installed(environment) == release
 
 
-@pytest.mark.parametrize("source", [pytest.param("directory", marks=pytest.mark.full), "index"])
+@pytest.mark.full
+@pytest.mark.parametrize("source", ["directory", "index"])
 def test_the_signal_properties_hold(source: str, index: str, tmp_path: Path) -> None:
     """In an environment of the fork and gunicorn, and nothing else."""
     environment = make(tmp_path)

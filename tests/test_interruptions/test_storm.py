@@ -51,6 +51,7 @@ def test_it_finds_that_pristine_0_18_3_is_killed(tmp_path: Path) -> None:
     assert signal.SIGUSR1 in outcome.statuses
 
 
+@pytest.mark.full
 def test_it_finds_that_pristine_0_13_2_swallows_the_signal(tmp_path: Path) -> None:
     outcome = storm(tmp_path, environment(environments.uvicorn("0.13.2"), patched=False), "asyncio")
     assert any(complaint.startswith("not reopened") for complaint in outcome.complaints())

@@ -230,8 +230,8 @@ def take_out(folder: Path, distribution: str, gone: List[str], monkeypatch: pyte
         pytest.param("uvicorn", ["0.33.0", "0.34.0", "0.34.1", "0.34.2", "0.34.3", "0.35.0"], marks=pytest.mark.full),
         # Whose file is as in 0.28.1, but not what the patch does
         pytest.param("uvicorn", ["0.29.0"], marks=pytest.mark.full),
-        ("uvicorn-worker", ["0.3.0"]),
-        ("gunicorn", ["20.1.0", "22.0.0"]),
+        pytest.param("uvicorn-worker", ["0.3.0"], marks=pytest.mark.full),
+        pytest.param("gunicorn", ["20.1.0", "22.0.0"], marks=pytest.mark.full),
     ],
     ids=str,
 )

@@ -194,7 +194,10 @@ def test_added_tests_pass(
     assert run_tests(environment, tree, *arguments) == {"passed": len(names)}
 
 
-@every_project
+@pytest.mark.parametrize(
+    "distribution",
+    ["gunicorn", *(pytest.param(one, marks=pytest.mark.full) for one in ("uvicorn", "uvicorn-worker"))],
+)
 def test_added_tests_fail_without_the_fix(
     distribution: str, tree: Path, environment: Environment, request: pytest.FixtureRequest
 ) -> None:

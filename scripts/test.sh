@@ -42,8 +42,8 @@ unset PYTHONDONTWRITEBYTECODE # Or each of the many processes compiles all of it
 export COVERAGE_FILE=$root/.cache/coverage/data
 rm -rf "$root/.cache/coverage"
 mkdir -p "$root/.cache/coverage"
-# Most of the time tests wait for servers: three times as many at a time as there are cores.
-tool coverage run -m pytest -n "$(($(nproc) * 3))" --dist worksteal --durations=10 "$@"
+# Half of the time tests wait for servers: twice as many at a time as there are cores.
+tool coverage run -m pytest -n "$(($(nproc) * 2))" --dist worksteal --durations=10 "$@"
 # A part of the tests covers a part of the scripts.
 if [ $# = 0 ]; then
     tool coverage combine --quiet

@@ -21,7 +21,7 @@ def storm(home: Path, target: Environment, loop: str) -> Outcome:
         return run.stop()
 
 
-BY_DEFAULT = {("uvicorn 0.13.2", "asyncio"), ("uvicorn 0.54.0", "uvloop"), ("uvicorn 0.54.0", "asyncio")}
+BY_DEFAULT = {("uvicorn 0.54.0", "uvloop")}
 
 
 def cases() -> Iterator[Any]:

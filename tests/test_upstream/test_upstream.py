@@ -220,7 +220,10 @@ def test_each_commit_has_its_tests(distribution: str, tree: Path, environment: E
         assert run_tests(environment, tree, *arguments) == {"failed": len(names)}
 
 
-@every_project
+@pytest.mark.parametrize(
+    "distribution",
+    ["uvicorn", *(pytest.param(one, marks=pytest.mark.full) for one in ("gunicorn", "uvicorn-worker"))],
+)
 def test_upstreams_own_tests_pass(
     distribution: str, tree: Path, environment: Environment, request: pytest.FixtureRequest
 ) -> None:

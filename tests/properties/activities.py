@@ -15,7 +15,8 @@ from properties.server import Hold, Server
 
 #: These block the event loop of their worker: in C, and in Python with and without letting other threads run.
 BLOCKING = ("reading", "sleeping", "spinning")
-KINDS = (*BLOCKING, "executing", "fork")
+#: In the order in which they begin. Before Python 3.7, what is forked while a thread logs never gets that log's lock.
+KINDS = ("fork", *BLOCKING, "executing")
 
 
 class Outcome(NamedTuple):

@@ -11,6 +11,7 @@ NEWEST = environments.uvicorn(environments.COMBINATIONS[-1])
 BURSTS = 20  # at least
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("worker", ["CountingOnAsyncio", "CountingOnUvloop"])
 def test_a_burst_is_handled(worker: str, tmp_path: Path) -> None:
     """Nothing is raised into what was interrupted: the handlers are not nested deeply enough for a RecursionError."""

@@ -129,6 +129,7 @@ def broken_as_published(pristine: Environment) -> int:
 def run(case: Case) -> str:
     """passed, failed: …, not installable: …, or broken as published: …"""
     with tempfile.TemporaryDirectory(prefix="usr1-matrix-") as directory:
+        os.chmod(directory, 0o755)  # The properties serve as nobody, too
         try:
             environment = make(case, Path(directory) / "venv")
             inspect(environment.path)

@@ -4,7 +4,9 @@ them hold, and pristine, where some fail for the reason that the patch exists fo
 """
 
 import itertools
+import os
 import re
+import tempfile
 from pathlib import Path
 from typing import Any, Iterator, Tuple
 
@@ -71,10 +73,18 @@ def pristine(workers: Workers) -> Environment:
     pytest.skip(f"{workers} runs on no Python here. {'; '.join(refusals)}")
 
 
+@pytest.fixture
+def open_path() -> Iterator[Path]:
+    """A directory that others may enter, unlike pytest's: the properties serve as nobody, too."""
+    with tempfile.TemporaryDirectory(prefix="usr1-") as path:
+        os.chmod(path, 0o755)
+        yield Path(path)
+
+
 @pytest.mark.parametrize("workers", cases())
-def test_patched(workers: Workers, tmp_path: Path) -> None:
+def test_patched(workers: Workers, open_path: Path) -> None:
     original = pristine(workers)
-    environment = environments.patched_copy(original, tmp_path / "venv", workers.distribution, workers.release)
+    environment = environments.patched_copy(original, open_path / "venv", workers.distribution, workers.release)
     status, output = properties.run(environment.path, "-k", environments.MODULES[workers.distribution])
     assert status == 0, output
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import List, Tuple
 
 from environments import Environment
+from properties import wait
+from properties.expect import Broken
 from test_interruptions.run import UnixConnection
 
 SERVED = Path(__file__).with_name("served")
@@ -78,11 +80,10 @@ def inherited(environment: Environment, home: Path) -> List[str]:
     """A worker that cannot open a log that it has from the arbiter leaves in good order, once."""
     with Served(home, environment, "") as served:
         worker, said = served.get("inherited")
-        deadline = time.monotonic() + PATIENCE
-        while f"[{worker}, " not in served.exits():
-            if time.monotonic() > deadline:
-                return ["the worker stays"]
-            time.sleep(0.01)
+        try:
+            wait.until(lambda: f"[{worker}, " in served.exits(), lambda: "the worker stays", PATIENCE)
+        except Broken as stays:
+            return [str(stays)]
         answers = [served.get() for _ in range(2)]
         others = {other for other, _ in answers}
         found = [text for text in (said, *(text for _, text in answers)) if text != "ok"]

@@ -2,11 +2,10 @@
 Which tests run: by default those that most likely notice what a change breaks, with --full all of them.
 
 A full run goes on where an earlier one of the same files ended: what passed then is not run again. A share of
-it is what can be begun within some time. It starts where the commit says, so that all comes round.
+it is what can be begun within some time. Where it starts follows from the files, so that all comes round.
 """
 
 import hashlib
-import subprocess
 import time
 from pathlib import Path
 from typing import List, Optional, Set
@@ -32,9 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="how many examples the signal properties draw (default: under a minute of them)",
     )
     group.addoption("--full", action="store_true", help="run the sweeps too, but what has passed with the same files")
-    group.addoption(
-        "--share", type=int, metavar="SECONDS", help="begin no test after that; the commit says which first"
-    )
+    group.addoption("--share", type=int, metavar="SECONDS", help="begin no test after that; the files say which first")
 
 
 @pytest.fixture(autouse=True)
@@ -54,14 +51,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item
 
     chosen = [item for item in items if wanted(item)]
     config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
-    first = _place(len(chosen)) if config.getoption("--share") and chosen else 0
+    first = int(_fingerprint(), 16) % len(chosen) if config.getoption("--share") and chosen else 0
     items[:] = chosen[first:] + chosen[:first]
-
-
-def _place(number: int) -> int:
-    """One of so many places, by the commit: what it contains, whoever has made it when."""
-    command = ["git", "rev-parse", "HEAD^{tree}"]
-    return int(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout, 16) % number
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -24,12 +24,12 @@ def every(full: bool) -> List[Tuple[str, str]]:
     ]
 
 
-#: By default: the oldest, one in the middle and the newest of each distribution.
+#: By default: the oldest, one in the middle and the newest of each distribution, and those that were withdrawn.
 BY_DEFAULT = [
     (distribution, catalogue[n].releases[-1])
     for distribution, catalogue in ((name, list(patches.catalogue(name))) for name in patches.DISTRIBUTIONS)
     for n in sorted({0, len(catalogue) // 2, len(catalogue) - 1})
-]
+] + [(distribution, release) for distribution, withdrawn in fork.WITHDRAWN.items() for release in withdrawn]
 
 
 def cases() -> Iterator[Any]:
@@ -66,7 +66,7 @@ def nothing_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
 def wheels(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Path:
     """A directory with a fork for each combination, built in this process."""
     directory = tmp_path_factory.mktemp("wheels")
-    for distribution, release in every(pytestconfig.getoption("--full")):
+    for distribution, release in {*every(pytestconfig.getoption("--full")), *BY_DEFAULT}:
         files = wheel.installed(distribution, [str(releases.unpacked(distribution, release))])
         wheel.pack(fork.fork(distribution, files), directory)
     return directory

@@ -20,6 +20,9 @@ from usr1.refusal import Refusal, refusal
 
 ConfigSettings = Optional[Dict[str, Any]]
 
+#: Yanked: uv takes such a release only where it is pinned and nothing else is said (https://peps.python.org/pep-0592/).
+WITHDRAWN = {"uvicorn": ("0.17.0",)}
+
 
 def releases(distribution: str) -> List[str]:
     """Every release that has a patch, oldest first."""
@@ -63,6 +66,8 @@ def requirement(distribution: str, release: Optional[str]) -> str:
     from: hence !=, as Poetry cannot read ===. Raises Refusal if the release has no patch.
     """
     every = releases(distribution)
+    if release in WITHDRAWN.get(distribution, ()):
+        return f"{distribution}==={release}"
     newest = every[-1] if release is None else release
     forks = (f"!={newest}+usr1.{n + 1}" for n in range(find(distribution, newest).revision))
     wanted = f">={every[0]},<={newest}" if release is None else f"=={release}"

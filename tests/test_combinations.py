@@ -16,6 +16,7 @@ from environments import Environment, NotInstallable, Workers
 from packaging.version import Version as Release
 from properties import run as properties
 from properties.environment import Unusable, inspect
+from test_gunicorn import conftest as gunicorns
 
 #: Each combination of file and hook, and each release of uvicorn-worker with the oldest and the newest uvicorn.
 COMBINATIONS = [
@@ -86,6 +87,22 @@ def test_patched(workers: Workers, open_path: Path) -> None:
     original = pristine(workers)
     environment = environments.patched_copy(original, open_path / "venv", workers.distribution, workers.release)
     status, output = properties.run(environment.path, "-k", environments.MODULES[workers.distribution])
+    assert status == 0, output
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("both", [False, True], ids=["alone", "both"])
+@pytest.mark.parametrize("release", gunicorns.RELEASES)
+def test_patched_gunicorn(release: str, both: bool, open_path: Path) -> None:
+    """Under each of its own worker classes, without uvicorn, and with uvicorn patched, too."""
+    original = gunicorns.pristine_environment(release)
+    if not both:
+        packages = (f"gunicorn=={release}", "gevent", "packaging", "setuptools<81")
+        original = environments.cached(gunicorns.python(release), *packages)
+    environment = environments.patched_copy(original, open_path / "venv", "gunicorn", release)
+    if both:
+        environments.patched(environment, "uvicorn", gunicorns.uvicorn(release))
+    status, output = properties.run(environment.path)
     assert status == 0, output
 
 

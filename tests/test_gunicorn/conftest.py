@@ -7,6 +7,7 @@ from typing import Iterator, List, Mapping, Sequence
 import environments
 import pytest
 from environments import Environment
+from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 from properties.server import Server
 from usr1 import patches
@@ -16,15 +17,16 @@ RELEASES = [patch.releases[-1] for patch in patches.catalogue("gunicorn")]
 RELEASES.sort(key=Version, reverse=True)
 NEWEST = RELEASES[0]
 
-#: The worker classes, and the oldest release that each is tested with.
+#: The worker classes, and the releases that each is tested with.
 WORKER_CLASSES = {
-    "sync": "20.0.0",
-    "gthread": "20.0.0",
-    "asgi": "24.0.0",
-    "gevent": "20.0.0",
-    "uvicorn.workers.UvicornWorker": "20.0.0",
-    "tornado": "20.1.0",  # Before, none that runs with Tornado 6
-    "aiohttp.GunicornWebWorker": "20.0.0",
+    "sync": SpecifierSet(),
+    "gthread": SpecifierSet(),
+    "asgi": SpecifierSet(">=24"),
+    "gevent": SpecifierSet(),
+    "eventlet": SpecifierSet("<26"),
+    "uvicorn.workers.UvicornWorker": SpecifierSet(),
+    "tornado": SpecifierSet(">=20.1"),  # Before, none that runs with Tornado 6
+    "aiohttp.GunicornWebWorker": SpecifierSet(),
 }
 
 #: How a worker ends that gets SIGTERM; uvicorn raises the signal again when all is done.
@@ -113,7 +115,7 @@ class Gunicorn:
         modules: Mapping[str, str] = {},
         variables: Mapping[str, str] = {},
     ) -> Server:
-        if Version(self.release) < Version(WORKER_CLASSES[worker_class]):
+        if self.release not in WORKER_CLASSES[worker_class]:
             pytest.skip(f"Gunicorn {self.release} has no worker class {worker_class}")
         modules = {"application": APPLICATIONS.get(worker_class, WSGI).format(logging=logging), **modules}
         if worker_class == "gthread":
@@ -121,16 +123,26 @@ class Gunicorn:
         return Server(self.environment.python, worker_class, workers, options, variables, modules)
 
 
+def is_old(release: str) -> bool:
+    return Version(release) < Version("21")
+
+
+def uvicorn(release: str) -> str:
+    """The release of uvicorn beside a release of Gunicorn."""
+    return "0.18.3" if is_old(release) else environments.COMBINATIONS[-1]
+
+
 def packages(release: str) -> Sequence[str]:
-    old = Version(release) < Version("21")
-    uvicorn = "0.18.3" if old else environments.COMBINATIONS[-1]
-    return [*environments.packages(uvicorn, f"gunicorn=={release}"), "gevent", "packaging", "tornado", "aiohttp"]
+    # Before 21 Gunicorn imports what eventlet has no more; from 26 on it does without it.
+    eventlet = "eventlet<0.30.3" if is_old(release) else "eventlet"
+    others = ["gevent", "packaging", "tornado", "aiohttp", *[eventlet] * (release in WORKER_CLASSES["eventlet"])]
+    return [*environments.packages(uvicorn(release), f"gunicorn=={release}"), *others]
 
 
 def python(release: str) -> environments.Version:
     """Old releases run on old Pythons."""
     found: List[environments.Version] = list(environments.pythons())
-    return found[-1] if Version(release) >= Version("21") else min(version for version in found if version >= (3, 8))
+    return min(version for version in found if version >= (3, 8)) if is_old(release) else found[-1]
 
 
 def pristine_environment(release: str) -> Environment:
@@ -153,6 +165,9 @@ def gunicorn(request: pytest.FixtureRequest) -> Iterator[Gunicorn]:
         yield Gunicorn(release, environments.patched_copy(pristine_environment(release), path, "gunicorn", release))
 
 
-@pytest.fixture(scope="session")
-def pristine() -> Gunicorn:
-    return Gunicorn(NEWEST, pristine_environment(NEWEST))
+@pytest.fixture(
+    scope="session",
+    params=[NEWEST, *(pytest.param(one, marks=pytest.mark.full) for one in ("23.0.0", RELEASES[-1]))],
+)
+def pristine(request: pytest.FixtureRequest) -> Gunicorn:
+    return Gunicorn(request.param, pristine_environment(request.param))

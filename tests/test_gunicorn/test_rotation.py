@@ -4,6 +4,7 @@ import signal
 from pathlib import Path
 from typing import List
 
+import environments
 import pytest
 from packaging.version import Version
 from properties import wait
@@ -13,7 +14,7 @@ from properties.logs import NAMES
 from properties.server import Server
 from test_reopen.logrotation import wait_until_exactly_once
 
-from test_gunicorn.conftest import AIOHTTPS, Gunicorn, classes
+from test_gunicorn.conftest import AIOHTTPS, LOGGING, Gunicorn, classes, pristine_environment, uvicorn
 
 
 def names(worker_class: str) -> List[str]:
@@ -57,6 +58,31 @@ def test_pristine_loses_the_root_loggers(pristine: Gunicorn, worker_class: str) 
         server.reopening = wait.Patience(0.5)
         with pytest.raises(Broken, match="1 of 2 processes still wrote to a rotated application.log"):
             rotate_under_load(server, worker_class, 1)
+
+
+WATCHED = """
+import logging.handlers
+logging.root.addHandler(logging.handlers.WatchedFileHandler(os.environ["APPLICATION_LOG"]))
+logging.root.setLevel(logging.INFO)
+"""
+
+
+@pytest.mark.parametrize("logging", [LOGGING, WATCHED], ids=["basicConfig", "watched"])
+def test_root_logger_of_uvicorn_0_18_3(logging: str, tmp_path: Path) -> None:
+    """As in Kludex/uvicorn#1559: both patched, no worker is killed, and what follows is in the new file."""
+    release = "20.1.0"
+    environment = environments.patched_copy(pristine_environment(release), tmp_path / "venv", "gunicorn", release)
+    environments.patched(environment, "uvicorn", uvicorn(release))
+    with Gunicorn(release, environment).serve("uvicorn.workers.UvicornWorker", logging=logging, workers=2) as server:
+        workers = server.workers()
+        server.get()
+        server.logs.rotate()
+        server.signal("arbiter")
+        server.wait_until_reopened(server.pids("all"))
+        requests = [server.get() for _ in range(20)]
+        found = server.logs.requests("application.log", current_only=True)
+        assert [found[request] for request in requests] == [1] * 20
+        server.expect_same_workers(workers, "by a rotation")
 
 
 #: Files that no logger has: behind a queue, in a memory handler, in a handler of the application's own.

@@ -36,7 +36,7 @@ def test_burst(gunicorn: Gunicorn, worker_class: str, request: pytest.FixtureReq
         server.expect_same_workers(workers, "in a burst")
 
 
-@classes("gthread")
+@pytest.mark.parametrize("worker_class", [pytest.param("sync", marks=pytest.mark.full), "gthread"])
 def test_pristine_hangs(pristine: Gunicorn, worker_class: str) -> None:
     with pristine.serve(worker_class, "--capture-output", workers=2) as server:
         server.reopening = wait.Patience(0.5)
@@ -65,7 +65,7 @@ def honoured_during(server: Server, place: str) -> None:
     server.expect_same_workers(workers, f"in {place}")
 
 
-@pytest.mark.parametrize("worker_class", ["sync", "asgi"])
+@classes("sync", "asgi", without=[AIOHTTPS])
 def test_pristine_swallows(pristine: Gunicorn, worker_class: str) -> None:
     with pristine.serve(worker_class) as server:
         server.reopening = wait.Patience(0.5)

@@ -126,8 +126,6 @@ def end_under_signals(server: Server) -> "set[str]":
 @classes("sync", "asgi", "uvicorn.workers.UvicornWorker", without=[AIOHTTPS, "tornado"])
 def test_exit(gunicorn: Gunicorn, worker_class: str) -> None:
     """Tornado's worker forgets a SIGTERM that comes as soon as the application is loaded."""
-    if gunicorn.release == "24.0.0":
-        pytest.skip("Gunicorn 24.0.0 learns of no worker's end, but on a Python where SIGCHLD comes before SIGCLD")
     with gunicorn.serve(worker_class, workers=4) as server:
         assert end_under_signals(server) <= ENDED
 

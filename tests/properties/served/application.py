@@ -97,12 +97,15 @@ async def answer(send, text):
 
 
 async def stream(send, request, chunks):
-    await send({"type": "http.response.start", "status": 200, "headers": []})
+    chunk, last = b"chunk\n", str(os.getpid()).encode()
+    # Without it the asgi worker of Gunicorn 24.1.1, say, never comes to an end
+    length = str(chunks * len(chunk) + len(last)).encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", length)]})
     for _ in range(chunks):
-        await send({"type": "http.response.body", "body": b"chunk\n", "more_body": True})
+        await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await checkpoints.pause_async(request)
         await asyncio.sleep(0.001)
-    await send({"type": "http.response.body", "body": str(os.getpid()).encode()})
+    await send({"type": "http.response.body", "body": last})
 
 
 async def read_body(receive, request):

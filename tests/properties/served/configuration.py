@@ -7,9 +7,13 @@ import os
 import signal
 
 import checkpoints
+from gunicorn.arbiter import Arbiter
 
 PR_SET_PDEATHSIG = 1
 ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # End with the test, even if that is killed
+
+if hasattr(Arbiter, "handle_chld"):  # 24.0.0 takes the signal for SIGCLD, its other name: no worker's end is noticed
+    Arbiter.SIG_NAMES[signal.SIGCHLD] = "chld"
 
 arbiter = os.getpid()
 waitpid = os.waitpid

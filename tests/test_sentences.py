@@ -7,7 +7,6 @@ from typing import List
 
 import environments
 import pytest
-from environments import Workers
 from properties import run as properties
 
 #: What an expression in the place of a sentence has in it, or an exception that nobody put in words.
@@ -51,13 +50,10 @@ def test_an_expression_is_told_from_a_sentence(said: str) -> None:
     assert EXPRESSION.search(said)
 
 
-def cases() -> List[object]:
-    every = [environments.uvicorn(release) for release in ("0.13.2", "0.18.3", environments.COMBINATIONS[-1])]
-    return [pytest.param(one, id=str(one), marks=[] if one is every[-1] else [pytest.mark.full]) for one in every]
-
-
-@pytest.mark.parametrize("workers", cases())
-def test_pristine_releases_are_told_in_sentences(workers: Workers) -> None:
+@pytest.mark.full
+@pytest.mark.parametrize("release", ["0.13.2", "0.18.3", environments.COMBINATIONS[-1]])
+def test_pristine_releases_are_told_in_sentences(release: str) -> None:
+    workers = environments.uvicorn(release)
     python = environments.pythons_for(workers.uvicorn)[-1 if workers.release == environments.COMBINATIONS[-1] else 0]
     environment = environments.cached(python, *workers.packages())
     status, output = properties.run(environment.path, "--tb=no", "-rN")

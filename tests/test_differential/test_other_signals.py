@@ -172,6 +172,6 @@ def compare(workers: Workers, examples: int) -> None:
     check()
 
 
-@pytest.mark.parametrize("workers", environments.variants("uvicorn 0.54.0"))
+@pytest.mark.parametrize("workers", environments.variants())
 def test_other_signals_do_what_they_did(workers: Workers, pytestconfig: pytest.Config) -> None:
     compare(workers, 20 if pytestconfig.getoption("--full") else 3)

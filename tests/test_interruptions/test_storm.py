@@ -38,6 +38,7 @@ def test_a_patched_worker_withstands_a_signal_at_every_boundary(workers: Workers
     assert {line.split()[0] for line in outcome.boundaries} == {"boot", "loading", "serving", "closing"}
 
 
+@pytest.mark.full
 def test_single_shots_find_the_reentrant_write_of_pristine_0_54_0(tmp_path: Path) -> None:
     target = environment(environments.uvicorn("0.54.0"), patched=False)
     with Run(tmp_path, target, "asyncio", "one", 700, phases="serving", scope="/logging/") as run:

@@ -41,7 +41,8 @@ PR_SET_DUMPABLE = 4
 assert ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0
 """
 
-WORKER_CLASSES = ("uvicorn.workers.UvicornWorker", "asgi", "gthread")
+UVICORN_WORKER = "uvicorn.workers.UvicornWorker"
+WORKER_CLASSES = [UVICORN_WORKER, *(pytest.param(one, marks=pytest.mark.full) for one in ("asgi", "gthread"))]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -74,7 +75,7 @@ def server(environment: Environment) -> Iterator[Server]:
         yield server
 
 
-def gunicorn(environment: Environment, worker_class: str = WORKER_CLASSES[0], more_application: str = "") -> Server:
+def gunicorn(environment: Environment, worker_class: str = UVICORN_WORKER, more_application: str = "") -> Server:
     """Gunicorn with a pidfile; more_application is the source of what a WSGI application does besides."""
     options = ("--pid", "pidfile")
     if worker_class != "gthread":

@@ -8,7 +8,7 @@ from environments import Environment
 from properties.clients import Load
 from properties.server import Server
 
-from test_reopen.conftest import GUNICORN, WORKER_CLASSES, make
+from test_reopen.conftest import GUNICORN, UVICORN_WORKER, WORKER_CLASSES, make
 from test_reopen.logrotation import Logrotate, files, reopen, wait_until_exactly_once
 
 #: The application of tests/properties/served, but for where it logs to.
@@ -56,7 +56,7 @@ def test_every_line_once(patched: Environment, worker_class: str) -> None:
 
 def test_a_rotation_during_boot(patched: Environment) -> None:
     """With --preload a worker inherits the root logger's file; the patched uvicorn catches up on it too."""
-    with serve(patched, WORKER_CLASSES[0], "--preload") as server, server.hold("post_fork") as hold:
+    with serve(patched, UVICORN_WORKER, "--preload") as server, server.hold("post_fork") as hold:
         server.signal("arbiter", signal.SIGTTIN)
         hold.reached()
         server.logs.rotate()

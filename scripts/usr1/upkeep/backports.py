@@ -5,6 +5,7 @@ The newest patch of a project is the source. Its change is carried over line by 
 release, uvicorn's also to those of uvicorn-worker, after the differences that hold there were put into it.
 """
 
+import functools
 from difflib import SequenceMatcher
 from typing import Dict, List, NamedTuple, Tuple
 
@@ -253,6 +254,7 @@ class Change(NamedTuple):
         return Change(description, edits)
 
 
+@functools.lru_cache(maxsize=None)  # Most files are the same in many releases
 def carried_over(pristine: str, patched: str, other: str) -> str:
     """
     The change from pristine to patched, made to another file: what goes, goes; what comes, comes after the line

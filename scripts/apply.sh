@@ -20,8 +20,9 @@
 #   --version           which revision of the patches this applies
 #
 # Exit status: 0 done; 1 a property failed, or --check found something unpatched; 2 nothing was
-# done, and nothing changed, or --check found no environment, or nothing there to patch; 3 a change failed half-way and could not be undone: run it again;
-# 128+N ended by signal N, and VENV was put back.
+# done, and nothing changed, or --check found no environment, or nothing there to patch; 3 a change
+# failed half-way and could not be undone: run it again; 128+N ended by signal N, and VENV was put
+# back.
 # Running servers must be restarted: an arbiter imports the worker class once.
 
 set -eu

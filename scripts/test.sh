@@ -6,12 +6,19 @@
 # run of the same files was interrupted:
 #
 #   tests/test_combinations.py  the properties on a release for each patch, patched and pristine
-#   tests/test_interruptions         a signal at every bytecode boundary, alone and in storms
-#   tests/test_mutations             each statement of a patch left out, and what might be tempting instead
-#   tests/test_differential          every other signal, as in the pristine release
-#   tests/test_apply                 apply.sh killed, and failed, at every system call
-#   tests/test_forks                  every release by every tool that installs packages
-#   tests/test_upstream              upstream's own tests with the series applied
+#   tests/test_sentences.py     what they say on releases that are not patched
+#   tests/test_gunicorn         patched Gunicorn: each release's patch under each worker class
+#   tests/test_interruptions    a signal at every bytecode boundary, one by one and in storms
+#   tests/test_mutations        each statement of a patch left out, and what might tempt instead
+#   tests/test_differential     every other signal, and logging, as in the pristine release
+#   tests/test_machine.py       rules that draw what happens to a server, step by step
+#   tests/test_load.py          boots and rotations under full load
+#   tests/test_reopen           reopen.sh beside each worker class, with many rotations
+#   tests/test_apply            apply.sh killed, and failed, at every system call
+#   tests/test_tools.py         the tools of the scripts, made at the same time
+#   tests/test_forks            every release by every tool that installs packages
+#   tests/test_patches          refresh.sh, with what upstream might do
+#   tests/test_upstream         upstream's own tests with the series applied
 #
 # --full without a path ends with docs/matrix.md: the properties on every release, Python and gunicorn.
 # Needs nothing but Python 3.9 and, for some tests, the Debian packages that .ci/run names.

@@ -55,6 +55,7 @@ def tools(repository: Path) -> List[Path]:
     return found
 
 
+@pytest.mark.full
 def test_made_once(repository: Path) -> None:
     """What somebody constrains is not ours, and there may be no home."""
     constraint = repository / "constraint.txt"

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 from environments import Environment
 from properties import clients, wait
@@ -172,9 +172,9 @@ def _letting_go(
         ]
         for number in range(rounds):
             for name, subject, one in watched if number % 2 else watched[::-1]:
-                with _busy(one.server, subject) if loaded else contextlib.nullcontext():
-                    if loaded:
-                        time.sleep(0.2)
+                with _busy(one.server, subject) if loaded else contextlib.nullcontext() as load:
+                    if load:
+                        load.wait_for_answers(100)
                     pids, logs = one.server.pids("all"), one.server.logs
                     logs.rotate([path.name for path in logs.directory.glob("*.log")])
                     start = time.monotonic()
@@ -191,10 +191,8 @@ def _letting_go(
     return found
 
 
-@contextlib.contextmanager
-def _busy(server: Served, subject: Subject) -> Iterator[None]:
-    with Load(server.socket, 8, requests_each=10**9 if subject.keeps_alive else 1):
-        yield
+def _busy(server: Served, subject: Subject) -> Load:
+    return Load(server.socket, 8, requests_each=10**9 if subject.keeps_alive else 1)
 
 
 def bursts(subjects: Sequence[Subject], times: int, rounds: int) -> Figures:

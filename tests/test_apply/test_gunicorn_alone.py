@@ -16,6 +16,7 @@ def gunicorn() -> Environment:
     return environments.cached(list(environments.pythons())[-1], f"gunicorn=={NEWEST}")
 
 
+@pytest.mark.full
 def test_pristine(gunicorn: Environment) -> None:
     status, output = properties.run(gunicorn.path, "--tb=no", "-rN", test="test_customised.py::test_root_logger")
     assert status == 1, output

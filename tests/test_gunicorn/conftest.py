@@ -66,6 +66,8 @@ async def app(scope, receive, send):
     kind, request = scope["path"].split("/")[1:3]
     logging.info(request)
     logging.getLogger("gunicorn.error").info(request)
+    if kind == "block":
+        checkpoints.pause(request)
     await checkpoints.pause_async(request)
     await send({{"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]}})
     await send({{"type": "http.response.body", "body": b"ok"}})
@@ -80,13 +82,15 @@ checkpoints.pause("load")
 async def answer(request):
     logging.info(request.path)
     logging.getLogger("gunicorn.error").info(request.path)
+    if request.match_info["kind"] == "block":
+        checkpoints.pause(request.match_info["request"])
+    await checkpoints.pause_async(request.match_info["request"])
     return web.Response(text="ok")
 
 app = web.Application()
 app.add_routes([web.get("/{{kind}}/{{request}}", answer)])
 checkpoints.note("started", os.getpid())
 """
-#: Its event loop takes the signal from init_signals() on; see docs/design.md.
 AIOHTTPS = "aiohttp.GunicornWebWorker"
 APPLICATIONS = {"asgi": ASGI, "uvicorn.workers.UvicornWorker": ASGI, AIOHTTPS: AIOHTTP}
 

@@ -181,7 +181,20 @@ def test_no_rotation_truncates_nothing(gunicorn: Gunicorn) -> None:
         assert server.logs.requests("application.log")[request] == 1
 
 
-@classes("gthread", "uvicorn.workers.UvicornWorker", without=[AIOHTTPS])
+@classes("asgi", without=["gevent", "eventlet"])
+def test_blocked(gunicorn: Gunicorn, worker_class: str) -> None:
+    """While a request blocks a worker, or its event loop; gevent's and eventlet's wait for it to yield."""
+    with gunicorn.serve(worker_class) as server, server.hold("id-held") as hold, Client(server.socket) as client:
+        client.send("block", "id-held")
+        hold.reached()
+        server.logs.rotate()
+        server.signal("arbiter")
+        server.wait_until_reopened(server.pids("all"))
+        hold.release()
+        client.answer()
+
+
+@classes("gthread", "uvicorn.workers.UvicornWorker")
 def test_reload(gunicorn: Gunicorn, worker_class: str) -> None:
     """SIGHUP, which most configurations of logrotate send: a worker that is still busy lets go, too."""
     with gunicorn.serve(worker_class) as server, server.hold("id-held") as hold, Client(server.socket) as client:

@@ -10,7 +10,7 @@ from properties.expect import Broken
 from properties.server import Server
 from test_reopen.logrotation import wait_until_exactly_once
 
-from test_gunicorn.conftest import AIOHTTPS, ENDED, LOGGING, Gunicorn, classes
+from test_gunicorn.conftest import ENDED, LOGGING, Gunicorn, classes
 
 PAIRS, BURST = 100, 1000  # By default; with --full ten times as many
 
@@ -44,7 +44,7 @@ def test_pristine_hangs(pristine: Gunicorn, worker_class: str) -> None:
             pairs_and_burst(server, 10)
 
 
-@classes("sync", "asgi", "uvicorn.workers.UvicornWorker", without=[AIOHTTPS])
+@classes("sync", "asgi", "uvicorn.workers.UvicornWorker")
 @pytest.mark.parametrize("place", ["post_fork", pytest.param("load", marks=pytest.mark.full)])
 def test_boot(gunicorn: Gunicorn, worker_class: str, place: str) -> None:
     """Honoured at once, while the worker does not even know yet what it is to serve."""
@@ -65,7 +65,7 @@ def honoured_during(server: Server, place: str) -> None:
     server.expect_same_workers(workers, f"in {place}")
 
 
-@classes("sync", "asgi", without=[AIOHTTPS])
+@classes("sync", "asgi")
 def test_pristine_swallows(pristine: Gunicorn, worker_class: str) -> None:
     with pristine.serve(worker_class) as server:
         server.reopening = wait.Patience(0.5)
@@ -123,7 +123,7 @@ def end_under_signals(server: Server) -> "set[str]":
     return {server.exit_of(worker) for worker in workers}
 
 
-@classes("sync", "asgi", "uvicorn.workers.UvicornWorker", without=[AIOHTTPS, "tornado"])
+@classes("sync", "asgi", "uvicorn.workers.UvicornWorker", without=["tornado"])
 def test_exit(gunicorn: Gunicorn, worker_class: str) -> None:
     """Tornado's worker forgets a SIGTERM that comes as soon as the application is loaded."""
     with gunicorn.serve(worker_class, workers=4) as server:

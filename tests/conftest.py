@@ -34,6 +34,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--share", type=int, metavar="SECONDS", help="begin no test after that; the files say which first")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    global _record
+    # With pytest-xdist the process that hands out the tests notes them, and collects none.
+    if config.getoption("--full") and not hasattr(config, "workerinput"):
+        PASSED.mkdir(parents=True, exist_ok=True)
+        _record = PASSED / _fingerprint()
+
+
 @pytest.fixture(autouse=True)
 def unmeasured(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that a test starts is not measured, which takes a tenth of a second, unless the test is marked."""
@@ -70,14 +78,8 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 def _passed(config: pytest.Config) -> Set[str]:
     """The tests that an earlier --full run of these very files has passed."""
-    global _record
-    if not config.getoption("--full"):
-        return set()
-    PASSED.mkdir(parents=True, exist_ok=True)
     record = PASSED / _fingerprint()
-    if not hasattr(config, "workerinput"):  # With pytest-xdist only the process that hands out the tests notes them.
-        _record = record
-    return set(record.read_text().splitlines()) if record.exists() else set()
+    return set(record.read_text().splitlines()) if config.getoption("--full") and record.exists() else set()
 
 
 def _fingerprint() -> str:

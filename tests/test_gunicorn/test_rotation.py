@@ -52,7 +52,7 @@ def test_two_hundred_rotations(gunicorn: Gunicorn, worker_class: str) -> None:
         rotate_under_load(server, worker_class, 200)
 
 
-@classes("gthread")
+@classes("gthread", without=["uvicorn.workers.UvicornWorker"])
 def test_pristine_loses_the_root_loggers(pristine: Gunicorn, worker_class: str) -> None:
     with pristine.serve(worker_class) as server:
         server.reopening = wait.Patience(0.5)

@@ -131,9 +131,9 @@ class Interrupter:
         """
         code = frame.f_code
         if code.co_name != "handle_usr1":
-            # Two have returned: what is logged next may be lost
+            # Two have returned, the inner one without waiting for its thread
             if self.handlers == 2 and code.co_name == self.interrupted == "app":
-                report(stale=stale_for_the_next_line(), after=self.last)
+                report(stale=stale_in_the_end(), after=self.last)
             self.handlers = 0
             if self.due and self.is_honoured():
                 self.due, self.outer = False, code.co_name

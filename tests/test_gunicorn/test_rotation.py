@@ -131,7 +131,7 @@ import os
 import checkpoints
 
 def app(environ, start_response):
-    checkpoints.pause("held")
+    checkpoints.pause("id-held")
     environ["wsgi.errors"].write("id-written later\\n")
     start_response("200 OK", [("Content-Length", "2")])
     return [b"ok"]
@@ -140,16 +140,21 @@ checkpoints.note("started", os.getpid())
 """
 
 
-def write_to_wsgi_errors(server: Server) -> None:
-    """In a request that has begun before a rotation."""
-    with server.hold("held") as hold, Client(server.socket) as client:
-        client.send("async", "id-held")
+def rotate_during_request(server: Server, kind: str) -> None:
+    """All processes let go while a request is held, and it is answered."""
+    with server.hold("id-held") as hold, Client(server.socket) as client:
+        client.send(kind, "id-held")
         hold.reached()
         server.logs.rotate()
         server.signal("arbiter")
         server.wait_until_reopened(server.pids("all"))
         hold.release()
         client.answer()
+
+
+def write_to_wsgi_errors(server: Server) -> None:
+    """In a request that has begun before a rotation."""
+    rotate_during_request(server, "async")
     assert "id-written later" in server.logs.lines("error.log", current_only=True)
 
 
@@ -184,14 +189,8 @@ def test_no_rotation_truncates_nothing(gunicorn: Gunicorn) -> None:
 @classes("asgi", without=["gevent", "eventlet"])
 def test_blocked(gunicorn: Gunicorn, worker_class: str) -> None:
     """While a request blocks a worker, or its event loop; gevent's and eventlet's wait for it to yield."""
-    with gunicorn.serve(worker_class) as server, server.hold("id-held") as hold, Client(server.socket) as client:
-        client.send("block", "id-held")
-        hold.reached()
-        server.logs.rotate()
-        server.signal("arbiter")
-        server.wait_until_reopened(server.pids("all"))
-        hold.release()
-        client.answer()
+    with gunicorn.serve(worker_class) as server:
+        rotate_during_request(server, "block")
 
 
 @classes("gthread", "uvicorn.workers.UvicornWorker")

@@ -61,6 +61,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item
     config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
     first = int(_fingerprint(), 16) % len(chosen) if config.getoption("--share") and chosen else 0
     items[:] = chosen[first:] + chosen[:first]
+    if not full:  # The longest first, or one process ends with them while the others have nothing left
+        items.sort(key=lambda item: item.path.name != "test_combinations.py")
 
 
 @pytest.hookimpl(tryfirst=True)

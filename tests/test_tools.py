@@ -151,10 +151,8 @@ def test_a_python_without_venv(repository: Path, tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "option",
-    ["--check", *(pytest.param(other, marks=pytest.mark.full) for other in ("--no-tests", "--revert", "--dry-run"))],
-)
+@pytest.mark.full
+@pytest.mark.parametrize("option", ["--check", "--no-tests", "--revert", "--dry-run"])
 def test_what_tests_nothing_needs_no_tools_for_tests(option: str, repository: Path) -> None:
     shutil.copy(ROOT / "scripts" / "requirements.txt", repository / "scripts")
     (repository / "scripts" / "requirements-properties.txt").write_text("not-to-be-had==1.0\n")

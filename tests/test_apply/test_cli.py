@@ -394,7 +394,7 @@ def no_properties(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(proof, "ROOT", suite(tmp_path / "root", HOLDS))
 
 
-@pytest.mark.parametrize("installer", ["uv", "pip"])
+@pytest.mark.parametrize("installer", ["uv", pytest.param("pip", marks=pytest.mark.full)])
 def test_a_new_environment(
     installer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_properties: None
 ) -> None:

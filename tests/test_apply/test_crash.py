@@ -152,7 +152,7 @@ def test_killed_at_any_call(what: str, trial: Trial, request: pytest.FixtureRequ
 
 
 @pytest.mark.parametrize("what", ["apply", pytest.param("revert", marks=pytest.mark.full)])
-@pytest.mark.parametrize("fault", ["error=ENOSPC", "error=EIO+"])
+@pytest.mark.parametrize("fault", ["error=ENOSPC", pytest.param("error=EIO+", marks=pytest.mark.full)])
 def test_a_disk_that_is_full_or_fails_for_good(fault: str, what: str, trial: Trial) -> None:
     """When an error stays, what was done cannot always be undone; that is said, and the next run does it."""
     names = ("write", "fsync", "rename") if fault == "error=ENOSPC" else ("openat", "fsync", "rename", "unlink")

@@ -46,6 +46,11 @@ def installer(name: str, environment: environments.Environment, command: str = "
     return [sys.executable, "-m", "pip", "--python", environment.python, command]
 
 
+def anew(tool: str, distribution: str = "uvicorn") -> List[str]:
+    """uv remembers what an address gave it: an index on the port of this one, or a commit."""
+    return ["--refresh-package", distribution] if tool == "uv" else []
+
+
 def make(tmp_path: Path, *requirements: str) -> environments.Environment:
     if requirements:
         return environments.make(tmp_path / "venv", PYTHON, *requirements)
@@ -80,11 +85,11 @@ def test_installed_from_everywhere(
     if source == "directory":
         run(*install, *choose, clone / "vendor" / distribution)
     elif source == "git":
-        # From one commit uv expects one release, and remembers its dependencies
-        refresh = ["--refresh-package", distribution] if tool == "uv" else []
-        run(*install, *refresh, *choose, f"{distribution} @ {repository}#subdirectory=vendor/{distribution}")
+        address = f"{distribution} @ {repository}#subdirectory=vendor/{distribution}"
+        run(*install, *anew(tool, distribution), *choose, address)
     else:
-        run(*install, "--extra-index-url", index, f"{distribution}=={version(distribution, release)}")
+        pin = f"{distribution}=={version(distribution, release)}"
+        run(*install, *anew(tool, distribution), "--extra-index-url", index, pin)
     assert installed(environment, distribution) == release
     if distribution == "uvicorn" and source == "index":
         assert f"uvicorn {release} with" in run(environment.path / "bin" / "uvicorn", "--version")
@@ -130,7 +135,8 @@ def test_upgraded_and_uninstalled_it_leaves_nothing(tool: str, index: str, tmp_p
     environment = make(tmp_path, "click", "h11", "gunicorn")
     before = files(environment)
     older = [release for release in fork.releases("uvicorn") if release in environments.COMBINATIONS][-2]
-    run(*installer(tool, environment), "--extra-index-url", index, f"uvicorn=={version('uvicorn', older)}")
+    pin = f"uvicorn=={version('uvicorn', older)}"
+    run(*installer(tool, environment), *anew(tool), "--extra-index-url", index, pin)
     assert installed(environment) == older
     run(*installer(tool, environment), "--upgrade", VENDOR / "uvicorn")
     assert installed(environment) == NEWEST
@@ -150,7 +156,7 @@ def test_an_index_with_the_forks_too(tool: str, chosen: str, index: str, tmp_pat
     environment = make(tmp_path)
     settings = {"UVICORN_USR1_VERSION": chosen, "UV_INDEX_STRATEGY": "unsafe-best-match"}
     addresses = {"PIP_EXTRA_INDEX_URL": index, "UV_EXTRA_INDEX_URL": index}
-    run(*installer(tool, environment), VENDOR / "uvicorn", **settings, **addresses)
+    run(*installer(tool, environment), *anew(tool), VENDOR / "uvicorn", **settings, **addresses)
     assert installed(environment) == NEWEST
 
 
@@ -159,7 +165,8 @@ def test_pinned_by_hash(tool: str, index: str, wheels: Path, tmp_path: Path) -> 
     environment = make(tmp_path, "click", "h11")
     [wheel] = wheels.glob(f"uvicorn-{NEWEST}+*.whl")
     requirements = tmp_path / "requirements.txt"
-    install = [*installer(tool, environment), "--no-deps", "--require-hashes", "--index-url", index, "-r", requirements]
+    install = [*installer(tool, environment), *anew(tool), "--no-deps", "--require-hashes"]
+    install += ["--index-url", index, "-r", requirements]
     pin = f"uvicorn=={version('uvicorn', NEWEST)} --hash=sha256:"
     requirements.write_text(pin + patches.sha256(wheel.read_bytes()))
     run(*install)

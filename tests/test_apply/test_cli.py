@@ -160,6 +160,25 @@ def test_gunicorn_is_needed(option: str, environment: Environment, capsys: pytes
     assert trees.snapshot(environment.path) == before
 
 
+def test_another_system(environment: Environment) -> None:
+    """Where there is no /proc, as on macOS, all but the tests works; they say so."""
+    user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    apart = ["unshare", *user, "--mount", "sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh"]
+    if subprocess.run([*apart, "true"], capture_output=True).returncode != 0:
+        pytest.skip("no user namespaces here")
+    before = trees.snapshot(environment.path)
+    for options in ([], ["--tests-only"]):
+        run("--check", environment.path)  # The first use of all says that it sets up the tools
+        answer = subprocess.run([*apart, SCRIPT, *options, environment.path], capture_output=True, text=True)
+        assert answer.returncode == 2
+        trees.check_four_lines(answer.stderr, "cannot be tested on this system")
+        assert trees.snapshot(environment.path) == before
+    for option, status in (("--no-tests", 0), ("--check", 0), ("--revert", 0), ("--check", 1)):
+        answer = subprocess.run([*apart, SCRIPT, option, environment.path], capture_output=True, text=True)
+        assert (answer.returncode, answer.stderr) == (status, "")
+    assert trees.snapshot(environment.path) == before
+
+
 def test_time(environment: Environment) -> None:
     """Half a second; in time of the processor, which other tests at the same time do not add to."""
     run("--check", environment.path)

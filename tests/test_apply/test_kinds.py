@@ -231,36 +231,38 @@ def apply_as_nobody(environment: Environment) -> int:
     return as_nobody(lambda: changing.status("apply", environment))
 
 
-def test_read_only(environment: Environment) -> None:
+def refused(environment: Environment, advice: str) -> int:
+    with pytest.raises(Refusal) as refusal:
+        changing.make("apply", environment)
+    return 2 if str(refusal.value).endswith(f"do:       {advice}") else 1
+
+
+def test_read_only(environment: Environment, open_clone: None) -> None:
     """Or a file system without room, or anything that keeps the first byte from being written."""
     before = trees.snapshot(environment.path)
     open_to_all(environment)
     for path in [environment.site_packages, *environment.site_packages.rglob("*")]:
         path.chmod(0o555 if path.is_dir() else 0o444)
     locked = trees.snapshot(environment.path)
+    advice = "run this again as user 0" if os.getuid() == 0 else "make it writable, then run this again"
     try:
-        assert apply_as_nobody(environment) == 2
+        assert as_nobody(lambda: refused(environment, advice)) == 2
         assert trees.snapshot(environment.path) == locked != before
     finally:
         for path in [environment.site_packages, *environment.site_packages.rglob("*")]:
             path.chmod(0o755)
 
 
-def test_read_only_by_its_owner(environment: Environment) -> None:
+def test_read_only_by_its_owner(environment: Environment, open_clone: None) -> None:
     """To be that user is no help."""
     open_to_all(environment)
     if os.getuid() == 0:
         for path in [environment.path, *environment.path.rglob("*")]:
             os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
 
-    def said() -> int:
-        with pytest.raises(Refusal) as refused:
-            changing.make("apply", environment)
-        return 2 if str(refused.value).endswith("do:       make it writable, then run this again") else 1
-
     (environment.site_packages / "uvicorn").chmod(0o555)
     try:
-        assert as_nobody(said) == 2
+        assert as_nobody(lambda: refused(environment, "make it writable, then run this again")) == 2
     finally:
         (environment.site_packages / "uvicorn").chmod(0o755)
 
@@ -273,7 +275,7 @@ def open_to_all(environment: Environment) -> None:
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
-def test_files_of_others_are_refused(environment: Environment) -> None:
+def test_files_of_others_are_refused(environment: Environment, open_clone: None) -> None:
     """In a directory that one may write to: the new file would be of another owner."""
     open_to_all(environment)
     for path in [environment.site_packages, *environment.site_packages.rglob("*")]:
@@ -283,14 +285,16 @@ def test_files_of_others_are_refused(environment: Environment) -> None:
     assert trees.snapshot(environment.path) == before
 
 
-def test_not_to_be_looked_at(environment: Environment) -> None:
+def test_not_to_be_looked_at(environment: Environment, open_clone: None) -> None:
     open_to_all(environment)
     environment.site_packages.chmod(0o300)
     assert apply_as_nobody(environment) == 2
 
 
 @pytest.mark.parametrize("option", ["--no-tests", "--check"])
-def test_in_a_directory_of_others(option: str, environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+def test_in_a_directory_of_others(
+    option: str, environment: Environment, open_clone: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     def said() -> int:
         status = apply.main([option, str(environment.path)])
         trees.check_four_lines("".join(capsys.readouterr()), f"cannot look at {environment.path}")

@@ -132,8 +132,9 @@ def test_arbiter_survives(gunicorn: Gunicorn) -> None:
 
 
 @pytest.fixture
-def unprivileged() -> None:
-    assert os.geteuid() == 0, "only root can start Gunicorn with --user"
+def unprivileged(open_clone: None) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can start Gunicorn with --user")
 
 
 def user_server(gunicorn: Gunicorn, worker_class: str, *options: str) -> Server:

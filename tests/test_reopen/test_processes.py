@@ -161,7 +161,7 @@ def test_a_process_that_is_not_below_the_arbiter(server: Server) -> None:
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_a_user_who_may_not_start_enough_processes(shell: str) -> None:
+def test_a_user_who_may_not_start_enough_processes(shell: str, open_clone: None) -> None:
     """Wherever a fork fails, nobody has been seen to let go."""
     user = 64531 + SHELLS.index(shell) if os.geteuid() == 0 else None  # Somebody who has no other processes
     with Nginx(user) as server:

@@ -248,7 +248,14 @@ def _leaving_alone(one: Installed, found: List[Installed]) -> str:
 
 
 def _testable(environment: Environment) -> None:
-    """The properties run what is installed there; raises Refusal if that is not for this user to do."""
+    """The properties run what is installed there; raises Refusal if that cannot be, or is not for this user to do."""
+    if not os.path.exists("/proc/self/status"):
+        raise refusal(
+            f"{environment.path} cannot be tested on this system",
+            "Linux with /proc, where the tests look at the servers",
+            f"no /proc ({os.uname().sysname})",
+            "patch without tests: --no-tests",
+        )
     owner = environment.other_user
     if owner is not None:
         raise refusal(

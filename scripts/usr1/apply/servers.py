@@ -16,6 +16,8 @@ def outdated(environment: Environment, files: Iterable[Path]) -> List[int]:
     An arbiter imports the worker class once, and its workers are forked from it: new workers and a
     reload (HUP) do not help. What belongs to other users is found as far as /proc shows it.
     """
+    if psutil.LINUX and not os.path.exists("/proc/self/status"):
+        return []  # In a chroot without /proc psutil sees nothing, not even this process, and raises IndexError
     changed = max(map(_changed, files), default=0.0)
     ours = {process.pid: process for process in psutil.process_iter() if _runs(process, environment)}
     arbiters = [process for process in ours.values() if _parent(process) not in ours]

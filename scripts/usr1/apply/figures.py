@@ -35,7 +35,7 @@ def measure(environment: Environment, when: str) -> Optional[Figures]:
     def waiting() -> None:
         tell(f"  ... figures, {when}: {line}")
 
-    with proof.started("properties.figures", str(environment.path), directory="tests") as process:
+    with proof.started("properties.figures", str(environment.path)) as process:
         for line in heard(process, waiting):
             if not line.startswith("{"):
                 waiting()

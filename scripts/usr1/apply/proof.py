@@ -27,12 +27,20 @@ def variables() -> Dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "PYTHON"))}
 
 
+#: As python -m does, with the directories that setup.cfg names to pytest; by PYTHONPATH servers would see them too.
+MODULE = """
+import runpy, sys
+sys.path[:0] = ["scripts", "tests"]
+runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
+"""
+
+
 @contextlib.contextmanager
-def started(module: str, *arguments: str, directory: str = ".") -> "Iterator[subprocess.Popen[bytes]]":
-    """A module of the tests' that starts servers, which it is given the time to stop."""
+def started(module: str, *arguments: str) -> "Iterator[subprocess.Popen[bytes]]":
+    """A module that starts servers, which it is given the time to stop."""
     # In a session of its own: a Ctrl-C reaches it from here only, and a second one does not stop the stopping.
     with subprocess.Popen(
-        [sys.executable, "-u", "-m", module, *arguments], cwd=ROOT / directory, env=variables(),
+        [sys.executable, "-u", "-c", MODULE, module, *arguments], cwd=ROOT, env=variables(),
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
     ) as process:  # fmt: skip
         try:

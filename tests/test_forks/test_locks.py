@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import environments
@@ -58,3 +59,39 @@ def test_of_uv(clone: Path, tmp_path: Path) -> None:
     answer = loose.uv("sync", "--locked")
     assert answer.returncode != 0 and "needs to be updated" in answer.stdout
     assert not list(loose.path.glob(".venv/lib/python3.*/site-packages/uvicorn-*"))
+
+
+#: Of that time, with a project that needs no index; the commands that lock it, and install what is locked.
+LOCKERS = {
+    "pdm": ("[project]\n{project}\n[tool.pdm]\ndistribution = false", ["lock"], ["install", "--frozen-lockfile"]),
+    "poetry": ("[project]\n{project}\n[tool.poetry]\npackage-mode = false", ["lock"], ["install"]),
+    "pipenv": ("[packages]\n{packages}", ["lock"], ["sync"]),
+}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("locker", LOCKERS)
+def test_of_others(locker: str, wheels: Path, tmp_path: Path) -> None:
+    """A wheel binds."""
+    path = tmp_path / "project"
+    path.mkdir()
+    tool = environments.cached((3, 11), locker, exclude_newer="2025-06-01")
+    [fork] = wheels.glob("uvicorn-0.54.0+*.whl")
+    subprocess.run([sys.executable, "-m", "pip", "download", "-q", "-d", path, "click", "h11"], check=True)
+    files = {"uvicorn": fork, **{file.name.split("-")[0]: file for file in path.glob("*.whl")}}
+    project = 'name = "locked"\nversion = "1"\nrequires-python = ">=3.11,<3.12"\n' + "dependencies = [{}]".format(
+        ", ".join(f'"{name} @ {file.as_uri()}"' for name, file in files.items())
+    )
+    packages = "".join(f'{name} = {{file = "{file.as_uri()}"}}\n' for name, file in files.items())
+    text, lock, install = LOCKERS[locker]
+    written = path / ("Pipfile" if locker == "pipenv" else "pyproject.toml")
+    written.write_text(text.format(project=project, packages=packages))
+    settings = {"PIPENV_VENV_IN_PROJECT": "1", "POETRY_VIRTUALENVS_IN_PROJECT": "1", "PDM_CHECK_UPDATE": "0"}
+    for command in (lock, install):
+        answer = subprocess.run(
+            [tool.path / "bin" / locker, *command], cwd=path, env={**os.environ, **settings},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+        assert answer.returncode == 0, answer.stdout
+    [info] = path.glob(".venv/lib/python3.*/site-packages/uvicorn-*.dist-info")
+    assert info.name == f"{fork.name.split('-py3')[0]}.dist-info"

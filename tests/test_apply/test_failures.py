@@ -59,6 +59,18 @@ def test_what_was_replaced_is_put_back(
     assert "lsattr" in check_refused(environment, capsys)
 
 
+def test_without_proc(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As test_another_system of test_cli, which needs to be root, or user namespaces."""
+    exists = os.path.exists
+    monkeypatch.setattr(os.path, "exists", lambda path: path != "/proc/self/status" and exists(path))
+    assert apply.main([str(environment.path)]) == 2
+    trees.check_four_lines(capsys.readouterr().err, "cannot be tested on this system")
+    assert apply.main(["--no-tests", str(environment.path)]) == 0
+    assert "none was found" in capsys.readouterr().out
+
+
 def test_bytecode_has_left_the_disk_before_the_source_changes(
     environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:

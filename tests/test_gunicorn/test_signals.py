@@ -65,6 +65,30 @@ def honoured_during(server: Server, place: str) -> None:
     server.expect_same_workers(workers, f"in {place}")
 
 
+def forked_late(server: Server) -> None:
+    """While the arbiter reloads it takes no other signal, and a worker that it forks has the files it had."""
+    with server.hold("post_fork") as hold:
+        server.signal("arbiter", signal.SIGTTIN)
+        server.worker_count += 1
+        worker = hold.reached()
+        server.logs.rotate()
+    server.wait_until_reopened([worker])
+    server.wait_until_serving()
+
+
+@classes("sync", "asgi", "uvicorn.workers.UvicornWorker")
+def test_forked_with_files_that_were_rotated(gunicorn: Gunicorn, worker_class: str) -> None:
+    with gunicorn.serve(worker_class, "--capture-output") as server:
+        forked_late(server)
+
+
+def test_pristine_keeps_files_that_were_rotated(pristine: Gunicorn) -> None:
+    with pristine.serve("sync") as server:
+        server.reopening = wait.Patience(0.5)
+        with pytest.raises(Broken, match="1 of 1 processes still wrote to a rotated"):
+            forked_late(server)
+
+
 @classes("sync", "asgi")
 def test_pristine_swallows(pristine: Gunicorn, worker_class: str) -> None:
     with pristine.serve(worker_class) as server:

@@ -36,7 +36,7 @@ say() {
 # 2 is also what a shell that cannot go on exits with, before the signal or after it.
 refused=2
 refuse() {
-    say "$*; no signal was sent"
+    say "$(printable "$*"); no signal was sent"
     exit "$refused"
 }
 
@@ -353,6 +353,11 @@ reopen() {
     [ -n "$found" ] || say "found no rotated file of this server; is it the right PIDFILE?"
 }
 
+for tool in awk cat find grep head readlink sleep stat tr; do
+    command -v "$tool" >/dev/null && continue
+    say "expected $tool on the PATH, found none; no signal was sent"
+    exit 2
+done
 timeout=40
 case ${1-} in --help) set -- -h ;; esac
 while getopts :ht:p: option; do
@@ -371,9 +376,6 @@ case $timeout in
 esac
 [ $# -ge "$OPTIND" ] || refuse "expected a PIDFILE; see reopen.sh -h"
 [ -r /proc/self/status ] || refuse "expected Linux, found no /proc"
-for tool in awk cat find grep head readlink sleep stat tr; do
-    command -v "$tool" >/dev/null || refuse "expected $tool on the PATH, found none"
-done
 
 # In a process of its own: nothing that it may have to wait for makes this one wait any longer.
 sleep $((timeout + 10)) &

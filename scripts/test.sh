@@ -19,9 +19,13 @@
 #   tests/test_forks            every release by every tool that installs packages
 #   tests/test_patches          refresh.sh, with what upstream might do
 #   tests/test_upstream         upstream's own tests with the series applied
+#   tests/test_bundle.py        apply.sh without an index
+#   tests/test_documentation.py the Dockerfiles
+#   tests/test_bench.py         a small benchmark
 #
-# --full without a path ends with docs/matrix.md: the properties on every release, Python and gunicorn.
-# Needs nothing but Python 3.9 and, for some tests, the Debian packages that .ci/run names.
+# --full without a path ends with docs/matrix.md: the properties on every patched release of uvicorn
+# and uvicorn-worker. --environment VENV tests/properties runs them on one environment.
+# Needs Python 3.9, a package index and, for some tests, the Debian packages that .ci/run names.
 set -eu
 
 case ${1-} in -h | --help)

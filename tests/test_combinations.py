@@ -41,6 +41,7 @@ BY_DEFAULT = (
 
 
 def cases() -> Iterator[Any]:
+    assert set(BY_DEFAULT) <= set(map(str, COMBINATIONS))
     for workers in COMBINATIONS:
         yield pytest.param(workers, id=str(workers), marks=[] if str(workers) in BY_DEFAULT else [pytest.mark.full])
 

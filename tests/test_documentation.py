@@ -108,6 +108,9 @@ def tables(documents: Documents) -> Iterator[str]:
         workers = catalogue("uvicorn-worker")
         if path in READMES and f"uvicorn-worker {workers[0]} – {workers[-1]}" not in documents[path]:
             yield f"{path}: uvicorn-worker is not named from {workers[0]} to {workers[-1]}"
+        gunicorns = catalogue("gunicorn")
+        if path in READMES and f"{gunicorns[0]} – {gunicorns[-1]}" not in documents[path]:
+            yield f"{path}: Gunicorn is not named from {gunicorns[0]} to {gunicorns[-1]}"
 
 
 def figures(documents: Documents) -> Iterator[str]:
@@ -158,6 +161,7 @@ ERRORS = [
     (tables, "README.zh-CN.md", "0.18.3", "0.18.2"),
     (tables, "docs/moments.svg", f"– {NEWEST}", f"– {BEFORE}"),
     (tables, "README.md", "uvicorn-worker 0.2.0 –", "uvicorn-worker 0.3.0 –"),
+    (tables, "README.zh-CN.md", f"– {catalogue('gunicorn')[-1]}", "– 26.2.0"),
     (figures, "README.md", "adds ", "adds 1"),
     (figures, "README.zh-CN.md", " 行", "0 行"),
     (figures, "CHANGELOG.md", "## Revision 2", "## Revision 3"),

@@ -197,7 +197,7 @@ AIOHTTP = ("aiohttp==3.13.2",)
 PRISTINE = _uvicorn(f"uvicorn {NEWEST}")
 PATCHED = _uvicorn(f"uvicorn {NEWEST}, both patched", OURS, THEIRS)
 ALONE = _uvicorn(f"uvicorn {NEWEST}, patched", OURS)
-REVISION_1 = _uvicorn(f"uvicorn {NEWEST}, revision 1", "uvicorn/superseded/0.36.0-0.54.0.patch")
+REVISION_1 = _uvicorn(f"uvicorn {NEWEST}, revision 1", "uvicorn/superseded/0.36.0-0.54.0.r1.patch")
 GTHREAD = _gunicorn("gthread")
 NGINX = Subject("nginx", "nginx", ())
 

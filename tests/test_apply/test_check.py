@@ -214,8 +214,12 @@ def test_its_python_is_not_run(library: str, settings: str, link: str, version: 
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can work on the environments of others")
-def test_root_does_not_run_the_code_of_others(environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
-    os.chown(environment.path, 12345, 12345)
+@pytest.mark.parametrize("place", ["", "..", "bin", "lib", "bin/python", "SITE/gunicorn", "SITE/gunicorn/util.py"])
+def test_root_does_not_run_the_code_of_others(
+    place: str, environment: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = environment.path / place.replace("SITE", str(environment.site_packages))
+    os.chown(path, 12345, 12345, follow_symlinks=False)
     before = trees.snapshot(environment.path)
     for options in ([], ["--tests-only"]):
         assert apply.main([*options, str(environment.path)]) == 2

@@ -86,6 +86,7 @@ FILES: Dict[str, Place] = {
     "RECORD": lambda environment: dist_info(environment) / "RECORD",
     "direct_url.json": lambda environment: dist_info(environment) / "direct_url.json",
     "workers.py": lambda environment: environment.site_packages / "uvicorn" / "workers.py",
+    "pyvenv.cfg": lambda environment: environment.path / "pyvenv.cfg",
     "a .pth": lambda environment: environment.site_packages / "some.pth",
 }
 
@@ -115,7 +116,7 @@ def test_what_would_never_end(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     ).returncode
-    harmless = place(environment).suffix in (".json", ".pth")
+    harmless = place(environment).suffix in (".json", ".pth", ".cfg")
     assert status == ((1 if option == "--check" else 0) if harmless else 1 if option == "--check" else 2)
 
 
@@ -162,6 +163,8 @@ def test_extended_attributes_and_access_control_lists_stay(environment: Environm
     for path in changed:
         os.setxattr(path, "user.note", b"\0kept")
         os.setxattr(path, "system.posix_acl_access", ACL)
+        if os.getuid() == 0:
+            os.setxattr(path, "security.selinux", b"system_u:object_r:lib_t:s0\0")
     before = [(attributes(path), path.stat().st_mode) for path in changed]
     assert before[0][0].keys() >= {"user.note", "system.posix_acl_access"}
     for option in ("--no-tests", "--revert"):
@@ -256,6 +259,25 @@ def test_an_installer_at_the_same_time(
     unaffected = {name: entry for name, entry in now.items() if "/uvicorn" not in name}
     assert unaffected == {name: entry for name, entry in before.items() if "/uvicorn" not in name}
     assert not [name for name in now if name.endswith(installed.UNFINISHED)]
+
+
+@pytest.mark.parametrize("number", [3, 4])
+def test_an_installer_at_the_last_instant(
+    number: int, environment: Environment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Between the last look and a rename, or after it: that is not taken for success."""
+    original, calls = Tree.rename, []
+
+    def interrupted(self: Tree, new: Path, path: Path) -> None:
+        calls.append(path.name)
+        if len(calls) == number:
+            upgrade(environment)
+        original(self, new, path)
+
+    monkeypatch.setattr(Tree, "rename", interrupted)
+    assert apply.main(["--no-tests", str(environment.path)]) == 3
+    assert "RECORD" not in calls[2:] and len(calls) >= number
+    assert "install the release that you want again" in capsys.readouterr().err
 
 
 def test_an_installer_just_before_the_change(

@@ -47,7 +47,7 @@ def test_a_release_without_a_patch(version: str) -> None:
         f"  expected: one of the {len(fork.releases('uvicorn'))} releases from 0.13.0 to {NEWEST}"
         " named in patches/uvicorn/*.patch",
         f"  found:    {version}",
-        f"  do:       choose one of them (for pip: -C version={NEWEST}, for example)",
+        f"  do:       choose one of them (for pip: --config-settings version={NEWEST}, for example)",
     ]
 
 

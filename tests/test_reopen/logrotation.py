@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Dict, Iterable, List, Optional, Sequence, Set
 
+import pytest
 from properties import wait
 from properties.logs import NAMES, Logs
 
@@ -32,6 +33,9 @@ CONFIGURATION = """
 
 #: What reopen.sh runs under, each with the tools that come with it.
 SHELLS = ("dash", "bash", "busybox")
+
+#: For what takes longer.
+DASH_FIRST = (SHELLS[0], *(pytest.param(shell, marks=pytest.mark.full) for shell in SHELLS[1:]))
 
 
 def start(

@@ -9,7 +9,7 @@ from environments import Environment
 from properties.server import Server
 
 from test_reopen.conftest import gunicorn
-from test_reopen.logrotation import SHELLS, files, in_each_shell, named, reopen
+from test_reopen.logrotation import DASH_FIRST, SHELLS, files, in_each_shell, named, reopen
 
 ROTATED = (
     "access.log.1",
@@ -97,7 +97,8 @@ def test_files_with_the_name_of_a_rotated_log_are_waited_for(environment: Enviro
         assert files(answer.stderr) == {*ROTATED[:-2], *odd, "removed.log.1 (deleted)"}
 
 
-def test_files_that_are_exchanged_for_new_ones_are_waited_for(environment: Environment) -> None:
+@pytest.mark.parametrize("shell", DASH_FIRST)
+def test_files_that_are_exchanged_for_new_ones_are_waited_for(environment: Environment, shell: str) -> None:
     """Whatever they are called: one of the processes that write to them shows what is to become of them."""
     with gunicorn(environment, "gthread", LOGS.format(number=len(ODD))) as server:
         stopped, other = server.workers()
@@ -106,7 +107,7 @@ def test_files_that_are_exchanged_for_new_ones_are_waited_for(environment: Envir
         for number, path in enumerate(rotated):
             path.parent.mkdir(parents=True, exist_ok=True)
             (server.directory / f"{number}.log").rename(path)
-        answer = reopen("-t", 0, server.directory / "pidfile")
+        answer = reopen("-t", 0, server.directory / "pidfile", shell=shell)
         assert answer.returncode == 1
         assert list(named(answer.stderr)) == [stopped]
         assert files(answer.stderr) == {path.name for path in rotated}

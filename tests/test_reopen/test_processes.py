@@ -14,11 +14,11 @@ from properties.clients import Client, new_request
 from properties.server import Server
 
 from test_reopen.conftest import NOT_DUMPABLE, WORKER_CLASSES, gunicorn, without_ptrace
-from test_reopen.logrotation import REOPEN, SHELLS, finish, found, in_each_shell, named, reopen, start
+from test_reopen.logrotation import DASH_FIRST, SHELLS, finish, found, in_each_shell, named, reopen, start
 from test_reopen.nginx import Nginx
 
 #: Programs that the application starts, and that append to its log. SIGUSR1 would kill the first, and end the second,
-#: which is the arbiter's own program, and has a handler.
+#: which is the arbiter's own program, and has a handler, and the third, which calls itself as nginx's processes do.
 STARTS_PROGRAMS = """
 import subprocess, sys
 
@@ -27,6 +27,9 @@ stream = log.handlers[0].stream
 programs = [subprocess.Popen(["sleep", "600"], stdout=stream)]
 programs.append(subprocess.Popen([sys.executable, "-c", HANDLES_USR1], stdout=subprocess.PIPE, stderr=stream))
 programs[1].stdout.readline()
+PERL = '$SIG{USR1} = sub { exit }; $| = 1; print "\\n"; sleep 600'
+programs.append(subprocess.Popen(["nginx: no", "-e", PERL], 0, "/usr/bin/perl", None, subprocess.PIPE, stream))
+programs[2].stdout.readline()
 """
 
 #: A log that cannot be opened a second time.
@@ -63,33 +66,35 @@ def everybody(server: Union[Server, Nginx]) -> List[int]:
     return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
 
 
+@pytest.mark.parametrize("shell", DASH_FIRST)
 @pytest.mark.parametrize("worker_class", WORKER_CLASSES)
-def test_a_worker_that_is_just_starting_is_waited_for(environment: Environment, worker_class: str) -> None:
+def test_a_worker_that_is_just_starting_is_waited_for(environment: Environment, worker_class: str, shell: str) -> None:
     """Gunicorn's handler, inherited from the arbiter, swallows its signal: so it is signalled again."""
     with gunicorn(environment, worker_class) as server, server.hold("post_fork") as hold:
         pidfile = server.directory / "pidfile"
         server.signal("arbiter", signal.SIGTTIN)
         born = hold.reached()
         server.logs.rotate()
-        answer = reopen("-t", 0, pidfile)
+        answer = reopen("-t", 0, pidfile, shell=shell)
         assert (answer.returncode, list(named(answer.stderr))) == (1, [born])
 
         server.logs.rotate()
-        script = subprocess.Popen([REOPEN, pidfile])
+        script = start(pidfile, shell=shell)
         server.wait_until_reopened([server.arbiter])
         hold.release()
-        assert script.wait(wait.PATIENCE) == 0
+        assert finish(script).returncode == 0
         assert not server.logs.held(everybody(server), server.logs.rotated())
 
 
-def test_a_process_that_the_application_forked_is_signalled_too(server: Server) -> None:
+@pytest.mark.parametrize("shell", DASH_FIRST)
+def test_a_process_that_the_application_forked_is_signalled_too(server: Server, shell: str) -> None:
     """It has the worker's files and the worker's handler, but the arbiter does not know it."""
     request = new_request()
     with server.hold(request) as hold, Client(server.socket) as client:
         child = int(client.get("fork", request))
         hold.reached()
         server.logs.rotate()
-        answer = reopen(server.directory / "pidfile")
+        answer = reopen(server.directory / "pidfile", shell=shell)
         assert (answer.returncode, answer.stderr) == (0, "")
         assert not server.logs.held([*everybody(server), child], server.logs.rotated())
 
@@ -98,7 +103,7 @@ def test_a_program_that_cannot_reopen_is_named_and_lives(environment: Environmen
     """Only gunicorn's own processes are signalled: to others the signal may mean anything."""
     with gunicorn(environment, "gthread", STARTS_PROGRAMS) as server:
         programs = set(everybody(server)) - set(server.pids("all"))
-        assert len(programs) == 4
+        assert len(programs) == 6
         server.logs.rotate()
         for answer in in_each_shell("-t", 2, server.directory / "pidfile").values():
             assert answer.returncode == 1
@@ -179,13 +184,14 @@ def test_a_user_who_may_not_start_enough_processes(shell: str, open_clone: None)
             os.kill(stopped, signal.SIGCONT)
 
 
-def test_the_second_arbiter_during_an_upgrade(server: Server) -> None:
+@pytest.mark.parametrize("shell", DASH_FIRST)
+def test_the_second_arbiter_during_an_upgrade(server: Server, shell: str) -> None:
     """After SIGUSR2 there are two arbiters: the new one is a child of the old one, whom the pidfile names."""
     pidfile = server.directory / "pidfile.2"
     server.signal("arbiter", signal.SIGUSR2)
     wait.until(lambda: server.times("started") == 4, lambda: "no new workers came up")
     server.logs.rotate()
-    answer = reopen(server.directory / "pidfile")
+    answer = reopen(server.directory / "pidfile", shell=shell)
     assert (answer.returncode, answer.stderr) == (0, "")
     assert int(pidfile.read_text()) in everybody(server)
     assert not server.logs.held(everybody(server), server.logs.rotated())
@@ -224,7 +230,8 @@ def test_a_worker_that_cannot_be_looked_into_is_named(environment: Environment, 
         assert all("root with CAP_SYS_PTRACE" in "".join(what) for what in said.values())
 
 
-def test_an_arbiter_under_another_name(environment: Environment) -> None:
+@pytest.mark.parametrize("shell", DASH_FIRST)
+def test_an_arbiter_under_another_name(environment: Environment, shell: str) -> None:
     """A program that embeds gunicorn is known by the files that it has open for its workers."""
     server = gunicorn(environment)
     (server.directory / "serve.py").write_text("from gunicorn.app.wsgiapp import run\n\nrun()\n")
@@ -232,16 +239,17 @@ def test_an_arbiter_under_another_name(environment: Environment) -> None:
     with server:
         assert "gunicorn" not in " ".join(psutil.Process(server.arbiter).cmdline())
         server.logs.rotate()
-        answer = reopen(server.directory / "pidfile")
+        answer = reopen(server.directory / "pidfile", shell=shell)
         assert (answer.returncode, answer.stderr) == (0, "")
         assert not server.logs.held(everybody(server), server.logs.rotated())
 
 
-def test_a_pidfile_that_is_missing_for_a_moment(server: Server) -> None:
+@pytest.mark.parametrize("shell", DASH_FIRST)
+def test_a_pidfile_that_is_missing_for_a_moment(server: Server, shell: str) -> None:
     """Gunicorn removes it and writes it anew when it reloads."""
     pidfile, away = server.directory / "pidfile", server.directory / "away"
     pidfile.rename(away)
-    script = psutil.Popen([REOPEN, pidfile])
-    wait.until(script.children, lambda: "the script does not wait")
+    script = start(pidfile, shell=shell)
+    wait.until(psutil.Process(script.pid).children, lambda: "the script does not wait")
     away.rename(pidfile)
-    assert script.wait(wait.PATIENCE) == 0
+    assert finish(script).returncode == 0

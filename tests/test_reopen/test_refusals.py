@@ -17,6 +17,7 @@ from properties import wait
 
 from test_reopen.conftest import NOT_DUMPABLE, gunicorn, without_ptrace
 from test_reopen.logrotation import REOPEN, SHELLS, finish, found, in_each_shell, reopen, start
+from test_reopen.nginx import Nginx
 
 
 def refused(answer: "subprocess.CompletedProcess[str]") -> str:
@@ -182,9 +183,45 @@ def test_a_machine_without_a_tool(missing: str, tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_file_to_wait_for_that_is_not_there(environment: Environment) -> None:
+    """Its name, which may be made for the terminal, is shown without what that would obey."""
     with gunicorn(environment) as server:
-        assert "/nowhere: expected a rotated file, found none" in refusal(server.directory / "pidfile", "/nowhere")
+        for shell in SHELLS:
+            message = refusal(server.directory / "pidfile", "/no\x1b[31mwhere\n", shell=shell)
+            assert "/no?[31mwhere?: expected a rotated file, found none" in message
         assert "Handling signal: usr1" not in server.complaints()
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_a_name_made_for_the_terminal(shell: str) -> None:
+    assert "-t: expected whole seconds, found '?[31m'" in refusal("-t", "\x1b[31m", "pidfile", shell=shell)
+    assert "/no?where: expected a pidfile, found no file to read" in refusal("/no\nwhere", shell=shell)
+
+
+def test_a_pidfile_that_is_exchanged_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The owner of its directory must not have a file of root's taken for it."""
+    with Nginx() as server:
+        pidfile, stat = server.directory / "pidfile", tmp_path / "stat"
+        stat.write_text(
+            f'#!/bin/sh\ncp {pidfile} {tmp_path}/new && mv -f {tmp_path}/new {pidfile}\nexec {found("stat")} "$@"\n'
+        )
+        stat.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        for shell in ("dash", "bash"):  # That of busybox is its own
+            assert "expected a pidfile, cannot read it" in refusal(pidfile, shell=shell)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_how_long_it_waits(tmp_path: Path, shell: str) -> None:
+    """40 seconds, as its help says, and 10 more if it cannot even look."""
+    assert "default 40:" in reopen("-h", shell=shell).stdout
+    script = start(tmp_path / "pidfile", shell=shell)
+    process = psutil.Process(script.pid)
+
+    def waits() -> bool:
+        return any(child.cmdline()[-2:] == ["sleep", "50"] for child in process.children())
+
+    wait.until(waits, lambda: f"{[child.cmdline() for child in process.children()]}")
+    assert finish(script).returncode == 2
 
 
 @pytest.mark.parametrize("shell", SHELLS)

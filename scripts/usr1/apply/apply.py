@@ -259,7 +259,7 @@ def _testable(environment: Environment) -> None:
     owner = environment.other_user
     if owner is not None:
         raise refusal(
-            f"{environment.path} belongs to user {owner}, whose code the tests would run as root",
+            f"{environment.path} belongs to user {owner}, or some of it, which the tests would run as root",
             "an environment of root's",
             f"user {owner}'s",
             f"run this as user {owner}, or patch without tests: --no-tests",

@@ -79,6 +79,11 @@ def make(environment: Environment, wanted: Wanted) -> None:
             if isinstance(error, OSError):
                 raise _obstructed(environment, error) from error
             raise
+    if not _all_there(environment, staged):
+        raise HalfDone(
+            f"another program changed {environment.path} at the same time; what is there now may be of both\n"
+            "  do:       install the release that you want again, then run this again"
+        )
 
 
 def _stage(tree: Tree, installed: Installed, contents: Dict[Path, bytes], staged: List[Staged]) -> None:
@@ -134,6 +139,15 @@ def _is(tree: Tree, path: Path, status: os.stat_result) -> bool:
     try:
         return files.same(tree.status(path), status)
     except FileNotFoundError:
+        return False
+
+
+def _all_there(environment: Environment, staged: List[Staged]) -> bool:
+    """Whether what was put into the environment is in it: a directory may have been renamed meanwhile."""
+    try:
+        with Tree(environment.path) as tree:
+            return all(files.same(tree.status(one.path), one.status) for one in staged)
+    except OSError:
         return False
 
 

@@ -41,9 +41,15 @@ class Environment(NamedTuple):
 
     @property
     def other_user(self) -> Optional[int]:
-        """The user whose code root would run if it ran anything of the environment."""
-        owners = {self.path.stat().st_uid, self.python.lstat().st_uid, self.site_packages.lstat().st_uid}
-        return min(owners - {0}, default=None) if os.geteuid() == 0 else None
+        """The user whose code root would run if it ran anything of the environment: who owns any of it, or what leads
+        there."""
+        if os.geteuid() != 0:
+            return None
+        path, python = Path(os.path.realpath(self.path)), Path(os.path.realpath(self.python))
+        walk = os.walk(path)
+        inside = (Path(top, name) for top, directories, names in walk for name in (".", *directories, *names))
+        places = (*self.path.parents, *path.parents, *python.parents, self.python, python, *inside)
+        return min(set(map(_owner, places)) - {0}, default=None)
 
     def pip(self, arguments: str) -> str:
         """The command line with which a user of this environment would install something."""
@@ -54,6 +60,13 @@ class Environment(NamedTuple):
     def reinstall(self, requirement: str) -> str:
         """The command line that puts a distribution back as it was published."""
         return self.pip(f"install --force-reinstall --no-deps {requirement}")
+
+
+def _owner(place: "os.PathLike[str]") -> int:
+    try:
+        return os.lstat(place).st_uid
+    except OSError:
+        return 0  # It is gone
 
 
 def _seen_by(environment: Environment, settings: str) -> List[Path]:

@@ -43,7 +43,7 @@ def find(distribution: str, release: str) -> Patch:
             f"no patch is pinned to {distribution} {release}",
             f"one of the {len(every)} releases from {every[0]} to {every[-1]} named in patches/{distribution}/*.patch",
             release,
-            f"choose one of them (for pip: -C version={every[-1]}, for example)",
+            f"choose one of them (for pip: --config-settings version={every[-1]}, for example)",
         )
     return patch
 

@@ -3,18 +3,19 @@
 import datetime
 import hashlib
 import json
+import multiprocessing
 import os
 import platform
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Sequence
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
 from properties.expect import Broken
 from usr1 import patches
 
 from bench import cells, report
-from bench.cells import SCHEDULES
+from bench.cells import SCHEDULES, Figures
 from bench.subjects import ALONE, GTHREAD, MAIN, NGINX, OTHERS, PATCHED, PRISTINE, REVISION_1, SUBJECTS, Subject
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,10 +24,14 @@ RESULTS = ROOT / ".cache" / "bench.json"
 
 class Cell(NamedTuple):
     key: str
-    measure: Callable[[], Dict[str, Any]]
+    measure: Callable[[], Figures]
 
 
 def losses(subjects: Sequence[Subject], rotations: Dict[str, int]) -> List[Cell]:
+    for subject in subjects:
+        if subject is not NGINX:
+            subject.environment()  # Once, and not when several need it at the same time
+
     def cell(subject: Subject, schedule: str) -> Cell:
         number = rotations[schedule[0]]
         return Cell(f"losses|{schedule}|{subject.name}", lambda: cells.losses(subject, schedule, number))
@@ -89,16 +94,16 @@ def full() -> List[Cell]:
     return [
         *letting_go(workers, [8], 40),
         Cell("costs|uvicorn", lambda: cells.costs((PRISTINE, ALONE, PATCHED), 60, 0.3)),
-        *losses(SUBJECTS, {"a": 200}),
-        *losses(SUBJECTS, {"e": 5, "f": 20, "g": 20}),
-        *losses(OTHERS, {"d": 10}),
         *signalled(),
         Cell("patching", lambda: cells.patching(PRISTINE, 5)),
         *latencies([PRISTINE, PATCHED, GTHREAD, NGINX], 8, 1.2),
         Cell("costs|Gunicorn", lambda: cells.costs(gunicorns, 6, 0.7)),
         *growth(10),
-        *letting_go((PRISTINE, PATCHED, GTHREAD, NGINX), [1, 32], 10),
-        *losses(main, {"b": 10, "c": 10, "d": 10}),
+        *letting_go((PRISTINE, PATCHED, GTHREAD, NGINX), [1, 32, 64], 10),
+        *losses(SUBJECTS, {"a": 200}),
+        *losses(main, {"b": 200, "c": 200, "d": 200}),
+        *losses(OTHERS, {"d": 200}),
+        *losses(SUBJECTS, {"f": 200, "g": 200, "e": 50}),
     ]
 
 
@@ -132,21 +137,42 @@ def save(name: str, results: Dict[str, Any]) -> None:
     new.replace(RESULTS)
 
 
+_cells: List[Cell] = []  # Of a process that measures some
+
+
+def measured(wanted: List[Cell]) -> Iterator[Tuple[Cell, float, Figures]]:
+    """Each with the seconds that it took; those that count lines, not time, side by side, as they mostly wait."""
+    counts = [cell for cell in wanted if cell.key.startswith("losses|")]
+    for cell in wanted:
+        if cell not in counts:
+            yield (cell, *measure(cell))
+    processes = 2 * (os.cpu_count() or 1)
+    with multiprocessing.get_context("fork").Pool(processes, _cells.extend, (counts,), maxtasksperchild=1) as pool:
+        for number, seconds, figures in pool.imap_unordered(_nth, range(len(counts))):
+            yield counts[number], seconds, figures
+
+
+def _nth(number: int) -> Tuple[int, float, Figures]:
+    return (number, *measure(_cells[number]))
+
+
+def measure(cell: Cell) -> Tuple[float, Figures]:
+    start = time.monotonic()
+    try:
+        figures = cell.measure()
+    except Broken as error:  # Such as a server that does not come up any more
+        figures = {"error": str(error)}
+    return time.monotonic() - start, figures
+
+
 def main() -> int:
     options = sys.argv[1:]
     name = "quick" if "--quick" in options else "full"
     results = load(name)
     wanted = [] if "--report" in options else quick() if name == "quick" else full()
-    for number, cell in enumerate(wanted):
-        if cell.key in results["cells"]:
-            continue
-        print(f"{number + 1} of {len(wanted)}: {cell.key.replace('|', ', ')} ...", end="", flush=True)
-        start = time.monotonic()
-        try:
-            figures = cell.measure()
-        except Broken as error:  # Such as a server that does not come up any more
-            figures = {"error": str(error)}
-        print(f" {time.monotonic() - start:.0f} s", flush=True)
+    missing = [cell for cell in wanted if cell.key not in results["cells"]]
+    for number, (cell, seconds, figures) in enumerate(measured(missing)):
+        print(f"{number + 1} of {len(missing)}: {cell.key.replace('|', ', ')}: {seconds:.0f} s", flush=True)
         results["cells"][cell.key] = figures
         save(name, results)
     if name == "full":

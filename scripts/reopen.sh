@@ -389,7 +389,9 @@ trap 'kill "$timer"' EXIT # If there is no process left for what comes next
 reopening=$!
 trap - EXIT
 if wait "$timer" 2>/dev/null; then
-    kill -KILL "$reopening" 2>/dev/null
+    # A child of it may be opening a file for ever, and would live on
+    # shellcheck disable=SC2046  # one word for each process
+    kill -KILL "$reopening" $(grep -ls "^PPid:.$reopening\$" /proc/[0-9]*/status | tr -dc '0-9\n') 2>/dev/null
     say "gave up after $((timeout + 10)) s; whether processes still write to rotated files is unknown"
     exit 1
 fi

@@ -34,9 +34,9 @@ COMBINATIONS = [
 BY_DEFAULT = (
     "uvicorn 0.13.2",
     "uvicorn 0.28.1",
-    "uvicorn 0.54.0",
+    f"uvicorn {environments.COMBINATIONS[-1]}",
     "uvicorn-worker 0.2.0 with uvicorn 0.14.0",
-    "uvicorn-worker 0.4.0 with uvicorn 0.54.0",
+    f"uvicorn-worker 0.4.0 with uvicorn {environments.COMBINATIONS[-1]}",
 )
 
 
@@ -88,6 +88,17 @@ def test_patched(workers: Workers, open_path: Path) -> None:
     original = pristine(workers)
     environment = environments.patched_copy(original, open_path / "venv", workers.distribution, workers.release)
     status, output = properties.run(environment.path, "-k", environments.MODULES[workers.distribution])
+    assert status == 0, output
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("python", environments.pythons(), ids="{0[0]}.{0[1]}".format)
+def test_every_python(python: environments.Version, open_path: Path) -> None:
+    """Of this machine, with the newest release that it runs."""
+    release = [one for one in environments.COMBINATIONS if python in environments.pythons_for(one)][-1]
+    original = environments.cached(python, *environments.packages(release))
+    environment = environments.patched_copy(original, open_path / "venv", "uvicorn", release)
+    status, output = properties.run(environment.path, "-k", "uvicorn.workers")
     assert status == 0, output
 
 

@@ -121,7 +121,8 @@ def figures(documents: Documents) -> Iterator[str]:
         if re.findall(says, " ".join(documents[path].split())) != [str(added)]:
             yield f"{path}: expected the {added} lines that {newest.path.name} adds"
     told = re.findall(r"^## Revision (\d+)", documents["CHANGELOG.md"], re.MULTILINE)
-    expected = [str(n) for n in range(newest.revision, 0, -1)]
+    revision = max(patch.revision for patch in patches.catalogue("uvicorn"))
+    expected = [str(n) for n in range(revision, 0, -1)]
     if told != expected:
         yield f"CHANGELOG.md: expected revisions {expected}, found {told}"
 

@@ -29,7 +29,7 @@ Figures = Dict[str, Any]
 LOGROTATE = """
 LOGS/*.log {
     size 1
-    rotate 100000
+    rotate 1000
     HOW
     missingok
     notifempty
@@ -52,6 +52,7 @@ class Rotated(Watched):
     def __init__(self, server: Any, names: Sequence[str]) -> None:
         super().__init__(server, names, patience=10)
         self.runs = 0
+        self.compressed: Dict[str, Counter[str]] = {name: Counter() for name in names}
 
     def logrotate(self, how: str, command: str) -> None:
         directory = self.server.directory
@@ -68,12 +69,14 @@ class Rotated(Watched):
         # It fails where reopen.sh says that a log is not let go of, and keeps that.
         subprocess.run(run, env={**os.environ, "PATH": path}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         self.runs += 1
+        for name, found in self.compressed.items():  # Or logrotate renames more and more of them
+            for rotated in self.server.logs.directory.glob(f"{name}.*.gz"):
+                text = gzip.decompress(rotated.read_bytes()).decode(errors="replace")
+                found.update(re.findall(r"\bid-\d+\b", text))
+                rotated.unlink()
 
     def requests(self, name: str) -> "Counter[str]":
-        found = super().requests(name)
-        for path in self.server.logs.directory.glob(f"{name}.*.gz"):
-            found.update(re.findall(r"\bid-\d+\b", gzip.decompress(path.read_bytes()).decode(errors="replace")))
-        return found
+        return super().requests(name) + self.compressed[name]
 
 
 def losses(subject: Subject, schedule: str, rotations: int) -> Figures:

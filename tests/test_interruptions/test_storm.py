@@ -21,7 +21,8 @@ def storm(home: Path, target: Environment, loop: str) -> Outcome:
         return run.stop()
 
 
-BY_DEFAULT = {("uvicorn 0.54.0", "uvloop")}
+NEWEST = environments.COMBINATIONS[-1]
+BY_DEFAULT = {(f"uvicorn {NEWEST}", "uvloop")}
 
 
 def cases() -> Iterator[Any]:
@@ -40,7 +41,7 @@ def test_a_patched_worker_withstands_a_signal_at_every_boundary(workers: Workers
 
 @pytest.mark.full
 def test_single_shots_find_the_reentrant_write_of_pristine_0_54_0(tmp_path: Path) -> None:
-    target = environment(environments.uvicorn("0.54.0"), patched=False)
+    target = environment(environments.uvicorn(NEWEST), patched=False)
     with Run(tmp_path, target, "asyncio", "one", 700, phases="serving", scope="/logging/") as run:
         run.life()
         outcome = run.stop()

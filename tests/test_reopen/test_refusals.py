@@ -91,9 +91,11 @@ def test_a_pidfile_that_cannot_be_opened_now(tmp_path: Path) -> None:
     with open(pidfile, "r+") as leased, ignored(signal.SIGIO):
         fcntl.fcntl(leased, fcntl.F_SETLEASE, fcntl.F_WRLCK)
         answers = in_each_shell("-t", 0, pidfile, timeout=25)
+        left = [one for one in psutil.process_iter(["cmdline"]) if str(pidfile) in (one.info["cmdline"] or ())]
     for answer in answers.values():
         assert answer.returncode == 1
         assert answer.stderr.startswith("reopen.sh: gave up after 10 s; whether processes still write to rotated files")
+    assert not left, "what opened it lives on"
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
 from environments import Environment
 from properties import clients, wait
@@ -224,23 +224,37 @@ class Timed(Load):
                 self.broken.append(str(error))
 
 
+#: Not in this process, where the clients would wait for what it does.
+ROTATING = """
+while :; do
+    for log in *.log; do mv "$log" "$log.1"; done
+    kill -USR1 "$1"
+    sleep 0.3
+done
+"""
+
+
+@contextlib.contextmanager
+def rotating(server: Served) -> Iterator[None]:
+    command = ["sh", "-c", ROTATING, "sh", str(server.arbiter)]
+    with subprocess.Popen(command, cwd=server.logs.directory) as process:
+        try:
+            yield
+        finally:
+            process.kill()
+
+
 def latencies(subject: Subject, rounds: int, seconds: float) -> Figures:
     """Milliseconds of requests, in alternating rounds without rotations and with one every 0.3 s."""
     found: Dict[str, List[Dict[str, float]]] = {"without": [], "with": []}
     with subject.server() as server:
-        watched = Watched(server, subject.logs)  # type: ignore[arg-type]
         for number in range(2 * rounds):
-            rotating = bool(number % 2)
             load = Timed(server.socket, 4, requests_each=10**9 if subject.keeps_alive else 1)
             load.seconds = []
-            with load:
-                end = time.monotonic() + seconds
-                while time.monotonic() < end:
-                    if rotating:
-                        watched.rotate("arbiter")
-                    time.sleep(0.05)
+            with load, rotating(server) if number % 2 else contextlib.nullcontext():
+                time.sleep(seconds)
             times = sorted(load.seconds)
-            found["with" if rotating else "without"].append(
+            found["with" if number % 2 else "without"].append(
                 {name: 1000 * times[int(len(times) * part)] for name, part in PARTS.items()}
             )
     figures = {

@@ -141,12 +141,12 @@ _cells: List[Cell] = []  # Of a process that measures some
 
 
 def measured(wanted: List[Cell]) -> Iterator[Tuple[Cell, float, Figures]]:
-    """Each with the seconds that it took; those that count lines, not time, side by side, as they mostly wait."""
+    """Each with the seconds that it took; those that count lines side by side, where they do not crowd each other."""
     counts = [cell for cell in wanted if cell.key.startswith("losses|")]
     for cell in wanted:
         if cell not in counts:
             yield (cell, *measure(cell))
-    processes = 2 * (os.cpu_count() or 1)
+    processes = max(1, (os.cpu_count() or 1) // 4)  # Clients, arbiter, workers and what rotates are busy
     with multiprocessing.get_context("fork").Pool(processes, _cells.extend, (counts,), maxtasksperchild=1) as pool:
         for number, seconds, figures in pool.imap_unordered(_nth, range(len(counts))):
             yield counts[number], seconds, figures

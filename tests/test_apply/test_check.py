@@ -230,6 +230,16 @@ def test_root_does_not_run_the_code_of_others(
     assert apply.main(["--no-tests", str(environment.path)]) == 0
 
 
+def test_whose_code_it_is(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What goes meanwhile is nobody's, and no concern of root's."""
+    walk = os.walk
+    monkeypatch.setattr(os, "walk", lambda top: [*walk(top), (str(top), [], ["gone"])])
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert environment.other_user == (os.getuid() or None)
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    assert environment.other_user is None
+
+
 SEEN = ("lib/{}/site-packages", "local/lib/{}/dist-packages", "lib/python3/dist-packages")
 
 

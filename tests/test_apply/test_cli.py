@@ -292,9 +292,9 @@ def test_told_to_end(number: signal.Signals, sigint: str, environment: Environme
     assert trees.snapshot(environment.path) == before
 
 
-@pytest.mark.measured
 def test_told_to_end_while_it_creates(tmp_path: Path) -> None:
-    """As by kill, more than once: what it runs, and what that runs, is not told."""
+    """As by kill, more than once: what it runs, and what that runs, is not told. Not measured: coverage holds a lock
+    when it looks at a new file, and hangs at exit if a signal ends that look."""
     venv = tmp_path / "venv"
     variables = {**os.environ, "PATH": environments.path_without("uv"), "PYTHONPATH": str(SCRIPT.parent)}
     with psutil.Popen(
@@ -420,7 +420,7 @@ def no_properties(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(proof, "ROOT", suite(tmp_path / "root", HOLDS))
 
 
-@pytest.mark.parametrize("installer", ["uv", pytest.param("pip", marks=pytest.mark.full)])
+@pytest.mark.parametrize("installer", ["uv", "pip"])
 def test_a_new_environment(
     installer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_properties: None
 ) -> None:

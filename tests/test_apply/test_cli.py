@@ -462,10 +462,14 @@ class Told(BaseException):
 
 
 def test_what_is_run_ends_with_who_runs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what that runs."""
+    pid = tmp_path / "pid"
+
     def tell() -> None:
-        raise Told
+        if pid.exists() and pid.read_text():
+            raise Told
 
     monkeypatch.setattr("usr1.apply.environment.dot", tell)  # Which is called while it is waited for
     with pytest.raises(Told):
-        _run(["sleep", "600"], tmp_path, [])
-    assert not [child for child in psutil.Process().children() if "600" in child.cmdline()]
+        _run(["sh", "-c", f"sleep 600 & echo $! >'{pid}'; wait"], tmp_path, [])
+    assert ended(int(pid.read_text()))

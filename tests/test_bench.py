@@ -20,6 +20,7 @@ MADE = {
     "losses|a|one": lost(1234, dead=2),
     "losses|a|other": lost(0),
     "losses|b|other": {"error": "no workers came up"},
+    "reopening": {"one": cells.spread([170]), "other": cells.spread([400, 410, 420])},
     "letting go|8|idle": {"one": cells.spread([float("inf")]), "other": cells.spread([1, 2, 3, 4, 5])},
 }
 
@@ -39,6 +40,7 @@ def test_tables() -> None:
         "| other | 200 | 2,000 | 1,000 | 0 |",
         "| one | 1,234 lost, 2 dead | – |",
         "| other | 0 | does not serve any more: no workers came up |",
+        "| other | 410 (400–420) |",
         "| one | never |",
         "| other | 3.00 (2.00–4.00) |",
     ):

@@ -14,6 +14,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
+import psutil
 from environments import Environment
 from properties import clients, wait
 from properties.activities import ended
@@ -118,13 +119,26 @@ def signalled(subject: Subject) -> Figures:
 
 
 def processor_time(pids: Sequence[int]) -> float:
-    """Seconds that these processes have had, by nanoseconds."""
-    total = 0
-    for pid in pids:
-        for task in Path(f"/proc/{pid}/task").glob("*/schedstat"):
-            with contextlib.suppress(OSError):
-                total += int(task.read_text().split()[0])
-    return total / 1e9
+    """Seconds that these processes have had, with threads that have ended: clock_getcpuclockid(3)."""
+    return sum(time.clock_gettime(~pid << 3 | 2) for pid in pids)
+
+
+def reopening(subjects: Sequence[Subject], rounds: int) -> Figures:
+    """Microseconds of processor time that a rotation takes of each worker, in alternating rounds of ten."""
+    found: Dict[str, List[float]] = {}
+    with contextlib.ExitStack() as stack:
+        watched = [(one.name, Watched(stack.enter_context(one.server()), one.logs)) for one in subjects]  # type: ignore[arg-type]
+        for number in range(rounds):
+            for name, one in watched if number % 2 else watched[::-1]:
+                pids = one.server.workers()
+                before = processor_time(pids)
+                for _ in range(10):
+                    one.server.logs.rotate(one.names)
+                    one.server.signal("arbiter")
+                    one.let_go(one.server.pids("all"), time.monotonic() + 1)
+                    one.server.logs.discard(one.server.logs.rotated())
+                found.setdefault(name, []).append((processor_time(pids) - before) / 10 / len(pids) * 1e6)
+    return {name: spread(values) for name, values in found.items()}
 
 
 def costs(subjects: Sequence[Subject], rounds: int, seconds: float) -> Figures:
@@ -224,34 +238,46 @@ class Timed(Load):
                 self.broken.append(str(error))
 
 
-#: Not in this process, where the clients would wait for what it does.
+#: Not in this process, where the clients would wait for what it does; and it starts no others, for which they would.
 ROTATING = """
-while :; do
-    for log in *.log; do mv "$log" "$log.1"; done
-    kill -USR1 "$1"
-    sleep 0.3
-done
+import os, signal, sys, time
+arbiter, *logs = sys.argv[1:]
+while True:
+    for log in filter(os.path.exists, logs):
+        os.replace(log, log + ".1")
+    os.kill(int(arbiter), signal.SIGUSR1)
+    time.sleep(0.3)
 """
 
 
 @contextlib.contextmanager
-def rotating(server: Served) -> Iterator[None]:
-    command = ["sh", "-c", ROTATING, "sh", str(server.arbiter)]
-    with subprocess.Popen(command, cwd=server.logs.directory) as process:
+def rotating(server: Served, logs: Sequence[str]) -> Iterator[psutil.Popen]:
+    """A process that does so while it is resumed."""
+    command = [sys.executable, "-c", ROTATING, str(server.arbiter), *logs]
+    with psutil.Popen(command, cwd=server.logs.directory) as process:
         try:
-            yield
+            wait.until(server.logs.rotated, lambda: "nothing was rotated")
+            process.suspend()
+            yield process
         finally:
             process.kill()
+
+
+@contextlib.contextmanager
+def resumed(process: psutil.Popen) -> Iterator[None]:
+    process.resume()
+    yield
+    process.suspend()
 
 
 def latencies(subject: Subject, rounds: int, seconds: float) -> Figures:
     """Milliseconds of requests, in alternating rounds without rotations and with one every 0.3 s."""
     found: Dict[str, List[Dict[str, float]]] = {"without": [], "with": []}
-    with subject.server() as server:
+    with subject.server() as server, rotating(server, subject.logs) as process:
         for number in range(2 * rounds):
             load = Timed(server.socket, 4, requests_each=10**9 if subject.keeps_alive else 1)
             load.seconds = []
-            with load, rotating(server) if number % 2 else contextlib.nullcontext():
+            with load, resumed(process) if number % 2 else contextlib.nullcontext():
                 time.sleep(seconds)
             times = sorted(load.seconds)
             found["with" if number % 2 else "without"].append(

@@ -20,14 +20,19 @@ def _cells(cells: Cells, kind: str) -> Dict[str, Dict[str, Any]]:
     return {key.partition("|")[2]: found for key, found in cells.items() if key.startswith(f"{kind}|")}
 
 
+def _as_published_first(name: str) -> Tuple[bool, bool, List[str]]:
+    """uvicorn's, then others, then what was measured to know the noise."""
+    return name in ("itself", "looking once"), not name.startswith("uvicorn"), name.split(", ")
+
+
 def _subjects(cells: Cells) -> List[str]:
-    return list(dict.fromkeys(key.split("|")[2] for key in cells if key.startswith("losses|")))
+    return sorted({key.split("|")[2] for key in cells if key.startswith("losses|")}, key=_as_published_first)
 
 
 def _long(cells: Cells) -> Dict[str, Dict[str, Any]]:
     """The runs of many rotations."""
-    found = {key.partition("|")[2]: one for key, one in _cells(cells, "losses").items() if key.startswith("a|")}
-    return {subject: one for subject, one in found.items() if "error" not in one}
+    keys = {subject: f"losses|a|{subject}" for subject in _subjects(cells)}
+    return {subject: cells[key] for subject, key in keys.items() if "error" not in cells.get(key, {"error": ""})}
 
 
 def _harm(found: Dict[str, Any]) -> str:
@@ -69,7 +74,7 @@ def _by_subject(cells: Cells, kind: str) -> str:
     found = dict(
         sorted(_cells(cells, kind).items(), key=lambda item: (item[0].split("|")[1:], int(item[0].split("|")[0])))
     )
-    names = list(dict.fromkeys(name for figures in found.values() for name in figures))
+    names = sorted({name for figures in found.values() for name in figures}, key=_as_published_first)
     return table(
         ["", *(key.replace("|", ", ") for key in found)],
         [[name, *(_spread(one[name], ".2f") if name in one else "–" for one in found.values())] for name in names],
@@ -80,11 +85,19 @@ def costs(cells: Cells) -> str:
     rows = [
         [name, key, _spread(found["rate"], ".0f"), _spread(found["cost"], ".0f"), _spread(found["ratio"], ".3f")]
         for key, figures in _cells(cells, "costs").items()
-        for name, found in figures.items()
+        for name, found in sorted(figures.items(), key=lambda item: _as_published_first(item[0]))
     ]  # fmt: skip
     return table(
         ["", "beside", "requests/s", "µs of processor time per request", "as a share of the first one's"], rows
     )
+
+
+def reopening(cells: Cells) -> str:
+    rows = [
+        [name, _spread(found, ".0f")]
+        for name, found in sorted(cells.get("reopening", {}).items(), key=lambda item: _as_published_first(item[0]))
+    ]
+    return table(["", "µs of processor time per worker and rotation"], rows)
 
 
 def latencies(cells: Cells) -> str:
@@ -118,6 +131,7 @@ TABLES: Dict[str, Callable[[Cells], str]] = {
     "letting go": lambda cells: _by_subject(cells, "letting go"),
     "signalled": signalled,
     "costs": costs,
+    "reopening": reopening,
     "latencies": latencies,
     "patching": patching,
     "files": lambda cells: _by_subject(cells, "files"),
@@ -149,6 +163,8 @@ def write(results: Dict[str, Any]) -> None:
     plot(results["cells"])
 
 
+WORDS = {"broken": "requests broken", "dead": "workers killed", "hung": "workers hung"}
+
 GREY, RED, GREEN = "#888888", "#d1493f", "#2f9e5b"
 
 
@@ -165,29 +181,39 @@ def plot(cells: Cells) -> None:
     _plot_letting_go(cells)
 
 
-def _as_published_first(name: str) -> Tuple[bool, str, bool]:
-    return not name.startswith("uvicorn"), name.partition(",")[0], "," in name
-
-
 def _save(figure: Any, name: str) -> None:
     figure.savefig(DOCS / f"{name}.svg", transparent=True, bbox_inches="tight", metadata={"Date": None})
+
+
+def _in_full(name: str) -> str:
+    """For those who have read nothing else."""
+    server, _, patched = name.partition(", ")
+    if server == "nginx":
+        return f"{server}, to compare with"
+    whose = "" if server.startswith("Gunicorn") else f"{server.split()[0]} "
+    how = {"": "as published", "patched": f"{whose}patched", "both patched": f"{whose}and Gunicorn patched"}
+    return f"{server}, {how.get(patched, patched)}"
 
 
 def _plot_losses(cells: Cells) -> None:
     from matplotlib import pyplot  # type: ignore[import-not-found,unused-ignore]
 
     found = _long(cells)
-    names = sorted(found, key=_as_published_first)[::-1]
+    names = list(found)[::-1]
     shares = [100 * sum(found[name]["lost"].values()) / found[name]["lines"] for name in names]
     figure, axes = pyplot.subplots(figsize=(8, 0.32 * len(names) + 1.2))
-    axes.barh(names, shares, color=[RED if share else GREEN for share in shares])
+    axes.barh([_in_full(name) for name in names], shares, color=RED)
     for row, name in enumerate(names):
-        axes.text(shares[row] + 1, row, _harm(found[name]).replace(" lost", " lines lost"), va="center", fontsize=8)
-    axes.set_xlim(0, 150)  # What is beside the bars is in there
+        harm = _harm(found[name]).replace("lost", f"of {found[name]['lines']:,} lines lost")
+        for what, full in WORDS.items():
+            harm = harm.replace(what, full)
+        harm, colour = ("nothing", GREEN) if harm == "0" else (harm, RED)
+        axes.text(shares[row] + 1, row, harm, color=colour, va="center", fontsize=9)
+    axes.set_xlim(0, 160)  # What is beside the bars is in there
     axes.set_xticks(range(0, 101, 20))
     rotations = max(one["rotations"] for one in found.values())
     axes.set_xlabel("% of log lines lost")
-    axes.set_title(f"What {rotations} log rotations under load lose, break and kill", fontsize=10)
+    axes.set_title(f"Gunicorn under load while its logs are rotated {rotations} times: what goes wrong", fontsize=11)
     _save(figure, "benchmark-losses")
 
 

@@ -16,7 +16,19 @@ from usr1 import patches
 
 from bench import cells, report
 from bench.cells import SCHEDULES, Figures
-from bench.subjects import ALONE, GTHREAD, MAIN, NGINX, OTHERS, PATCHED, PRISTINE, REVISION_1, SUBJECTS, Subject
+from bench.subjects import (
+    ALONE,
+    GTHREAD,
+    GTHREAD_PATCHED,
+    MAIN,
+    NGINX,
+    OTHERS,
+    PATCHED,
+    PRISTINE,
+    REVISION_1,
+    SUBJECTS,
+    Subject,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / ".cache" / "bench.json"
@@ -96,14 +108,15 @@ def full() -> List[Cell]:
         Cell("costs|uvicorn", lambda: cells.costs((PRISTINE, ALONE, PATCHED), 60, 0.3)),
         *signalled(),
         Cell("patching", lambda: cells.patching(PRISTINE, 5)),
-        *latencies([PRISTINE, PATCHED, GTHREAD, NGINX], 8, 1.2),
+        *latencies([PRISTINE, PATCHED, GTHREAD, NGINX], 48, 1.2),
         Cell("costs|Gunicorn", lambda: cells.costs(gunicorns, 6, 0.7)),
         *growth(10),
         *letting_go((PRISTINE, PATCHED, GTHREAD, NGINX), [1, 32, 64], 10),
+        Cell("reopening", lambda: cells.reopening((*workers, GTHREAD_PATCHED), 20)),
         *losses(SUBJECTS, {"a": 200}),
         *losses(main, {"b": 200, "c": 200, "d": 200}),
         *losses(OTHERS, {"d": 200}),
-        *losses(SUBJECTS, {"f": 200, "g": 200, "e": 50}),
+        *losses(SUBJECTS, {"f": 200, "g": 200, "e": 200}),
     ]
 
 
@@ -160,7 +173,7 @@ def measure(cell: Cell) -> Tuple[float, Figures]:
     start = time.monotonic()
     try:
         figures = cell.measure()
-    except Broken as error:  # Such as a server that does not come up any more
+    except (Broken, OSError) as error:  # Such as a server that does not come up any more, or a worker that is gone
         figures = {"error": str(error)}
     return time.monotonic() - start, figures
 

@@ -181,7 +181,7 @@ def _uvicorn(name: str, *patched: str) -> Subject:
 
 
 def _old(release: str, gunicorn: str, *patched: str) -> Subject:
-    name = f"uvicorn {release}" + (", patched" if patched else "")
+    name = f"uvicorn {release}" + (", both patched" if patched else "")
     return Subject(name, UVICORN, environments.packages(release, f"gunicorn=={gunicorn}"), patched, old=True)
 
 
@@ -199,6 +199,7 @@ PATCHED = _uvicorn(f"uvicorn {NEWEST}, both patched", OURS, THEIRS)
 ALONE = _uvicorn(f"uvicorn {NEWEST}, patched", OURS)
 REVISION_1 = _uvicorn(f"uvicorn {NEWEST}, revision 1", "uvicorn/superseded/0.36.0-0.54.0.r1.patch")
 GTHREAD = _gunicorn("gthread")
+GTHREAD_PATCHED = _gunicorn("gthread", THEIRS)
 NGINX = Subject("nginx", "nginx", ())
 
 SUBJECTS = (
@@ -224,7 +225,7 @@ SUBJECTS = (
     _gunicorn("sync"),
     _gunicorn("sync", THEIRS),
     GTHREAD,
-    _gunicorn("gthread", THEIRS),
+    GTHREAD_PATCHED,
     _gunicorn("asgi", application="asgi"),
     _gunicorn("asgi", THEIRS, application="asgi"),
     _gunicorn("aiohttp.GunicornWebWorker", application="aiohttps", also=AIOHTTP),
@@ -240,10 +241,10 @@ MAIN = (
     PATCHED.name,
     ALONE.name,
     "uvicorn 0.13.1",
-    "uvicorn 0.13.1, patched",
+    "uvicorn 0.13.1, both patched",
     "uvicorn 0.18.3",
-    "uvicorn 0.18.3, patched",
+    "uvicorn 0.18.3, both patched",
     GTHREAD.name,
-    "Gunicorn gthread, patched",
+    GTHREAD_PATCHED.name,
     NGINX.name,
 )

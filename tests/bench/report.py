@@ -17,12 +17,16 @@ def table(head: List[str], rows: List[List[str]]) -> str:
 
 def _cells(cells: Cells, kind: str) -> Dict[str, Dict[str, Any]]:
     """Those of a kind, by what follows it."""
-    return {key.partition("|")[2]: found for key, found in cells.items() if key.startswith(f"{kind}|")}
+    return {key[len(kind) + 1 :]: found for key, found in cells.items() if key.startswith(f"{kind}|")}
 
 
 def _as_published_first(name: str) -> Tuple[bool, bool, List[str]]:
     """uvicorn's, then others, then what was measured to know the noise."""
     return name in ("itself", "looking once"), not name.startswith("uvicorn"), name.split(", ")
+
+
+def _sorted(found: Dict[str, Any]) -> Dict[str, Any]:
+    return dict(sorted(found.items(), key=lambda item: _as_published_first(item[0])))
 
 
 def _subjects(cells: Cells) -> List[str]:
@@ -31,8 +35,7 @@ def _subjects(cells: Cells) -> List[str]:
 
 def _long(cells: Cells) -> Dict[str, Dict[str, Any]]:
     """The runs of many rotations."""
-    keys = {subject: f"losses|a|{subject}" for subject in _subjects(cells)}
-    return {subject: cells[key] for subject, key in keys.items() if "error" not in cells.get(key, {"error": ""})}
+    return _sorted({subject: one for subject, one in _cells(cells, "losses|a").items() if "error" not in one})
 
 
 def _harm(found: Dict[str, Any]) -> str:
@@ -85,7 +88,7 @@ def costs(cells: Cells) -> str:
     rows = [
         [name, key, _spread(found["rate"], ".0f"), _spread(found["cost"], ".0f"), _spread(found["ratio"], ".3f")]
         for key, figures in _cells(cells, "costs").items()
-        for name, found in sorted(figures.items(), key=lambda item: _as_published_first(item[0]))
+        for name, found in _sorted(figures).items()
     ]  # fmt: skip
     return table(
         ["", "beside", "requests/s", "µs of processor time per request", "as a share of the first one's"], rows
@@ -93,10 +96,7 @@ def costs(cells: Cells) -> str:
 
 
 def reopening(cells: Cells) -> str:
-    rows = [
-        [name, _spread(found, ".0f")]
-        for name, found in sorted(cells.get("reopening", {}).items(), key=lambda item: _as_published_first(item[0]))
-    ]
+    rows = [[name, _spread(found, ".0f")] for name, found in _sorted(cells.get("reopening", {})).items()]
     return table(["", "µs of processor time per worker and rotation"], rows)
 
 
@@ -163,7 +163,7 @@ def write(results: Dict[str, Any]) -> None:
     plot(results["cells"])
 
 
-WORDS = {"broken": "requests broken", "dead": "workers killed", "hung": "workers hung"}
+HARM_IN_FULL = {"broken": "requests broken", "dead": "workers killed", "hung": "workers hung"}
 
 GREY, RED, GREEN = "#888888", "#d1493f", "#2f9e5b"
 
@@ -205,7 +205,7 @@ def _plot_losses(cells: Cells) -> None:
     axes.barh([_in_full(name) for name in names], shares, color=RED)
     for row, name in enumerate(names):
         harm = _harm(found[name]).replace("lost", f"of {found[name]['lines']:,} lines lost")
-        for what, full in WORDS.items():
+        for what, full in HARM_IN_FULL.items():
             harm = harm.replace(what, full)
         harm, colour = ("nothing", GREEN) if harm == "0" else (harm, RED)
         axes.text(shares[row] + 1, row, harm, color=colour, va="center", fontsize=9)

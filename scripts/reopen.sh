@@ -100,23 +100,19 @@ hidden() {
 }
 
 # Adds to files what logrotate makes of the logs that pattern $1 names: with a date or number, or .tmp, behind the
-# name or, by "extension", in it; in the same directory or, by "olddir", in one below. Or else the file itself.
+# name or, by "extension", in it; in the same directory or, by "olddir", in one below.
 find_rotated() {
-    known=$files directory=${1%/*} name=${1##*/} date='[-._][0-9][0-9][0-9][0-9]*[0-9][0-9][0-9][0-9]'
+    directory=${1%/*} name=${1##*/} date='[-._][0-9][0-9][0-9][0-9]*[0-9][0-9][0-9][0-9]'
     for file in $directory/${name}[-._]*[0-9]* $directory/$name.tmp $directory/*/${name}[-._]*[0-9]* \
         $directory/${name%.*}$date.${name##*.} $directory/*/${name%.*}$date.${name##*.}; do
         case $file in *.gz | *.bz2 | *.xz | *.zst | *"$newline"*) continue ;; esac
         [ ! -f "$file" ] || [ -h "$file" ] || files=$files$file$newline
     done
-    [ "$files" = "$known" ] || return 0
-    for file in $directory; do [ -d "$file" ] || refuse "$1: expected a log, found no such directory"; done
-    { [ -f "$1" ] || [ ! -e "$1" ]; } && [ ! -h "$1" ] || refuse "$1: expected a log, found no regular file"
-    [ ! -f "$1" ] || files=$files$1$newline
 }
 # Prints what the server's processes write to and is called as if it was rotated.
 open_rotated() {
-    ls -ldq $(for process in $(members $arbiters); do echo "/proc/$process/fd"/*; done) |
-        sed -n 's|^l-wx[^/]*/proc/[0-9]*/fd/[0-9]* -> /|/|p' | sort -u |
+    stat -c '%A %N' $(for process in $(members $arbiters); do echo "/proc/$process/fd"/*; done) |
+        sed -n "s|^l-wx[^/]*/proc/[0-9]*/fd/[0-9]*' -> '\\(/.*\\)'\$|\\1|p" | sort -u |
         grep -E '[^-+.:_0-9TZ/][-+.:_0-9TZ]*[-._][0-9][-+.:_0-9TZ]*$|[-._][0-9]{4}[-+.:_0-9TZ]*[0-9]{4}\.[a-z]+$'
 } 2>/dev/null
 
@@ -218,15 +214,18 @@ name=${1-} name=${name##*/} files=''
 [ $# != 2 ] || [ ! -f "$2" ] || case ${2##*/} in "${name%.*}"*) files=$2 && shift 2 ;; esac
 for given; do
     case ${given##*/} in *.pid* | *pidfile*) refuse "$given: expected a log; for one more server say -p $given" ;; esac
+    known=$files patterns=${given%"${given##*[![:space:]]}"}
     # A file, or patterns as in logrotate's configuration, with blanks between them and quotes
-    given=${given%"${given##*[![:space:]]}"}
-    [ -d "${given%/*}" ] || given=$(printf %s "$given" | xargs printf '%s\n')
+    [ -d "${patterns%/*}" ] || case $given in
+    *[[:space:]*?[\"\'\\]*) patterns=$(printf %s "$given" | xargs printf '%s\n') ;;
+    *) refuse "$given: expected the path of a log, found no such directory" ;;
+    esac
     IFS=$newline && set -f
-    for pattern in $given; do
-        set +f
-        case $pattern in */*) find_rotated "$pattern" ;; *) find_rotated "./$pattern" ;; esac
-    done
+    for pattern in $patterns; do set +f && find_rotated "$pattern"; done
     unset IFS
+    [ "$files" = "$known" ] && { [ -e "$given" ] || [ -h "$given" ]; } || continue
+    [ -f "$given" ] && [ ! -h "$given" ] || refuse "$given: expected a log, found no regular file"
+    files=$files$given$newline
 done
 [ -n "$files" ] || files=$(open_rotated)
 kill -0 $arbiters 2>/dev/null && kill -USR1 $arbiters || refuse "may not signal process$arbiters"

@@ -24,6 +24,7 @@ CONFIGURATION = """
     dateext
     missingok
     notifempty
+    {directives}
     postrotate
         {postrotate}
     endscript
@@ -39,11 +40,19 @@ DASH_FIRST = (SHELLS[0], *(pytest.param(shell, marks=pytest.mark.full) for shell
 
 
 def start(
-    *arguments: object, shell: str = "sh", prefix: Sequence[str] = (), user: Optional[int] = None
+    *arguments: object,
+    shell: str = "sh",
+    prefix: Sequence[str] = (),
+    path: Optional[Path] = None,
+    user: Optional[int] = None,
 ) -> "subprocess.Popen[str]":
-    """Start reopen.sh; prefix is a command that runs it."""
+    """Start reopen.sh; prefix is a command that runs it, path a directory to find programs in, and nowhere else."""
     command = [*prefix, found(shell), *(["sh"] if shell == "busybox" else []), str(REOPEN), *map(str, arguments)]
-    variables = {**os.environ, "PATH": os.environ["APPLETS"]} if shell == "busybox" else None
+    variables = dict(os.environ)
+    if shell == "busybox":
+        variables["PATH"] = os.pathsep.join([os.environ["APPLETS"], os.path.dirname(found("perl"))])
+    if path:
+        variables["PATH"] = str(path)
     return subprocess.Popen(
         command, env=variables, user=user, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -60,16 +69,32 @@ def finish(script: "subprocess.Popen[str]", timeout: float = 60) -> "subprocess.
 
 
 def reopen(
-    *arguments: object, shell: str = "sh", prefix: Sequence[str] = (), user: Optional[int] = None
+    *arguments: object,
+    shell: str = "sh",
+    prefix: Sequence[str] = (),
+    path: Optional[Path] = None,
+    user: Optional[int] = None,
 ) -> "subprocess.CompletedProcess[str]":
     """Run reopen.sh to its end."""
-    return finish(start(*arguments, shell=shell, prefix=prefix, user=user))
+    return finish(start(*arguments, shell=shell, prefix=prefix, path=path, user=user))
 
 
 def in_each_shell(*arguments: object, timeout: float = 60) -> "Dict[str, subprocess.CompletedProcess[str]]":
     """Run reopen.sh to its end in all shells at once: most of the time it only waits."""
     scripts = {shell: start(*arguments, shell=shell) for shell in SHELLS}
     return {shell: finish(script, timeout) for shell, script in scripts.items()}
+
+
+#: What reopen.sh runs, but for what asks for leases.
+TOOLS = "cat find grep head ls readlink sed sleep sort stat tr uniq xargs".split()
+
+
+def links(directory: Path, *programs: str) -> Path:
+    """A directory with links to these programs, and no others."""
+    directory.mkdir()
+    for program in programs:
+        (directory / program).symlink_to(found(program))
+    return directory
 
 
 def found(program: str) -> str:
@@ -79,7 +104,7 @@ def found(program: str) -> str:
 
 
 def named(complaint: str) -> Dict[int, List[str]]:
-    """What reopen.sh says of each process that it has waited for in vain: "(program)" and more."""
+    """What reopen.sh says of each process that it has waited for in vain: "(program): file"."""
     said: Dict[int, List[str]] = {}
     for pid, what in re.findall(r"^  process (\d+) (.*)$", complaint, re.MULTILINE):
         said.setdefault(int(pid), []).append(what)
@@ -99,32 +124,36 @@ def wait_until_exactly_once(logs: Logs, requests: Iterable[str], names: Iterable
 
 
 class Logrotate:
-    """Rotates a server's logs; arguments are reopen.sh's, or postrotate is another command."""
+    """Rotates a server's logs; arguments are reopen.sh's before logrotate's own, or postrotate is another command."""
 
-    def __init__(self, logs: Logs, arguments: Sequence[object] = (), postrotate: str = "") -> None:
+    def __init__(
+        self, logs: Logs, arguments: Sequence[object] = (), postrotate: str = "", directives: str = ""
+    ) -> None:
         self.logs = logs
         self.configuration = logs.directory.parent / "logrotate.conf"
-        postrotate = postrotate or " ".join([f"'{REOPEN}'", *(f"'{argument}'" for argument in arguments)])
-        self.configuration.write_text(CONFIGURATION.format(directory=logs.directory, postrotate=postrotate))
+        postrotate = postrotate or " ".join([f"'{REOPEN}'", *(f"'{argument}'" for argument in arguments), '"$@"'])
+        self.configuration.write_text(
+            CONFIGURATION.format(directory=logs.directory, directives=directives, postrotate=postrotate)
+        )
         self.configuration.chmod(0o644)
+        (logs.directory / "old").mkdir(exist_ok=True)  # For olddir
 
-    def run(self) -> "subprocess.CompletedProcess[str]":
-        """One rotation of every log, whatever its size."""
-        command = ["logrotate", "--force", "--state", f"{self.configuration}.state", str(self.configuration)]
+    def run(self, prefix: Sequence[str] = ()) -> "subprocess.CompletedProcess[str]":
+        """One rotation of every log, whatever its size; prefix is a command that runs logrotate."""
+        command = [*prefix, "logrotate", "--force", "--state", f"{self.configuration}.state", str(self.configuration)]
         return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120)
 
-    def rotate(self, allowed: str = "") -> None:
-        """One rotation that must succeed without a word, but for lines that begin with what is allowed."""
-        answer = self.run()
-        said = [line for line in answer.stdout.splitlines() if not (allowed and line.startswith(allowed))]
-        assert (answer.returncode, said) == (0, []), answer.stdout
+    def rotate(self, prefix: Sequence[str] = ()) -> None:
+        """One rotation that must succeed without a word."""
+        answer = self.run(prefix)
+        assert (answer.returncode, answer.stdout) == (0, "")
         self.unpack()
 
     def unpack(self) -> None:
         """Unpack what has been compressed, under names that the next rotation leaves alone."""
-        for packed in self.logs.directory.glob("*.gz"):
+        for packed in self.logs.directory.rglob("*.gz"):
             self.logs.rotations += 1
-            name = packed.name.split(".log-")[0]
-            plain = packed.with_name(f"{name}.log.{self.logs.rotations:06d}")
+            name = re.split("[-.]", packed.name)[0]
+            plain = self.logs.directory / f"{name}.log.{self.logs.rotations:06d}"
             plain.write_bytes(gzip.decompress(packed.read_bytes()))
             packed.unlink()

@@ -1,36 +1,48 @@
-"""Which files reopen.sh takes for rotated ones."""
+"""Which files reopen.sh waits for: a file that this process has open tells."""
 
 import os
 import signal
-from typing import Iterator
+from pathlib import Path
+from typing import Iterator, List
 
 import pytest
 from environments import Environment
 from properties.server import Server
 
 from test_reopen.conftest import gunicorn
-from test_reopen.logrotation import DASH_FIRST, SHELLS, files, in_each_shell, named, reopen
+from test_reopen.logrotation import DASH_FIRST, REOPEN, SHELLS, Logrotate, files, in_each_shell, named, reopen
+from test_reopen.nginx import Nginx
 
-ROTATED = (
-    "access.log.1",
-    "access.log-20261123",
-    "access.log-2026-11-23-1795443875",
-    "access.log-20261123T101500Z",
-    "access.log_20261123",
-    "access.log-20261123+0100",
-    "AUDIT-20261123",
-    "with spaces.log.12",
-    "new\nline \\n.log.1",
-    "removed.log.1",
+#: What logrotate makes of access.log, and what it passes to a script: $1 and, if the script is not shared, $2.
+ROTATIONS = [
+    ("access.log-20261129", ["{logs}/access.log", "{logs}/access.log-20261129"]),
+    ("access.log-20261129", ["{logs}/*.log "]),
+    ("access.log-20261129", ['"{logs}"/*.log /nothing/*.log\n']),
+    ("access.log-20261129", ["{logs}/error.log {logs}/access.log "]),
+    ("access.log-20261129", ["{logs}/access.log"]),  # As 3.8.6 does
+    ("access.log.1", ["{logs}/*.log "]),
+    ("access.log_2026-11-29", ["{logs}/*.log "]),
+    ("access-20261129.log", ["{logs}/access.log", "{logs}/access-20261129.log"]),
+    ("access-20261129.log", ["{logs}/*.log "]),
+    ("access-20261129-1795443875.log", ["{logs}/access.log "]),
+    ("old/access.log-20261129", ["{logs}/access.log", "{logs}/old/access.log-20261129"]),
+    ("old/access.log-20261129", ["{logs}/*.log "]),
+    ("old/access-20261129.log", ["{logs}/*.log "]),
+    ("access.log.tmp", ["{logs}/access.log", "{logs}/access.log-20261129"]),  # By renamecopy
+    ("with spaces.log-20261129", ["{logs}/with spaces.log"]),
+    ("with spaces.log-20261129", ['"{logs}/with spaces.log" ']),
+]
+
+#: What is no rotated file, beside access.log.1, which is one.
+CURRENT = ("access.log", "gunicorn-8001.log", "requests_2026-11-23.log", "access.log.pos", "access.log.1.gz")
+
+NAMES = (
+    *("access.log.1", "access.log-20261123", "access.log-2026-11-23-1795443875", "access.log-20261123T101500Z"),
+    *("access.log_20261123", "access.log-20261123+0100", "AUDIT-20261123", "with spaces.log.12", "app-20261123.log"),
 )
 UNRELATED = (
-    ("gunicorn-8001.log", "a"),
-    ("requests_2026-11-23.log", "a"),
-    ("part2", "a"),
-    ("2026-11-23", "a"),
-    ("export-20261123", "w"),
-    ("upload.1", "w+"),
-    (__file__, "r"),
+    *(("gunicorn-8001.log", "a"), ("requests_2026-11-23.log", "a"), ("part2", "a"), ("2026-11-23", "a")),
+    *(("export", "w"), ("upload.1", "w+"), (__file__, "r")),
 )
 
 OPENS = """
@@ -44,70 +56,110 @@ opened = [open(os.path.join(directory, name), mode) for name, mode in {files!r}]
 """
 
 
-#: What other scripts than logrotate make of x.log.
-ODD = (
-    *("old/{}.log", "archive/2026-11-23/{}.log", "{}.old", "{}.log.old", "{}.log.bak", "{}.log~", "{}.log.prev"),
-    *("{}-20261123.log", "20261123-{}.log", "{}.2026-11-23.log", "{}.log.Mon", "{}.log.20261123.saved"),
-)
-
-LOGS = """
-for number in range({number}):
-    logging.getLogger(str(number)).addHandler(logging.FileHandler("%d.log" % number))
-"""
-
-
 @pytest.fixture(scope="module")
-def server(environment: Environment) -> Iterator[Server]:
-    with gunicorn(environment, "gthread", OPENS.format(files=UNRELATED)) as server:
+def nginx() -> Iterator[Nginx]:
+    with Nginx() as server:
+        (server.logs.directory / "old").mkdir()
         yield server
 
 
-@pytest.mark.parametrize("shell", SHELLS)
-def test_unrelated_files_are_not_waited_for(server: Server, shell: str) -> None:
-    server.logs.rotate()
-    answer = reopen(server.directory / "pidfile", shell=shell)
-    assert (answer.returncode, answer.stderr) == (0, "")
-    assert not server.logs.held(server.pids("all"), server.logs.rotated())
-
-
-@pytest.mark.parametrize("shell", SHELLS)
-def test_nothing_has_been_rotated(server: Server, shell: str) -> None:
-    answer = reopen(server.directory / "pidfile", shell=shell)
-    assert answer.returncode == 0
-    assert "found no rotated file of this server" in answer.stderr
-
-
-@pytest.mark.parametrize("shell", SHELLS)
-def test_files_given_are_waited_for_whatever_they_are_called(server: Server, shell: str) -> None:
-    pidfile, written = server.directory / "pidfile", server.directory / "export-20261123"
-    answer = reopen(pidfile, __file__, shell=shell)
-    assert (answer.returncode, answer.stderr) == (0, "")
-    answer = reopen("-t", 0, pidfile, __file__, written, shell=shell)
-    assert (answer.returncode, files(answer.stderr)) == (1, {written.name})
-
-
-def test_files_with_the_name_of_a_rotated_log_are_waited_for(environment: Environment) -> None:
-    with gunicorn(environment, "gthread", OPENS.format(files=[(name, "a") for name in ROTATED])) as server:
-        (server.directory / "removed.log.1").unlink()
-        answers = in_each_shell("-t", 0, server.directory / "pidfile")
-    for shell, answer in answers.items():
-        # The stat of busybox writes a newline as it is
-        odd = {"new?line \\n.log.1"} if shell != "busybox" else set()
-        assert answer.returncode == 1
-        assert files(answer.stderr) == {*ROTATED[:-2], *odd, "removed.log.1 (deleted)"}
+@pytest.fixture
+def logs(nginx: Nginx) -> Iterator[Path]:
+    before = set(nginx.logs.directory.rglob("*"))
+    yield nginx.logs.directory
+    for path in set(nginx.logs.directory.rglob("*")) - before:
+        path.unlink()
 
 
 @pytest.mark.parametrize("shell", DASH_FIRST)
-def test_files_that_are_exchanged_for_new_ones_are_waited_for(environment: Environment, shell: str) -> None:
-    """Whatever they are called: one of the processes that write to them shows what is to become of them."""
-    with gunicorn(environment, "gthread", LOGS.format(number=len(ODD))) as server:
-        stopped, other = server.workers()
-        os.kill(stopped, signal.SIGSTOP)
-        rotated = [server.directory / name.format(number) for number, name in enumerate(ODD)]
-        for number, path in enumerate(rotated):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            (server.directory / f"{number}.log").rename(path)
-        answer = reopen("-t", 0, server.directory / "pidfile", shell=shell)
+@pytest.mark.parametrize("create", [False, True], ids=["", "create"])
+@pytest.mark.parametrize("rotated, passed", ROTATIONS)
+def test_what_logrotate_passes(
+    nginx: Nginx, logs: Path, rotated: str, passed: List[str], create: bool, shell: str
+) -> None:
+    """Whether or not it has already made a new log, or the rotated file is in another folder."""
+    if create:
+        (logs / "with spaces.log").touch()
+    else:
+        nginx.logs.path("access.log").unlink(missing_ok=True)
+    with open(logs / rotated, "a"), open(nginx.logs.path("error.log"), "a"):
+        arguments = [one.format(logs=logs) for one in passed]
+        answer = reopen("-t", 0, nginx.directory / "pidfile", *arguments, shell=shell)
+    assert (answer.returncode, named(answer.stderr)) == (1, {os.getpid(): [f"(python, not signalled): {logs / rotated}"]})
+    answer = reopen("-t", 0, nginx.directory / "pidfile", *arguments, shell=shell)
+    assert (answer.returncode, answer.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("argument", ["{logs}/*.log ", "{logs}/access.log"])
+def test_what_is_not_rotated_is_not_waited_for(nginx: Nginx, logs: Path, argument: str, shell: str) -> None:
+    (logs / "access.log.1").touch()
+    opened = [open(logs / name, "a") for name in CURRENT]
+    answer = reopen("-t", 0, nginx.directory / "pidfile", argument.format(logs=logs), shell=shell)
+    for file in opened:
+        file.close()
+    assert (answer.returncode, answer.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_files_given_are_waited_for_whatever_they_are_called(nginx: Nginx, logs: Path, shell: str) -> None:
+    pidfile, written, other = nginx.directory / "pidfile", logs / "access.log.old", logs / "20261123 of access"
+    other.touch()
+    with open(written, "w"):
+        answer = reopen(pidfile, other, shell=shell)
+        assert (answer.returncode, answer.stderr) == (0, "")
+        answer = reopen("-t", 0, pidfile, other, written, shell=shell)
+        assert (answer.returncode, files(answer.stderr)) == (1, {written.name})
+
+
+def test_the_lines_of_the_documents_for_supervisord(nginx: Nginx, logs: Path) -> None:
+    """With sharedscripts and without."""
+    for directives in "", "sharedscripts":
+        nginx.logs.path("access.log").touch()
+        logrotate = Logrotate(nginx.logs, ["-t", 0, nginx.directory / "pidfile"], directives=directives)
+        nginx.logs.path("access.log").write_text("a line\n")
+        with open(nginx.logs.path("access.log"), "a"):
+            answer = logrotate.run()
         assert answer.returncode == 1
-        assert list(named(answer.stderr)) == [stopped]
-        assert files(answer.stderr) == {path.name for path in rotated}
+        assert f"process {os.getpid()} (python, not signalled)" in answer.stdout
+        [kept] = nginx.logs.directory.glob("access.log-*")
+        assert kept.suffix != ".gz"
+        kept.unlink()
+        assert str(REOPEN) in logrotate.configuration.read_text()
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_without_files_it_finds_those_that_were_open(environment: Environment, shell: str) -> None:
+    with gunicorn(environment, "gthread", OPENS.format(files=UNRELATED)) as server:
+        server.logs.rotate()
+        answer = reopen(server.directory / "pidfile", shell=shell)
+        assert (answer.returncode, answer.stderr) == (0, "")
+        assert not server.logs.held(server.pids("all"), server.logs.rotated())
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_nothing_has_been_rotated(nginx: Nginx, shell: str) -> None:
+    """Or nothing that it knows: nobody can tell."""
+    answer = reopen(nginx.directory / "pidfile", shell=shell)
+    assert answer.returncode == 1
+    assert answer.stderr == 'reopen.sh: found no rotated file; name it: reopen.sh PIDFILE "$@"\n'
+
+
+def test_files_with_the_name_of_a_rotated_log_are_waited_for(environment: Environment) -> None:
+    with gunicorn(environment, "gthread", OPENS.format(files=[(name, "a") for name in NAMES])) as server:
+        answers = in_each_shell("-t", 0, server.directory / "pidfile")
+    for answer in answers.values():
+        assert answer.returncode == 1
+        assert files(answer.stderr) == set(NAMES)
+
+
+def test_a_log_of_workers_that_are_all_busy(environment: Environment) -> None:
+    """Nobody has exchanged it for a new one yet, and its name has the date in the middle."""
+    with gunicorn(environment, "gthread", OPENS.format(files=[("app-20261129.log", "a")])) as server:
+        rotated = server.directory / "app-20261129.log"
+        for pid in server.workers():
+            os.kill(pid, signal.SIGSTOP)
+        for arguments in [], [f"{server.directory}/*.log "]:
+            answer = reopen("-t", 0, server.directory / "pidfile", *arguments)
+            assert (answer.returncode, set(named(answer.stderr))) == (1, set(server.workers()))
+            assert files(answer.stderr) == {rotated.name}

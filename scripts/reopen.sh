@@ -14,17 +14,17 @@
 # Exit status: 0  nobody writes to a rotated file any more
 #              1  somebody does, and is named on stderr, or nobody can tell: do not compress the files
 #              2  no signal was sent: wrong arguments, or no such server
-# shellcheck disable=SC2010,SC2012,SC2015,SC2046,SC2086,SC2231  # lists of words: processes, patterns
+# shellcheck disable=SC2010,SC2012,SC2015,SC2016,SC2046,SC2086,SC2094,SC2231,SC3013
 set -u
 export LC_ALL=C
 unset QUOTING_STYLE IFS
 newline='
 '
-say() { printf 'reopen.sh: %s\n' "$*" >&2; }
+exec 3>&2 # For what is said while errors are redirected
+say() { printf 'reopen.sh: %s\n' "$*" >&3; }
 # What others choose the names of: no newline or escape sequence may reach a terminal.
 printable() { printf %s "$*" | tr -c ' -~' '?'; }
 refuse() { say "$(printable "$*"); no signal was sent" && exit 2; }
-
 # Sets the user of process $1, and the signals that it has handlers for: bits, in hexadecimal.
 status() {
     user='' caught=0
@@ -48,17 +48,17 @@ is_arbiter() {
     return 1
 } 2>/dev/null
 
-# Sets pid, or complaint. What is in the file is not shown: whoever may write to its directory could
-# have put any file there. Its owner can make root signal only what he may signal himself.
+# Sets pid, or complaint. What is in the file is not shown: whoever may write to its directory could have put any
+# file there. Its owner can make root signal only what he may signal himself.
 read_pidfile() {
     complaint='expected a pidfile, found no regular file to read; is the server running?' found=''
-    [ -f "$1" ] || return
-    # Of the file that was opened, which head reads too, whatever the name leads to by now
-    # shellcheck disable=SC2094,SC3013  # nothing is written; dash, bash and busybox know -ef
+    [ -f "$1" ] && [ ! -h "$1" ] || return
+    complaint='expected a pidfile, cannot read it'
+    # Of the file that was opened, which head reads too, whatever the name leads to by now.
     { [ "$1" -ef /proc/self/fd/0 ] && [ ! -h "$1" ] && found=$(stat -Lc %u /proc/self/fd/0 && exec head -c 20); } \
         2>/dev/null <"$1"
     [ -n "$found" ] || return
-    owner=${found%%"$newline"*} pid=${found#*"$newline"}
+    owner=${found%%"$newline"*} pid=${found#"$owner"} pid=${pid#"$newline"}
     complaint='expected a process id, found something else'
     case $pid in '' | 0* | *[!0-9]* | ???????????*) return 1 ;; esac
     complaint='stale, there is no such process; is the server running?'
@@ -120,7 +120,6 @@ open_rotated() {
 # takes the file's owner, whom root becomes for that moment. Closing the file gives the lease back. Who opens the
 # file for writing meanwhile waits for that, and the lease's holder gets SIGIO. (A pipe has none: an error.)
 # Both look at FILE ... once. Exit status 0: nobody writes, 100: somebody does, others: they cannot tell.
-# shellcheck disable=SC2016
 lease_perl='
 use Fcntl; use Errno "EAGAIN";
 $SIG{IO} = "IGNORE";
@@ -182,11 +181,11 @@ signal_again() {
     hidden
 } 2>/dev/null
 
-timeout=40 arbiters='' given='' complaint='cannot open it' unit=''
+timeout=40 arbiters='' given='' complaint='cannot open it' unit='' failed=2
 # Should somebody put a pipe in the place of a pidfile, opening it would last for ever.
 trap 'refuse "$given: $complaint"' TERM
-{ sleep 10 && read -r _ _ _ parent _ </proc/self/stat && [ "$parent" = $$ ] && kill $$; } >/dev/null 2>&1 &
-trap 'kill $!' EXIT
+{ sleep 10 && read -r _ _ _ parent _ </proc/self/stat && [ "$parent" = $$ ] && kill $$; } >/dev/null 2>&1 3>&1 &
+trap '[ $? = 0 ] || exit $failed' EXIT # A shell that cannot go on has other exit statuses.
 while [ $# -gt 0 ]; do
     case $1 in
     -h | --help) sed -n '2,/  2  /s/^# \{0,1\}//p' "$0" && exit ;;
@@ -199,7 +198,7 @@ while [ $# -gt 0 ]; do
     shift
     case $option in
     -p | --pidfile) find_arbiter pidfile "$value" ;;
-    -u | --unit) find_arbiter unit "$value" && unit=$value ;;
+    -u | --unit) find_arbiter unit "$value" && unit=$given ;;
     -t | --timeout) timeout=$value ;;
     *) refuse "unknown option: $option; see reopen.sh -h" ;;
     esac
@@ -207,7 +206,7 @@ done
 case $timeout in '' | *[!0-9]* | ??????*) refuse "-t: expected whole seconds, found '$timeout'" ;; esac
 [ -n "$unit" ] || [ $# -gt 0 ] || refuse 'expected a PIDFILE; see reopen.sh -h'
 [ -n "$unit" ] || { find_arbiter pidfile "$1" && shift; }
-kill $! && trap - TERM EXIT
+kill $! && trap - TERM
 
 # From logrotate: the log, and what it has become
 name=${1-} name=${name##*/} files=''
@@ -228,7 +227,9 @@ for given; do
     files=$files$given$newline
 done
 [ -n "$files" ] || files=$(open_rotated)
-kill -0 $arbiters 2>/dev/null && kill -USR1 $arbiters || refuse "may not signal process$arbiters"
+kill -0 $arbiters 2>/dev/null || refuse "may not signal process$arbiters"
+kill -USR1 $arbiters
+failed=1
 
 IFS=$newline && set -f
 set -- $files

@@ -1,23 +1,24 @@
 """Which files reopen.sh waits for: a file that this process has open tells."""
 
+import contextlib
 import os
 import signal
+import subprocess
 from pathlib import Path
-from typing import Iterator, List
+from typing import Iterator, List, TextIO
 
 import pytest
 from environments import Environment
-from properties.server import Server
 
 from test_reopen.conftest import gunicorn
-from test_reopen.logrotation import DASH_FIRST, REOPEN, SHELLS, Logrotate, files, in_each_shell, named, reopen
+from test_reopen.logrotation import DASH_FIRST, SHELLS, Logrotate, files, finish, in_each_shell, named, reopen, start
 from test_reopen.nginx import Nginx
 
 #: What logrotate makes of access.log, and what it passes to a script: $1 and, if the script is not shared, $2.
 ROTATIONS = [
     ("access.log-20261129", ["{logs}/access.log", "{logs}/access.log-20261129"]),
     ("access.log-20261129", ["{logs}/*.log "]),
-    ("access.log-20261129", ['"{logs}"/*.log /nothing/*.log\n']),
+    ("access.log-20261129", ['"{spaced}"/*.log /nothing/*.log\n']),
     ("access.log-20261129", ["{logs}/error.log {logs}/access.log "]),
     ("access.log-20261129", ["{logs}/access.log"]),  # As 3.8.6 does
     ("access.log.1", ["{logs}/*.log "]),
@@ -29,8 +30,8 @@ ROTATIONS = [
     ("old/access.log-20261129", ["{logs}/*.log "]),
     ("old/access-20261129.log", ["{logs}/*.log "]),
     ("access.log.tmp", ["{logs}/access.log", "{logs}/access.log-20261129"]),  # By renamecopy
-    ("with spaces.log-20261129", ["{logs}/with spaces.log"]),
-    ("with spaces.log-20261129", ['"{logs}/with spaces.log" ']),
+    ("with spaces.log-20261129", ["{spaced}/with spaces.log"]),
+    ("with spaces.log-20261129", ['"{spaced}/with spaces.log" ']),
 ]
 
 #: What is no rotated file, beside access.log.1, which is one.
@@ -63,6 +64,34 @@ def nginx() -> Iterator[Nginx]:
         yield server
 
 
+@pytest.mark.parametrize("shell", DASH_FIRST)
+@pytest.mark.parametrize("create", [False, True], ids=["", "create"])
+def test_what_logrotate_passes(nginx: Nginx, tmp_path: Path, create: bool, shell: str) -> None:
+    """Whether or not it has already made new logs. All cases at once, each in a folder of its own: they only wait."""
+
+    def start_all() -> "List[subprocess.Popen[str]]":
+        pidfile = nginx.directory / "pidfile"
+        return [start("-t", 0, pidfile, *arguments, shell=shell) for arguments in passed]
+
+    held: List[TextIO] = []
+    passed = []
+    with contextlib.ExitStack() as opened:
+        for number, (rotated, templates) in enumerate(ROTATIONS):
+            spaced, logs = tmp_path / f"some logs {number}", tmp_path / f"logs{number}"
+            (spaced / "old").mkdir(parents=True)
+            logs.symlink_to(spaced)  # Only what is in quotes has blanks in its name.
+            for name in ("access.log", "error.log", "with spaces.log") if create else ("error.log",):
+                opened.enter_context(open(spaced / name, "a"))
+            held.append(opened.enter_context(open(spaced / rotated, "a")))
+            passed.append([one.format(logs=logs, spaced=spaced) for one in templates])
+        for file, answer in zip(held, map(finish, start_all())):
+            said = {os.getpid(): [f"(python, not signalled): {file.name}"]}
+            assert (answer.returncode, named(answer.stderr)) == (1, said), answer
+            file.close()
+        answers = [(answer.returncode, answer.stderr) for answer in map(finish, start_all())]
+        assert answers == [(0, "")] * len(ROTATIONS)
+
+
 @pytest.fixture
 def logs(nginx: Nginx) -> Iterator[Path]:
     before = set(nginx.logs.directory.rglob("*"))
@@ -71,33 +100,14 @@ def logs(nginx: Nginx) -> Iterator[Path]:
         path.unlink()
 
 
-@pytest.mark.parametrize("shell", DASH_FIRST)
-@pytest.mark.parametrize("create", [False, True], ids=["", "create"])
-@pytest.mark.parametrize("rotated, passed", ROTATIONS)
-def test_what_logrotate_passes(
-    nginx: Nginx, logs: Path, rotated: str, passed: List[str], create: bool, shell: str
-) -> None:
-    """Whether or not it has already made a new log, or the rotated file is in another folder."""
-    if create:
-        (logs / "with spaces.log").touch()
-    else:
-        nginx.logs.path("access.log").unlink(missing_ok=True)
-    with open(logs / rotated, "a"), open(nginx.logs.path("error.log"), "a"):
-        arguments = [one.format(logs=logs) for one in passed]
-        answer = reopen("-t", 0, nginx.directory / "pidfile", *arguments, shell=shell)
-    assert (answer.returncode, named(answer.stderr)) == (1, {os.getpid(): [f"(python, not signalled): {logs / rotated}"]})
-    answer = reopen("-t", 0, nginx.directory / "pidfile", *arguments, shell=shell)
-    assert (answer.returncode, answer.stderr) == (0, "")
-
-
 @pytest.mark.parametrize("shell", SHELLS)
 @pytest.mark.parametrize("argument", ["{logs}/*.log ", "{logs}/access.log"])
 def test_what_is_not_rotated_is_not_waited_for(nginx: Nginx, logs: Path, argument: str, shell: str) -> None:
     (logs / "access.log.1").touch()
-    opened = [open(logs / name, "a") for name in CURRENT]
-    answer = reopen("-t", 0, nginx.directory / "pidfile", argument.format(logs=logs), shell=shell)
-    for file in opened:
-        file.close()
+    with contextlib.ExitStack() as opened:
+        for name in CURRENT:
+            opened.enter_context(open(logs / name, "a"))
+        answer = reopen("-t", 0, nginx.directory / "pidfile", argument.format(logs=logs), shell=shell)
     assert (answer.returncode, answer.stderr) == (0, "")
 
 
@@ -113,7 +123,7 @@ def test_files_given_are_waited_for_whatever_they_are_called(nginx: Nginx, logs:
 
 
 def test_the_lines_of_the_documents_for_supervisord(nginx: Nginx, logs: Path) -> None:
-    """With sharedscripts and without."""
+    """With sharedscripts and without: another program, which is this one, writes the file."""
     for directives in "", "sharedscripts":
         nginx.logs.path("access.log").touch()
         logrotate = Logrotate(nginx.logs, ["-t", 0, nginx.directory / "pidfile"], directives=directives)
@@ -125,7 +135,6 @@ def test_the_lines_of_the_documents_for_supervisord(nginx: Nginx, logs: Path) ->
         [kept] = nginx.logs.directory.glob("access.log-*")
         assert kept.suffix != ".gz"
         kept.unlink()
-        assert str(REOPEN) in logrotate.configuration.read_text()
 
 
 @pytest.mark.parametrize("shell", SHELLS)

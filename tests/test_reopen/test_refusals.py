@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -12,11 +11,9 @@ from typing import Iterator
 
 import psutil
 import pytest
-from environments import Environment
 from properties import wait
 
-from test_reopen.conftest import NOT_DUMPABLE, gunicorn, without_ptrace
-from test_reopen.logrotation import REOPEN, SHELLS, finish, found, in_each_shell, reopen, start
+from test_reopen.logrotation import DASH_FIRST, SHELLS, TOOLS, finish, found, in_each_shell, links, reopen, start
 from test_reopen.nginx import Nginx
 
 
@@ -56,7 +53,8 @@ def test_a_stale_pidfile(tmp_path: Path, shell: str) -> None:
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_no_pidfile(tmp_path: Path, shell: str) -> None:
-    assert "found no file to read; is the server running?" in refusal(tmp_path / "pidfile", shell=shell)
+    message = refusal(tmp_path / "pidfile", shell=shell)
+    assert "expected a pidfile, found no regular file to read; is the server running?" in message
 
 
 @pytest.mark.parametrize("shell", SHELLS)
@@ -66,22 +64,22 @@ def test_no_regular_file_for_a_pidfile(tmp_path: Path, shell: str) -> None:
     (tmp_path / "process").write_text(str(os.getpid()))
     (tmp_path / "link").symlink_to("process")
     for pidfile in (tmp_path, tmp_path / "pipe", tmp_path / "link", "/dev/null"):
-        assert f"{pidfile}: expected a pidfile, found no regular file" in refusal(pidfile, shell=shell)
+        assert f"{pidfile}: expected a pidfile, found no regular file to read; is the server running?" in refusal(
+            pidfile, shell=shell
+        )
 
 
-@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("shell", DASH_FIRST)
 def test_a_pipe_that_takes_the_place_of_a_pidfile(tmp_path: Path, shell: str) -> None:
     pidfile = tmp_path / "pidfile"
     pidfile.touch()
-    script = start("-t", 0, pidfile, shell=shell)
+    script = start(pidfile, shell=shell)
     process = psutil.Process(script.pid)
-    wait.until(lambda: len(process.children(recursive=True)) == 3, lambda: "the script does not wait")
+    wait.until(lambda: process.children(recursive=True), lambda: "the script does not wait")
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "pipe").rename(pidfile)
-    answer = finish(script, timeout=25)
-    # Between a look at the file and its opening, a pipe holds up what opens it for as long as the script lives.
-    if not answer.stderr.startswith("reopen.sh: gave up after 10 s"):
-        assert re.search("expected a pidfile, (found no regular file|cannot read it)", refused(answer))
+    # Between a look at the file and its opening, a pipe holds it up for 10 s.
+    assert "expected a pidfile, " in refused(finish(script, timeout=25))
 
 
 def test_a_pidfile_that_cannot_be_opened_now(tmp_path: Path) -> None:
@@ -93,8 +91,11 @@ def test_a_pidfile_that_cannot_be_opened_now(tmp_path: Path) -> None:
         answers = in_each_shell("-t", 0, pidfile, timeout=25)
         left = [one for one in psutil.process_iter(["cmdline"]) if str(pidfile) in (one.info["cmdline"] or ())]
     for answer in answers.values():
-        assert answer.returncode == 1
-        assert answer.stderr.startswith("reopen.sh: gave up after 10 s; whether processes still write to rotated files")
+        message = next(line for line in answer.stderr.splitlines() if line.startswith("reopen.sh: "))
+        assert (answer.returncode, message) == (
+            2,
+            f"reopen.sh: {pidfile}: expected a pidfile, cannot read it; no signal was sent",
+        )
     assert not left, "what opened it lives on"
 
 
@@ -163,74 +164,119 @@ def test_a_timeout_that_is_not_whole_seconds(seconds: str) -> None:
 @pytest.mark.parametrize("shell", SHELLS)
 def test_arguments(shell: str) -> None:
     assert "expected a PIDFILE; see reopen.sh -h" in refusal(shell=shell)
-    assert "expected a PIDFILE; see reopen.sh -h" in refusal("-t", 5, shell=shell)
-    assert "unknown option or no value: -x" in refusal("-x", "pidfile", shell=shell)
-    assert "unknown option or no value: -t" in refusal("-t", shell=shell)
+    assert "expected a PIDFILE; see reopen.sh -h" in refusal("-t", 5, "--", shell=shell)
+    assert "unknown option: -x" in refusal("-x", "pidfile", shell=shell)
+    assert "unknown option: --pid" in refusal("--pid=a", "pidfile", shell=shell)
+    assert "-t: expected whole seconds, found ''" in refusal("-t", shell=shell)
     for option in ("-h", "--help"):
         answer = reopen(option, shell=shell)
         assert answer.returncode == 0
-        assert answer.stdout.startswith("usage: reopen.sh [-t SECONDS] [-p PIDFILE] ... PIDFILE [FILE ...]\n")
-
-
-TOOLS = re.findall(r"^for tool in (.*);", REOPEN.read_text(), re.MULTILINE)[0].split()
+        assert answer.stdout.startswith(
+            "usage: reopen.sh [-t SECONDS] [-p PIDFILE] ... {PIDFILE | -u UNIT} [FILE ...]\n"
+        )
+        assert "default 40:" in answer.stdout and answer.stdout.endswith("or no such server\n")
 
 
 @pytest.mark.parametrize("missing", TOOLS)
-def test_a_machine_without_a_tool(missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without readlink no file would look like a rotated one."""
-    for tool in {"sh", *TOOLS} - {missing}:
-        (tmp_path / tool).symlink_to(found(tool))
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert f"expected {missing} on the PATH, found none" in refusal("pidfile")
+def test_a_machine_without_a_tool(missing: str, tmp_path: Path) -> None:
+    """Whichever it cannot find, it does not take a file for let go that somebody has open."""
+    programs = links(tmp_path / "programs", *(tool for tool in TOOLS if tool != missing))
+    with Nginx() as server, open(server.logs.path("access.log"), "a"):
+        server.logs.rotate(["access.log"])
+        for arguments in [], [f"{server.logs.directory}/*.log "]:
+            answer = reopen("-t", 0, server.directory / "pidfile", *arguments, path=programs)
+            assert answer.returncode in (1, 2), answer
 
 
-def test_a_file_to_wait_for_that_is_not_there(environment: Environment) -> None:
+@pytest.fixture(scope="module")
+def nginx() -> Iterator[Nginx]:
+    with Nginx() as server:
+        yield server
+
+
+def test_what_no_log_can_be(nginx: Nginx, tmp_path: Path) -> None:
     """Its name, which may be made for the terminal, is shown without what that would obey."""
-    with gunicorn(environment) as server:
-        for shell in SHELLS:
-            message = refusal(server.directory / "pidfile", "/no\x1b[31mwhere\n", shell=shell)
-            assert "/no?[31mwhere?: expected a rotated file, found none" in message
-        assert "Handling signal: usr1" not in server.complaints()
+    pidfile = nginx.directory / "pidfile"
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(nginx.logs.path("access.log"))
+    for shell in SHELLS:
+        assert "/nowhere/?a: expected the path of a log" in refusal(pidfile, "/nowhere/\x1ba", shell=shell)
+        for file in (tmp_path, tmp_path / "pipe", tmp_path / "link"):
+            assert f"{file}: expected a log, found no regular file" in refusal(pidfile, file, shell=shell)
+        for second in ("b.pid", "pidfile", "b.pid.oldbin"):
+            (tmp_path / second).write_text("1")
+            message = refusal(pidfile, tmp_path / second, shell=shell)
+            assert f"{tmp_path / second}: expected a log; for one more server say -p {tmp_path / second}" in message
 
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_name_made_for_the_terminal(shell: str) -> None:
     assert "-t: expected whole seconds, found '?[31m'" in refusal("-t", "\x1b[31m", "pidfile", shell=shell)
-    assert "/no?where: expected a pidfile, found no file to read" in refusal("/no\nwhere", shell=shell)
+    assert "/no?where: expected a pidfile, found no regular file to read" in refusal("/no\nwhere", shell=shell)
 
 
 def test_a_pidfile_that_is_exchanged_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The owner of its directory must not have a file of root's taken for it."""
-    with Nginx() as server:
+    """Its owner, and the process, are those of the file that was opened."""
+    with Nginx() as server, running(HANDLES_USR1) as other:
         pidfile, stat = server.directory / "pidfile", tmp_path / "stat"
-        stat.write_text(
-            f'#!/bin/sh\ncp {pidfile} {tmp_path}/new && mv -f {tmp_path}/new {pidfile}\nexec {found("stat")} "$@"\n'
-        )
+        stat.write_text(f"#!/bin/sh\necho {other.pid} >{tmp_path}/new && mv {tmp_path}/new {pidfile}\n")
         stat.chmod(0o755)
+        with open(stat, "a") as script:
+            script.write(f'exec {found("stat")} "$@"\n')
         monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        before = pidfile.read_text()
         for shell in ("dash", "bash"):  # That of busybox is its own
-            assert "expected a pidfile, cannot read it" in refusal(pidfile, shell=shell)
+            pidfile.write_text(before)
+            server.logs.rotate(["access.log"])
+            answer = reopen(pidfile, f"{server.logs.directory}/*.log ", shell=shell)
+            assert (answer.returncode, answer.stderr, pidfile.read_text()) == (0, "", f"{other.pid}\n")
+        assert other.poll() is None
+
+
+#: As systemd's answers, for a machine that does not run it.
+SYSTEMCTL = """#!/bin/sh
+case "$*" in
+'show --property=MainPID -- app.service') echo MainPID={pid} ;;
+*) echo MainPID=0 ;;
+esac
+"""
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_how_long_it_waits(tmp_path: Path, shell: str) -> None:
-    """40 seconds, as its help says, and 10 more if it cannot even look."""
-    assert "default 40:" in reopen("-h", shell=shell).stdout
-    script = start(tmp_path / "pidfile", shell=shell)
-    process = psutil.Process(script.pid)
-
-    def waits() -> bool:
-        return any(child.cmdline()[-2:] == ["sleep", "50"] for child in process.children())
-
-    wait.until(waits, lambda: f"{[child.cmdline() for child in process.children()]}")
-    assert finish(script).returncode == 2
+def test_the_main_process_of_a_unit(nginx: Nginx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shell: str) -> None:
+    assert "app.service: expected a systemd unit that runs" in refusal("-u", "app.service", shell=shell)
+    logs = f"{nginx.logs.directory}/*.log "
+    programs = links(tmp_path / "programs", "perl", *TOOLS)
+    systemctl = programs / "systemctl"
+    systemctl.write_text(SYSTEMCTL.format(pid=nginx.process.pid))
+    systemctl.chmod(0o755)
+    for arguments in (
+        ["-u", "app.service"],
+        ["-uapp.service", "--"],
+        ["--unit=app.service"],
+        ["--unit", "app.service"],
+    ):
+        nginx.logs.rotate(["access.log"])
+        answer = reopen(*arguments, logs, shell=shell, path=programs)
+        assert (answer.returncode, answer.stderr) == (0, "")
+        assert nginx.logs.path("access.log").exists()
+    assert "expected a systemd unit that runs" in refused(reopen("-u", "other", logs, shell=shell, path=programs))
+    systemctl.write_text(SYSTEMCTL.format(pid=os.getpid()))
+    message = refused(reopen("-u", "app.service", logs, shell=shell, path=programs))
+    assert f"expected a gunicorn arbiter or nginx master, found process {os.getpid()}" in message
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_a_process_that_cannot_be_looked_into(tmp_path: Path, shell: str) -> None:
-    with running(f"{NOT_DUMPABLE}\n{DIES_OF_USR1}") as process:
-        pidfile = tmp_path / "pidfile"
-        pidfile.write_text(str(process.pid))
-        complaint = refused(reopen(pidfile, shell=shell, prefix=without_ptrace()))
-        assert f"process {process.pid}: may not see which files it has open" in complaint
-        assert "root with CAP_SYS_PTRACE" in complaint
+def test_all_pidfiles_of_a_folder(nginx: Nginx, shell: str) -> None:
+    """A second server is not taken for a file: neither is signalled."""
+    with Nginx() as second:
+        pidfiles = sorted([nginx.directory / "a.pid", nginx.directory / "b.pid"])
+        for server, pidfile in zip((nginx, second), pidfiles):
+            pidfile.write_text(str(server.process.pid))
+        assert f"for one more server say -p {pidfiles[1]}" in refusal(*pidfiles, shell=shell)
+        nginx.logs.rotate(["access.log"])
+        second.logs.rotate(["access.log"])
+        logs = [f"{server.logs.directory}/*.log " for server in (nginx, second)]
+        answer = reopen("-p", pidfiles[1], pidfiles[0], *logs, shell=shell)
+        assert (answer.returncode, answer.stderr) == (0, "")
+        assert second.logs.path("access.log").exists()

@@ -17,7 +17,6 @@ from test_reopen.conftest import UVICORN_WORKER, gunicorn
 from test_reopen.logrotation import Logrotate, wait_until_exactly_once
 from test_reopen.nginx import Nginx
 
-
 DIRECTIVES = ("", "sharedscripts", "extension .log", "olddir old", "sharedscripts\nextension .log")
 
 #: Which directives with which worker class: each once by default, all with all by --full.
@@ -135,4 +134,4 @@ def test_without_waiting_lines_are_lost(environment: Environment) -> None:
         server.wait_until_serving()
         request = server.get()
         logrotate.unpack()
-        assert len(server.logs.not_exactly_once([request], ["access.log"])) == 1
+        assert len(server.logs.not_exactly_once([request], ["error.log"])) == 1

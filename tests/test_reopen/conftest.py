@@ -3,7 +3,7 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Iterator, List
+from typing import Iterator, List, Optional
 
 import environments
 import pytest
@@ -56,10 +56,11 @@ def programs() -> Iterator[None]:
         yield
 
 
-def make(directory: Path) -> Environment:
+def make(directory: Path, python: Optional[environments.Version] = None) -> Environment:
     """A new environment with the newest patched uvicorn and the newest gunicorn, pristine."""
     packages = environments.packages(UVICORN, f"gunicorn=={GUNICORN}")
-    made = environments.make(directory / "environment", max(environments.pythons()), *packages, compiled=True)
+    python = python or max(environments.pythons())
+    made = environments.make(directory / "environment", python, *packages, compiled=True)
     environments.patched(made, "uvicorn", UVICORN)
     return made
 

@@ -1,0 +1,90 @@
+"""What root's logrotate does with a server of another user. In addition: all else runs as any user."""
+
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Iterator, Sequence
+
+import environments
+import pytest
+from environments import Environment
+from properties.clients import Load
+from properties.server import Server
+
+from test_reopen.conftest import UVICORN_WORKER, gunicorn, make
+from test_reopen.logrotation import Logrotate, found, wait_until_exactly_once
+
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+    pytest.mark.usefixtures("open_clone"),
+]
+
+NOBODY = 65534
+SU = "su nobody nogroup\n    "
+
+#: Commands that run another one: as the service's user, and so that nobody else of that user may look into it.
+AS_NOBODY = ("setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups")
+AMBIENT = (*AS_NOBODY, "--inh-caps", "+net_bind_service", "--ambient-caps", "+net_bind_service")
+#: As root in a container by default: it may not look into processes of others, nor take leases of others' files.
+CONTAINER = ("setpriv", "--bounding-set", "-sys_ptrace,-lease", "--inh-caps", "-sys_ptrace,-lease")
+
+
+@pytest.fixture(scope="module")
+def environment() -> Iterator[Environment]:
+    """One that everybody may run."""
+
+    def open_to_all(python: Path) -> bool:
+        return subprocess.call(["test", "-x", python], user=NOBODY) == 0
+
+    versions = [version for version, python in environments.pythons().items() if open_to_all(python)]
+    if not versions:
+        pytest.skip("nobody but root may run any Python of this machine")
+    with tempfile.TemporaryDirectory() as directory:
+        os.chmod(directory, 0o755)
+        yield make(Path(directory), max(versions))
+
+
+@pytest.fixture
+def rotations(request: pytest.FixtureRequest) -> int:
+    return 200 if request.config.getoption("--full") else 5
+
+
+def rotate(server: Server, rotations: int, directives: str, prefix: Sequence[str] = ()) -> None:
+    """No line is lost, and logrotate never complains."""
+    with server:
+        logrotate = Logrotate(server.logs, [server.directory / "pidfile"], directives=directives)
+        os.chown(server.logs.directory / "old", NOBODY, NOBODY)
+        with Load(server.socket, 16) as load:
+            for _ in range(rotations):
+                load.wait_for_answers(16)
+                logrotate.rotate(prefix)
+            load.wait_for_answers(16)
+        assert not load.broken
+        wait_until_exactly_once(server.logs, load.requests)
+
+
+@pytest.mark.parametrize("directives", ["", "sharedscripts", "extension .log", "olddir old"])
+@pytest.mark.parametrize("runs", [AS_NOBODY, AMBIENT], ids=["su", "ambient capabilities"])
+def test_as_the_user_of_the_service(
+    environment: Environment, runs: Sequence[str], directives: str, rotations: int
+) -> None:
+    server = gunicorn(environment)
+    server.command = [found(runs[0]), *runs[1:], *server.command]
+    for path in (server.directory, *server.directory.rglob("*")):
+        os.chown(path, NOBODY, NOBODY)
+    rotate(server, rotations, SU + directives)
+
+
+@pytest.mark.parametrize("prefix", [(), CONTAINER], ids=["", "container"])
+def test_root_and_a_server_that_changes_its_user(
+    environment: Environment, prefix: Sequence[str], rotations: int
+) -> None:
+    server = gunicorn(environment, UVICORN_WORKER)
+    server.command[-1:-1] = ["--user", "nobody", "--group", "nogroup"]
+    (server.control / "events").touch()
+    for path in (server.directory, *server.directory.rglob("*")):
+        os.chown(path, 0, NOBODY)
+        path.chmod(0o775)
+    # The new files are the workers', too, whoever reopens first.
+    rotate(server, rotations, "su root nogroup\n    create 0660 nobody nogroup\n    sharedscripts", prefix)

@@ -146,7 +146,7 @@ class Logrotate:
     def rotate(self, prefix: Sequence[str] = ()) -> None:
         """One rotation that must succeed without a word."""
         answer = self.run(prefix)
-        assert (answer.returncode, answer.stdout) == (0, "")
+        assert (answer.returncode, answer.stdout) == (0, ""), answer.stdout
         self.unpack()
 
     def unpack(self) -> None:
@@ -156,4 +156,5 @@ class Logrotate:
             name = re.split("[-.]", packed.name)[0]
             plain = self.logs.directory / f"{name}.log.{self.logs.rotations:06d}"
             plain.write_bytes(gzip.decompress(packed.read_bytes()))
+            os.chown(plain, packed.stat().st_uid, packed.stat().st_gid)
             packed.unlink()

@@ -13,7 +13,7 @@ from properties.clients import Load
 from properties.server import Server
 
 from test_reopen.conftest import UVICORN_WORKER, gunicorn, make
-from test_reopen.logrotation import Logrotate, found, wait_until_exactly_once
+from test_reopen.logrotation import Logrotate, wait_until_exactly_once
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
@@ -21,8 +21,6 @@ pytestmark = [
 ]
 
 NOBODY = 65534
-SU = "su nobody nogroup\n    "
-
 #: Commands that run another one: as the service's user, and so that nobody else of that user may look into it.
 AS_NOBODY = ("setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups")
 AMBIENT = (*AS_NOBODY, "--inh-caps", "+net_bind_service", "--ambient-caps", "+net_bind_service")
@@ -64,16 +62,25 @@ def rotate(server: Server, rotations: int, directives: str, prefix: Sequence[str
         wait_until_exactly_once(server.logs, load.requests)
 
 
-@pytest.mark.parametrize("directives", ["", "sharedscripts", "extension .log", "olddir old"])
-@pytest.mark.parametrize("runs", [AS_NOBODY, AMBIENT], ids=["su", "ambient capabilities"])
-def test_as_the_user_of_the_service(
-    environment: Environment, runs: Sequence[str], directives: str, rotations: int
-) -> None:
+def serve(environment: Environment, prefix: Sequence[str]) -> Server:
+    """Nobody's server; prefix is a command that runs it."""
     server = gunicorn(environment)
-    server.command = [found(runs[0]), *runs[1:], *server.command]
+    server.command = [*prefix, *server.command]
     for path in (server.directory, *server.directory.rglob("*")):
         os.chown(path, NOBODY, NOBODY)
-    rotate(server, rotations, SU + directives)
+    return server
+
+
+@pytest.mark.parametrize("directives", ["", "sharedscripts", "extension .log", "olddir old"])
+def test_a_directory_of_the_service(environment: Environment, directives: str, rotations: int) -> None:
+    """logrotate rotates it as the service's user, by su, but runs scripts as root."""
+    rotate(serve(environment, AS_NOBODY), rotations, f"su nobody nogroup\n    {directives}")
+
+
+@pytest.mark.parametrize("runs", [AS_NOBODY, AMBIENT], ids=["", "ambient capabilities"])
+def test_the_user_of_the_service_runs_logrotate(environment: Environment, runs: Sequence[str], rotations: int) -> None:
+    """He may not look into his own processes, if they have capabilities that he has not."""
+    rotate(serve(environment, runs), rotations, "sharedscripts", AS_NOBODY)
 
 
 @pytest.mark.parametrize("prefix", [(), CONTAINER], ids=["", "container"])

@@ -1,20 +1,17 @@
 #!/bin/sh
 # usage: reopen.sh [-t SECONDS] [-p PIDFILE] ... {PIDFILE | -u UNIT} [FILE ...]
 #        In logrotate's postrotate: reopen.sh PIDFILE "$@"
-#
 # Makes gunicorn or nginx reopen its log files: sends SIGUSR1 to the arbiter (nginx: the master) that
 # PIDFILE names, and returns when nobody writes to the rotated files any more. FILE is a rotated file;
 # or a log, or a pattern for logs, whose rotated files are to be found. Without any, these are the files
 # that the server's processes write to and that have a name as logrotate gives them.
-#
 #   -u, --unit UNIT        the main process of this systemd unit, in the place of a PIDFILE
 #   -p, --pidfile PIDFILE  one more arbiter that writes to the same files
 #   -t, --timeout SECONDS  how long to wait (default 40: a worker may take 30 to end on a reload)
-#
 # Exit status: 0  nobody writes to a rotated file any more
 #              1  somebody does, and is named on stderr, or nobody can tell: do not compress the files
 #              2  no signal was sent: wrong arguments, or no such server
-# shellcheck disable=SC2010,SC2012,SC2015,SC2016,SC2046,SC2086,SC2094,SC2231,SC3013
+# shellcheck disable=SC2010,SC2012,SC2015,SC2016,SC2046,SC2086,SC2094,SC2231,SC3013,SC3067
 set -u
 export LC_ALL=C
 unset QUOTING_STYLE IFS
@@ -54,9 +51,15 @@ read_pidfile() {
     complaint='expected a pidfile, found no regular file to read; is the server running?' found=''
     [ -f "$1" ] && [ ! -h "$1" ] || return
     complaint='expected a pidfile, cannot read it'
-    # Of the file that was opened, which head reads too, whatever the name leads to by now.
-    { [ "$1" -ef /proc/self/fd/0 ] && [ ! -h "$1" ] && found=$(stat -Lc %u /proc/self/fd/0 && exec head -c 20); } \
-        2>/dev/null <"$1"
+    { # All of the file that was opened, whatever the name leads to by now
+        [ "$1" -ef /proc/self/fd/0 ] && [ ! -h "$1" ] || return
+        if [ -O /proc/self/fd/0 ]; then # One's own: nobody to protect, and no program to start, which would take time
+            IFS= read -r pid
+            found=0$newline$pid
+        else
+            found=$(stat -Lc %u /proc/self/fd/0 && exec head -c 20)
+        fi
+    } 2>/dev/null <"$1"
     [ -n "$found" ] || return
     owner=${found%%"$newline"*} pid=${found#"$owner"} pid=${pid#"$newline"}
     complaint='expected a process id, found something else'
@@ -207,7 +210,6 @@ case $timeout in '' | *[!0-9]* | ??????*) refuse "-t: expected whole seconds, fo
 [ -n "$unit" ] || [ $# -gt 0 ] || refuse 'expected a PIDFILE; see reopen.sh -h'
 [ -n "$unit" ] || { find_arbiter pidfile "$1" && shift; }
 kill $! && trap - TERM
-
 # From logrotate: the log, and what it has become
 name=${1-} name=${name##*/} files=''
 [ $# != 2 ] || [ ! -f "$2" ] || case ${2##*/} in "${name%.*}"*) files=$2 && shift 2 ;; esac
@@ -228,11 +230,9 @@ for given; do
 done
 [ -n "$files" ] || files=$(open_rotated)
 kill -0 $arbiters 2>/dev/null || refuse "may not signal process$arbiters"
-kill -USR1 $arbiters
-failed=1
+failed=1 && kill -USR1 $arbiters
 
-IFS=$newline && set -f
-set -- $files
+IFS=$newline && set -f && set -- $files
 unset IFS && set +f
 [ $# -gt 0 ] || { say 'found no rotated file; name it: reopen.sh PIDFILE "$@"' && hidden >&2 && exit 1; }
 # In hundredths of seconds since boot: no change of the clock makes the wait longer or shorter.

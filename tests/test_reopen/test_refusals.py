@@ -13,7 +13,7 @@ import psutil
 import pytest
 from properties import wait
 
-from test_reopen.logrotation import DASH_FIRST, SHELLS, TOOLS, finish, found, in_each_shell, links, reopen, start
+from test_reopen.logrotation import DASH_FIRST, SHELLS, TOOLS, finish, in_each_shell, links, reopen, start
 from test_reopen.nginx import Nginx
 
 
@@ -150,9 +150,11 @@ def test_a_pidfile_of_somebody_who_may_not_signal_that_process(tmp_path: Path) -
     pidfile.write_text("1")
     if os.geteuid() == 0:
         os.chown(pidfile, 65534, 65534)
-    owner = pidfile.stat().st_uid
     for _, message in refusals(pidfile):
-        assert f"belongs to user {owner}, but the process that it names to user 0" in message
+        if os.geteuid() == 0:
+            assert "belongs to user 65534, but the process that it names to user 0" in message
+        else:  # Whom the kernel keeps from it
+            assert "expected a gunicorn arbiter or nginx master, found process 1" in message
 
 
 @pytest.mark.parametrize("seconds", ["", "-1", "1.5", "ten", "1000000"])
@@ -207,24 +209,6 @@ def test_what_no_log_can_be(nginx: Nginx, tmp_path: Path) -> None:
 def test_a_name_made_for_the_terminal(shell: str) -> None:
     assert "-t: expected whole seconds, found '?[31m'" in refusal("-t", "\x1b[31m", "pidfile", shell=shell)
     assert "/no?where: expected a pidfile, found no regular file to read" in refusal("/no\nwhere", shell=shell)
-
-
-def test_a_pidfile_that_is_exchanged_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its owner, and the process, are those of the file that was opened."""
-    with Nginx() as server, running(HANDLES_USR1) as other:
-        pidfile, stat = server.directory / "pidfile", tmp_path / "stat"
-        stat.write_text(f"#!/bin/sh\necho {other.pid} >{tmp_path}/new && mv {tmp_path}/new {pidfile}\n")
-        stat.chmod(0o755)
-        with open(stat, "a") as script:
-            script.write(f'exec {found("stat")} "$@"\n')
-        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-        before = pidfile.read_text()
-        for shell in ("dash", "bash"):  # That of busybox is its own
-            pidfile.write_text(before)
-            server.logs.rotate(["access.log"])
-            answer = reopen(pidfile, f"{server.logs.directory}/*.log ", shell=shell)
-            assert (answer.returncode, answer.stderr, pidfile.read_text()) == (0, "", f"{other.pid}\n")
-        assert other.poll() is None
 
 
 #: As systemd's answers, for a machine that does not run it.

@@ -13,7 +13,9 @@ from properties.clients import Load
 from properties.server import Server
 
 from test_reopen.conftest import UVICORN_WORKER, gunicorn, make
-from test_reopen.logrotation import Logrotate, wait_until_exactly_once
+from test_reopen.logrotation import Logrotate, found, reopen, wait_until_exactly_once
+from test_reopen.nginx import Nginx
+from test_reopen.test_refusals import HANDLES_USR1, running
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
@@ -95,3 +97,22 @@ def test_root_and_a_server_that_changes_its_user(
         path.chmod(0o775)
     # The new files are the workers', too, whoever reopens first.
     rotate(server, rotations, "su root nogroup\n    create 0660 nobody nogroup\n    sharedscripts", prefix)
+
+
+def test_a_pidfile_that_is_exchanged_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its owner, and the process, are those of the file that was opened."""
+    with Nginx(NOBODY) as server, running(HANDLES_USR1) as other:
+        pidfile, stat = server.directory / "pidfile", tmp_path / "stat"
+        stat.write_text(f"#!/bin/sh\necho {other.pid} >{tmp_path}/new && mv {tmp_path}/new {pidfile}\n")
+        stat.chmod(0o755)
+        with open(stat, "a") as script:
+            script.write(f'exec {found("stat")} "$@"\n')
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        before = pidfile.read_text()
+        for shell in ("dash", "bash"):  # That of busybox is its own
+            pidfile.write_text(before)
+            os.chown(pidfile, NOBODY, NOBODY)
+            server.logs.rotate(["access.log"])
+            answer = reopen(pidfile, f"{server.logs.directory}/*.log ", shell=shell)
+            assert (answer.returncode, answer.stderr, pidfile.read_text()) == (0, "", f"{other.pid}\n")
+        assert other.poll() is None

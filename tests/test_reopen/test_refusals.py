@@ -220,7 +220,7 @@ esac
 """
 
 
-@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("shell", DASH_FIRST)
 def test_the_main_process_of_a_unit(nginx: Nginx, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shell: str) -> None:
     assert "app.service: expected a systemd unit that runs" in refusal("-u", "app.service", shell=shell)
     logs = f"{nginx.logs.directory}/*.log "

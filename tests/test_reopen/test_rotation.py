@@ -61,6 +61,23 @@ def test_every_line_once_with_nginx(directives: str, rotations: int) -> None:
         wait_until_exactly_once(server.logs, load.requests, ["access.log"])
 
 
+def test_every_line_once_of_two_servers_with_one_log(environment: Environment, rotations: int) -> None:
+    """Both write to the access log of the first, and logrotate waits for both."""
+    second = gunicorn(environment)
+    with gunicorn(environment) as first:
+        second.command[-1:-1] = ["--access-logfile", str(first.logs.path("access.log"))]
+        with second, Load(second.socket, 4) as other:
+            logrotate = Logrotate(first.logs, ["-p", second.directory / "pidfile", first.directory / "pidfile"])
+            with Load(first.socket, 12) as load:
+                for _ in range(rotations):
+                    load.wait_for_answers(16)
+                    logrotate.rotate()
+            other.wait_for_answers(16)
+        assert not load.broken + other.broken
+        wait_until_exactly_once(first.logs, load.requests)
+        wait_until_exactly_once(first.logs, other.requests, ["access.log"])
+
+
 def test_every_line_once_while_workers_come_and_go(server: Server, rotations: int) -> None:
     stop = threading.Event()
 

@@ -144,6 +144,7 @@ def running(program: str, *arguments: str) -> "Iterator[subprocess.Popen[str]]":
         process.communicate()
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_pidfile_of_somebody_who_may_not_signal_that_process(tmp_path: Path, shell: str) -> None:
     """So nobody who may write pidfiles makes root signal what he could not signal himself."""
@@ -226,6 +227,7 @@ def test_how_long_it_waits(tmp_path: Path, shell: str) -> None:
     assert finish(script).returncode == 2
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("shell", SHELLS)
 def test_a_process_that_cannot_be_looked_into(tmp_path: Path, shell: str) -> None:
     with running(f"{NOT_DUMPABLE}\n{DIES_OF_USR1}") as process:

@@ -44,6 +44,7 @@ def test_every_line_once(environment: Environment, worker_class: str, rotations:
         assert server.stderr() == ""
 
 
+@pytest.mark.root
 def test_every_line_once_with_nginx(rotations: int) -> None:
     with Nginx() as server:
         load = rotate_under_load(server, rotations)

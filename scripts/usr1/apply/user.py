@@ -26,7 +26,7 @@ LINKS = 40  # As many as the kernel follows
 #: Says what is missing; isolated from where it is run, and from the variables of whoever runs it.
 PROBE = """
 import os, subprocess, sys
-import hypothesis, pytest
+import pytest
 python, *needed = sys.argv[1:]
 for path in needed:
     if not os.access(path, os.R_OK):

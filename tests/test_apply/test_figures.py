@@ -38,7 +38,7 @@ CLEAN = "As found it is clean: in these rotations nothing went wrong.\n"
 MEASURES = """
 import os, pathlib, sys
 print("step 1 of 7")
-mark = pathlib.Path("measured")
+mark = pathlib.Path(__file__).with_name("measured")
 print({good!r} if mark.exists() else {bad!r})
 mark.touch()
 """

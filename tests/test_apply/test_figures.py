@@ -168,6 +168,16 @@ def test_what_goes_on_is_told_elsewhere(monkeypatch: pytest.MonkeyPatch, capsys:
     assert capsys.readouterr().out == "first\nsecond\n"
 
 
+def test_a_terminal_is_not_told_what_to_do(
+    root: Path, environment: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By code that may be another user's."""
+    suite(root, "def test_it():\n    print('\\033]0;title\\007\\tü')\n")
+    (root / "setup.cfg").write_text("[tool:pytest]\naddopts = -s\n")
+    proof.hold(environment)
+    assert "?]0;title?\tü\n" in capsys.readouterr().out
+
+
 def test_properties_are_counted(
     root: Path, environment: Environment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from usr1.apply.environment import Environment, named_by_pth
-from usr1.apply.screen import say
+from usr1.apply.screen import plain, say
 from usr1.refusal import refusal
 
 NOBODY = 65534
@@ -84,14 +84,14 @@ def _hindrance(user: User, environment: Environment, needed: Sequence[Path]) -> 
         # In a session of its own: nothing is typed into root's terminal.
         answer = subprocess.run(
             [sys.executable, "-I", "-c", PROBE, *map(str, [environment.python, *needed])],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace",
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             cwd="/", start_new_session=True, preexec_fn=user.become,
         )  # fmt: skip
     except PermissionError as error:
         return str(error)
     except subprocess.SubprocessError:  # As in a container without CAP_SETUID
         return "root cannot become that user here"
-    return answer.stdout.strip().rpartition("\n")[2] if answer.returncode != 0 else ""
+    return plain(answer.stdout.strip().rpartition(b"\n")[2]) if answer.returncode != 0 else ""
 
 
 def code(environment: Environment) -> Iterator[Tuple[str, bool]]:
@@ -117,7 +117,7 @@ def code(environment: Environment) -> Iterator[Tuple[str, bool]]:
                 one = os.path.join(directory, name)
                 if os.path.islink(one):
                     todo.append(one)
-                elif name in names:
+                else:
                     yield one, True
                 if is_site and name.endswith(".pth") and os.path.isfile(one):
                     text = Path(one).read_text("utf-8-sig", "surrogateescape")

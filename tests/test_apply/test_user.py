@@ -12,6 +12,7 @@ import pytest
 from usr1.apply import apply, proof, user
 from usr1.apply.environment import Environment
 from usr1.apply.user import NOBODY, User
+from usr1.refusal import Refusal
 
 from test_apply import trees
 from test_apply.test_cli import suite
@@ -305,9 +306,35 @@ def test_root_that_can_become_nobody_else(
     assert "  tested as root, who alone may write to what is run; as user " in said
 
 
-@pytest.mark.parametrize("needed, found", [([], ""), (["/nowhere"], "cannot read /nowhere")])
-def test_what_a_user_needs(
-    needed: List[str], found: str, environment: Environment, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def as_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if it were, and could become another user."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(User, "become", lambda self: None)
-    assert user._hindrance(User("some", 1, 2, []), environment, list(map(Path, needed))) == found
+
+
+def test_what_a_user_needs(
+    as_root: None, environment: Environment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = user.choose(environment, [])
+    assert chosen and chosen.number == (os.getuid() or NOBODY)
+    assert capsys.readouterr().out == f"  tested as user {chosen.name}\n"
+    monkeypatch.setattr(user, "_strange", lambda path, adding: f"{path} belongs to user 7")
+    with pytest.raises(Refusal, match=f"as user {chosen.name}: cannot read /nowhere; / belongs to user 7"):
+        user.choose(environment, [Path("/nowhere")])
+
+
+def test_its_directory(as_root: None, environment: Environment, imports: None, place: Path) -> None:
+    """What the tests leave goes with it."""
+    test = place / "root" / "tests" / "properties" / "test_it.py"
+    test.write_text(
+        "import os, pathlib\n\ndef test_it():\n"
+        f"    pathlib.Path({str(place / 'where')!r}).write_text(os.getcwd())\n    pathlib.Path('left').touch()\n"
+    )
+    assert apply.main([*TESTS_ONLY, str(environment.path)]) == 0
+    assert not Path((place / "where").read_text()).exists()
+
+
+def test_who_nobody_knows() -> None:
+    assert user._unprivileged(54321) == User("54321", 54321, NOBODY, [])
+    assert user._unprivileged(0).number == NOBODY

@@ -38,7 +38,7 @@ CLEAN = "As found it is clean: in these rotations nothing went wrong.\n"
 MEASURES = """
 import os, pathlib, sys
 print("step 1 of 7")
-mark = pathlib.Path("measured")
+mark = pathlib.Path(__file__).with_name("measured")
 print({good!r} if mark.exists() else {bad!r})
 mark.touch()
 """
@@ -169,6 +169,16 @@ def test_what_goes_on_is_told_elsewhere(monkeypatch: pytest.MonkeyPatch, capsys:
     monkeypatch.setattr(screen, "PATIENCE", 0)
     screen.tell("second")
     assert capsys.readouterr().out == "first\nsecond\n"
+
+
+def test_a_terminal_is_not_told_what_to_do(
+    root: Path, environment: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By code that may be another user's."""
+    suite(root, "def test_it():\n    print('\\033]0;title\\007\\tü')\n")
+    (root / "setup.cfg").write_text("[tool:pytest]\naddopts = -s\n")
+    proof.hold(environment)
+    assert "?]0;title?\tü\n" in capsys.readouterr().out
 
 
 def test_properties_are_counted(

@@ -6,6 +6,8 @@
 # proves it there with the signal property tests, of uvicorn's worker classes and of Gunicorn's own
 # (sync, gthread, asgi, gevent). If one fails, VENV is put back as it was found.
 # A table says what rotations did to a server of VENV's for some seconds, before and after.
+# Started by root, the tests run as the owner of VENV, or as nobody; as root only where that user cannot
+# run them, and nobody else may write to what is run.
 #
 #   --no-tests          only patch
 #   --create            if there is no VENV, make it, with the newest supported uvicorn[standard] and gunicorn

@@ -77,7 +77,7 @@ use_tools() {
     dots "$python"
     trap 'quiet; rm -rf "$new"' EXIT
     said=$("$python" -m venv "$new" 2>&1) ||
-        fail "cannot make the tools' environment (on Debian: apt install python3-venv): $(tail -n 3 <<<"$said")"
+        fail "cannot make the tools' environment (on Debian: apt install python3-venv): $(tail -n 3 <<<"$said" | paste -sd ' ')"
     missing="mend the network, the index or its certificate as for any package, or see scripts/bundle.sh if there is none"
     if [ -d "$root/wheels" ]; then # This is a bundle.
         export PIP_NO_INDEX=1 PIP_FIND_LINKS=$root/wheels

@@ -3,6 +3,8 @@ Which tests run: by default those that most likely notice what a change breaks, 
 
 A full run goes on where an earlier one of the same files ended: what passed then is not run again. A share of
 it is what can be begun within some time. Where it starts follows from the files, so that all comes round.
+
+The rest, for root, is what an ordinary user's run of the same files had to leave out, or shows less of.
 """
 
 import hashlib
@@ -16,6 +18,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PASSED = ROOT / ".cache" / "passed"
+NOBODY = 65534
 
 _record: Optional[Path] = None  # Where this run notes what has passed
 _start = time.monotonic()
@@ -33,15 +36,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="how many examples the signal properties draw (default: under a minute of them)",
     )
     group.addoption("--full", action="store_true", help="run the sweeps too, but what has passed with the same files")
+    group.addoption(
+        "--rest", action="store_true", help="leave out what a run of the same files has passed, but for root"
+    )
     group.addoption("--share", type=int, metavar="SECONDS", help="begin no test after that; the files say which first")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     global _record
-    # With pytest-xdist the process that hands out the tests notes them, and collects none.
-    if config.getoption("--full") and not hasattr(config, "workerinput"):
+    # With pytest-xdist the process that hands out the tests notes them, and collects none. Properties are noted
+    # by no name of the environment that they hold in.
+    if not config.getoption("--environment") and not hasattr(config, "workerinput"):
         PASSED.mkdir(parents=True, exist_ok=True)
-        _record = PASSED / _fingerprint()
+        _record = _record_of(config)
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +61,7 @@ def unmeasured(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 @pytest.fixture
 def open_clone() -> None:
     """For what root's tests run of this clone as another user."""
-    if os.geteuid() == 0 and subprocess.call(["test", "-r", str(ROOT / "setup.cfg")], user=65534) != 0:
+    if os.geteuid() == 0 and subprocess.call(["test", "-r", str(ROOT / "setup.cfg")], user=NOBODY) != 0:
         pytest.skip(f"nobody but root may enter {ROOT}")
 
 
@@ -64,7 +71,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item
     def wanted(item: pytest.Item) -> bool:
         if config.getoption("--share") and item.get_closest_marker("minutes"):
             return False
-        return item.nodeid not in done if full else item.get_closest_marker("full") is None
+        if not full and item.get_closest_marker("full"):
+            return False
+        return item.nodeid not in done or not full and item.get_closest_marker("root") is not None
 
     chosen = [item for item in items if wanted(item)]
     config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
@@ -87,10 +96,16 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
             record.write(f"{report.nodeid}\n")
 
 
+def _record_of(config: pytest.Config) -> Path:
+    """Where it stands which tests have passed with these very files; with --full some do more."""
+    return PASSED / f"{'full' if config.getoption('--full') else 'default'}-{_fingerprint()}"
+
+
 def _passed(config: pytest.Config) -> Set[str]:
-    """The tests that an earlier --full run of these very files has passed."""
-    record = PASSED / _fingerprint()
-    return set(record.read_text().splitlines()) if config.getoption("--full") and record.exists() else set()
+    """The tests that an earlier run has passed, and this one is to leave out."""
+    record = _record_of(config)
+    goes_on = config.getoption("--full") or config.getoption("--rest")
+    return set(record.read_text().splitlines()) if goes_on and record.exists() else set()
 
 
 def _fingerprint() -> str:

@@ -8,13 +8,14 @@ another one costs a fraction of a second. Tests that change an environment make 
 import fcntl
 import functools
 import hashlib
+import itertools
 import os
 import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 import pytest
 from packaging.version import Version as Release
@@ -22,6 +23,8 @@ from usr1 import patches
 
 CACHE = Path(__file__).resolve().parents[1] / ".cache" / "environments"
 UV = Path(sys.executable).with_name("uv")
+
+NOBODY = 65534
 
 Version = Tuple[int, int]
 
@@ -47,8 +50,8 @@ def path_without(program: str) -> str:
 
 
 def _candidates() -> Iterator[str]:
-    for minor in range(6, 16):
-        found = shutil.which(f"python3.{minor}")
+    for minor, place in itertools.product(range(6, 16), os.environ["PATH"].split(os.pathsep)):
+        found = shutil.which(f"python3.{minor}", path=place)
         if found:
             yield found
     yield sys.executable
@@ -58,15 +61,33 @@ def _candidates() -> Iterator[str]:
 
 @functools.lru_cache(maxsize=None)
 def pythons() -> Dict[Version, Path]:
-    """The Pythons on this machine, oldest first: on the PATH, pyenv's, uv's."""
-    found: Dict[Version, Path] = {}
+    """The Pythons on this machine, oldest first: on the PATH, pyenv's, uv's; at best one that anybody may run."""
+    found: Dict[Version, List[Path]] = {}
     for candidate in _candidates():
         probe = [candidate, "-I", "-S", "-c", "import ensurepip, sys; print(*sys.version_info[:2], sys.base_prefix)"]
         answer = subprocess.run(probe, capture_output=True, text=True)
         if answer.returncode == 0:
             major, minor, prefix = answer.stdout.split(maxsplit=2)
-            found.setdefault((int(major), int(minor)), Path(prefix.strip()) / "bin" / f"python{major}.{minor}")
-    return dict(sorted(found.items()))
+            python = Path(prefix.strip()) / "bin" / f"python{major}.{minor}"
+            found.setdefault((int(major), int(minor)), []).append(python)
+    return {version: next(filter(is_open, found[version]), found[version][0]) for version in sorted(found)}
+
+
+@functools.lru_cache(maxsize=None)
+def is_open(python: Path) -> bool:
+    """Whether an ordinary user may run it: root's may be in root's home, which is closed to others."""
+    if os.geteuid() != 0:
+        return True
+    try:
+        return subprocess.call([python, "-I", "-S", "-c", ""], user=NOBODY, stderr=subprocess.DEVNULL) == 0
+    except PermissionError:
+        return False
+
+
+def for_anybody(versions: Iterable[Version]) -> List[Version]:
+    """Those of these Pythons that an ordinary user may run or, if there are none, all of them."""
+    versions = list(versions)
+    return [version for version in versions if is_open(pythons()[version])] or versions
 
 
 def _install(path: Path, python: Version, requirements: Tuple[str, ...], options: List[str], compiled: bool) -> None:
@@ -115,7 +136,7 @@ def make(
 
 def cached(python: Version, *requirements: str, exclude_newer: Optional[str] = None) -> Environment:
     """The same environment every time, pristine: not to be changed; raises NotInstallable."""
-    key = hashlib.sha256(repr((python, requirements, exclude_newer)).encode()).hexdigest()[:16]
+    key = hashlib.sha256(repr((str(pythons()[python]), requirements, exclude_newer)).encode()).hexdigest()[:16]
     path = CACHE / key
     CACHE.mkdir(parents=True, exist_ok=True)
     with open(CACHE / f"{key}.lock", "w") as lock:

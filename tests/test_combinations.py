@@ -43,7 +43,10 @@ BY_DEFAULT = (
 def cases() -> Iterator[Any]:
     assert set(BY_DEFAULT) <= set(map(str, COMBINATIONS))
     for workers in COMBINATIONS:
-        yield pytest.param(workers, id=str(workers), marks=[] if str(workers) in BY_DEFAULT else [pytest.mark.full])
+        marks = [] if str(workers) in BY_DEFAULT else [pytest.mark.full]
+        if workers == COMBINATIONS[0]:  # On the oldest Python, which may be root's
+            marks.append(pytest.mark.root)
+        yield pytest.param(workers, id=str(workers), marks=marks)
 
 
 SWALLOWED = ("test_serving.py::test_promptness", "processes still wrote to a rotated .* after SIGUSR1")
@@ -89,6 +92,18 @@ def test_patched(workers: Workers, open_path: Path) -> None:
     environment = environments.patched_copy(original, open_path / "venv", workers.distribution, workers.release)
     status, output = properties.run(environment.path, "-k", environments.MODULES[workers.distribution])
     assert status == 0, output
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can start Gunicorn with --user")
+def test_unprivileged(open_clone: None, open_path: Path) -> None:
+    release = environments.COMBINATIONS[-1]
+    python = environments.for_anybody(environments.pythons_for(release))[-1]
+    if not environments.is_open(environments.pythons()[python]):
+        pytest.skip(f"the user nobody may run no Python here that uvicorn {release} runs on")
+    original = environments.cached(python, *environments.packages(release))
+    environment = environments.patched_copy(original, open_path / "venv", "uvicorn", release)
+    status, output = properties.run(environment.path, "-k", "uvicorn.workers", test="test_unprivileged.py")
+    assert status == 0 and "skipped" not in output, output
 
 
 @pytest.mark.full

@@ -1,4 +1,7 @@
+import shutil
+import tempfile
 from pathlib import Path
+from typing import Iterator
 
 import pytest
 from usr1.apply.environment import Environment
@@ -10,3 +13,12 @@ from test_apply import trees
 def environment(tmp_path: Path) -> Environment:
     """The newest uvicorn, pristine, with bytecode listed in RECORD."""
     return trees.light(tmp_path / "venv", trees.source(), bytecode=True)
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """Where anybody may look, unlike pytest's own directories."""
+    directory = Path(tempfile.mkdtemp())
+    directory.chmod(0o755)
+    yield directory
+    shutil.rmtree(directory)

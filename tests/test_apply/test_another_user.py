@@ -6,11 +6,9 @@ import random
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Iterator
 
 import pytest
 from usr1.apply import apply
@@ -26,15 +24,6 @@ pytestmark = [
     pytest.mark.full,
     pytest.mark.skipif(os.getuid() != 0, reason="only root can work on what is another user's"),
 ]
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    """Where anybody may look, unlike pytest's own directories."""
-    directory = Path(tempfile.mkdtemp())
-    directory.chmod(0o755)
-    yield directory
-    shutil.rmtree(directory)
 
 
 class Owner:

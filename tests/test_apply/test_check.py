@@ -213,33 +213,6 @@ def test_its_python_is_not_run(library: str, settings: str, link: str, version: 
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can work on the environments of others")
-@pytest.mark.parametrize("place", ["", "..", "bin", "lib", "bin/python", "SITE/gunicorn", "SITE/gunicorn/util.py"])
-def test_root_does_not_run_the_code_of_others(
-    place: str, environment: Environment, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = environment.path / place.replace("SITE", str(environment.site_packages))
-    os.chown(path, 12345, 12345, follow_symlinks=False)
-    before = trees.snapshot(environment.path)
-    for options in ([], ["--tests-only"]):
-        assert apply.main([*options, str(environment.path)]) == 2
-        said = capsys.readouterr().err
-        trees.check_four_lines(said, f"{environment.path} belongs to user 12345")
-        assert "as root" not in said.splitlines()[-1]
-    assert trees.snapshot(environment.path) == before
-    assert apply.main(["--no-tests", str(environment.path)]) == 0
-
-
-def test_whose_code_it_is(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What goes meanwhile is nobody's, and no concern of root's."""
-    walk = os.walk
-    monkeypatch.setattr(os, "walk", lambda top: [*walk(top), (str(top), [], ["gone"])])
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert environment.other_user == (os.getuid() or None)
-    monkeypatch.setattr(os, "geteuid", lambda: 12345)
-    assert environment.other_user is None
-
-
 SEEN = ("lib/{}/site-packages", "local/lib/{}/dist-packages", "lib/python3/dist-packages")
 
 

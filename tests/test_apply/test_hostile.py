@@ -158,6 +158,7 @@ def attributes(path: Path) -> Dict[str, bytes]:
     return {name: os.getxattr(path, name) for name in os.listxattr(path)}
 
 
+@pytest.mark.root
 def test_extended_attributes_and_access_control_lists_stay(environment: Environment) -> None:
     changed = [environment.site_packages / "uvicorn" / "workers.py", dist_info(environment) / "RECORD"]
     for path in changed:

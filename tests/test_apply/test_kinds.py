@@ -202,6 +202,7 @@ print(b"handle_usr1" in marshal.dumps(SourceFileLoader("workers", sys.argv[1]).g
 """
 
 
+@pytest.mark.root
 def test_owner_and_mode_are_kept(environment: Environment) -> None:
     for path in environment.site_packages.rglob("*"):
         if os.getuid() == 0:
@@ -237,6 +238,7 @@ def refused(environment: Environment, advice: str) -> int:
     return 2 if str(refusal.value).endswith(f"do:       {advice}") else 1
 
 
+@pytest.mark.root
 def test_read_only(environment: Environment, open_clone: None) -> None:
     """Or a file system without room, or anything that keeps the first byte from being written."""
     before = trees.snapshot(environment.path)
@@ -253,6 +255,7 @@ def test_read_only(environment: Environment, open_clone: None) -> None:
             path.chmod(0o755)
 
 
+@pytest.mark.root
 def test_read_only_by_its_owner(environment: Environment, open_clone: None) -> None:
     """To be that user is no help."""
     open_to_all(environment)
@@ -288,7 +291,10 @@ def test_files_of_others_are_refused(environment: Environment, open_clone: None)
 def test_not_to_be_looked_at(environment: Environment, open_clone: None) -> None:
     open_to_all(environment)
     environment.site_packages.chmod(0o300)
-    assert apply_as_nobody(environment) == 2
+    try:
+        assert apply_as_nobody(environment) == 2
+    finally:
+        environment.site_packages.chmod(0o755)
 
 
 @pytest.mark.parametrize("option", ["--no-tests", "--check"])

@@ -103,7 +103,9 @@ LAST = {(3, 6): "0.16.0", (3, 7): "0.22.0", (3, 8): "0.33.0", (3, 9): "0.39.0"}
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("python", [python for python in environments.pythons() if python in LAST])
+@pytest.mark.parametrize(
+    "python", [python for python in environments.pythons() if python in LAST], ids="{0[0]}.{0[1]}".format
+)
 def test_an_older_python_gets_the_newest_for_it(python: environments.Version, tmp_path: Path) -> None:
     environment = environments.make(tmp_path / "venv", python, "pip")
     run(*installer("pip", environment), VENDOR / "uvicorn")

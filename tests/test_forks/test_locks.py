@@ -21,6 +21,9 @@ sources.uvicorn = {{ path = "{vendor}" }}
 SETTING = 'config-settings-package.uvicorn.version = "0.34.2"\n'
 
 
+pytestmark = pytest.mark.skipif((3, 11) not in environments.pythons(), reason="Python 3.11 is not at hand")
+
+
 class Project:
     def __init__(self, path: Path, text: str) -> None:
         self.path = path

@@ -5,15 +5,15 @@ import subprocess
 from pathlib import Path
 from typing import Callable, Iterator
 
+import environments
 import pytest
+from environments import NOBODY
 from properties import wait
 from properties.logs import NAMES
 from properties.server import SERVED, Server
 from test_reopen.logrotation import wait_until_exactly_once
 
 from test_gunicorn.conftest import AIOHTTPS, LOGGING, Gunicorn, classes
-
-NOBODY = 65534
 
 
 def held(server: Server) -> "set[str]":
@@ -139,6 +139,8 @@ def unprivileged(open_clone: None) -> None:
 
 def user_server(gunicorn: Gunicorn, worker_class: str, *options: str) -> Server:
     """A server of root's whose workers are nobody's, and may write to what is theirs, but create nothing beside it."""
+    if not environments.is_open(gunicorn.environment.python):
+        pytest.skip(f"the user nobody may not run {gunicorn.environment.python.resolve()}")
     server = gunicorn.serve(worker_class, "--user", str(NOBODY), *options)
     server.directory.chmod(0o755)
     server.control.chmod(0o777)

@@ -164,6 +164,7 @@ def oldest_python(patch: Patch) -> Path:
     return runs[0]
 
 
+@pytest.mark.root
 @every_patch
 def test_result_compiles_on_the_oldest_python(patch: Patch) -> None:
     command = [

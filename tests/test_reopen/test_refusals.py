@@ -144,6 +144,7 @@ def running(program: str, *arguments: str) -> "Iterator[subprocess.Popen[str]]":
         process.communicate()
 
 
+@pytest.mark.root
 def test_a_pidfile_of_somebody_who_may_not_signal_that_process(tmp_path: Path) -> None:
     """So nobody who may write pidfiles makes root signal what he could not signal himself."""
     pidfile = tmp_path / "pidfile"

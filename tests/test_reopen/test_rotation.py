@@ -53,6 +53,7 @@ def test_every_line_once(environment: Environment, worker_class: str, directives
         assert server.stderr() == ""
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("directives", ["", pytest.param("sharedscripts", marks=pytest.mark.full)])
 def test_every_line_once_with_nginx(directives: str, rotations: int) -> None:
     with Nginx() as server:

@@ -13,10 +13,11 @@ from types import FrameType
 from typing import Any, Dict, List, NamedTuple, NoReturn, Optional, Sequence
 
 from usr1 import patches
-from usr1.apply import change, figures, installed, proof, servers
+from usr1.apply import change, figures, installed, proof, servers, user
 from usr1.apply.environment import Environment, create, exists, find
 from usr1.apply.installed import Installed, State
 from usr1.apply.screen import say
+from usr1.apply.user import User
 from usr1.refusal import HalfDone, Refusal, refusal
 
 DONE, FAILED, REFUSED, HALF_DONE = range(4)
@@ -93,19 +94,18 @@ def apply(environment: Environment, only: Only, tests: Tests) -> int:
         found = _known(environment, only)
         say(f"{environment.path}: Python {environment.version}, gunicorn {_gunicorn(environment)}")
         measured: Dict[str, Optional[figures.Figures]] = {}
-        if tests.properties:
-            _testable(environment)
-            if tests.figures and not all(one.finished and one.is_patched for one in found):
-                measured["as found"] = figures.measure(environment, "as found")
+        tester = _tester(environment) if tests.properties else None
+        if tests.properties and tests.figures and not all(one.finished and one.is_patched for one in found):
+            measured["as found"] = figures.measure(environment, "as found", tester)
         change.make(environment, [(one, one.patched) for one in found])
         proved = False
         try:
             for before, one in zip(found, installed.find(environment, only)):
                 say(f"  {_line(one)}{', as before' if before.finished and before.contents == one.contents else ''}")
-            held = not tests.properties or proof.hold(environment)
+            held = not tests.properties or proof.hold(environment, tester)
             if held and tests.properties and tests.figures:
                 when = "patched" if measured else "as found"
-                measured[when] = figures.measure(environment, when)
+                measured[when] = figures.measure(environment, when, tester)
                 figures.show(measured)
             proved = held
         finally:
@@ -165,13 +165,13 @@ def tests_only(environment: Environment, with_figures: bool) -> int:
     for one in found:
         if one.problem and one.state in (State.MISSING, State.OUTSIDE):
             raise one.problem
-    _testable(environment)
     say(f"{environment.path}: Python {environment.version}, gunicorn {_gunicorn(environment)}")
+    tester = _tester(environment)
     for one in found:
         say(f"  {_line(one)}")
-    held = proof.hold(environment)
+    held = proof.hold(environment, tester)
     if with_figures:
-        figures.show({"as found": figures.measure(environment, "as found")})
+        figures.show({"as found": figures.measure(environment, "as found", tester)})
     return DONE if held else FAILED
 
 
@@ -247,8 +247,8 @@ def _leaving_alone(one: Installed, found: List[Installed]) -> str:
     return f"; or leave it as it is:{''.join(others)}" if others else ""
 
 
-def _testable(environment: Environment) -> None:
-    """The properties run what is installed there; raises Refusal if that cannot be, or is not for this user to do."""
+def _tester(environment: Environment) -> Optional[User]:
+    """Whom to become to run what is installed there, if anybody; raises Refusal if it is not to be tested."""
     if not os.path.exists("/proc/self/status"):
         raise refusal(
             f"{environment.path} cannot be tested on this system",
@@ -256,14 +256,7 @@ def _testable(environment: Environment) -> None:
             f"no /proc ({os.uname().sysname})",
             "patch without tests: --no-tests",
         )
-    owner = environment.other_user
-    if owner is not None:
-        raise refusal(
-            f"{environment.path} belongs to user {owner}, or some of it, which the tests would run as root",
-            "an environment of root's",
-            f"user {owner}'s",
-            f"run this as user {owner}, or patch without tests: --no-tests",
-        )
+    return user.choose(environment, [proof.ROOT / "setup.cfg", proof.ROOT / "tests"])
 
 
 def _gunicorn(environment: Environment) -> str:

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import List, NamedTuple, Optional
+from typing import List, NamedTuple
 
 import psutil
 
@@ -29,27 +29,35 @@ class Environment(NamedTuple):
     site_packages: Path
 
     @property
-    def beyond(self) -> List[Path]:
-        """Where else its interpreter imports from: what .pth files name, and the base's packages if it sees them."""
-        paths = []
+    def settings(self) -> str:
+        """What is in pyvenv.cfg."""
         with Tree(self.path) as tree:
-            for pth in tree.names(self.site_packages, "*.pth"):
-                lines = [line for line in _text(tree, pth).splitlines() if line.strip()]
-                # As the module site has it: others are code, or no paths
-                paths += [self.site_packages / line.strip() for line in lines if not re.match(r"[#\s]|import\s", line)]
-            return paths + _seen_by(self, _text(tree, self.path / "pyvenv.cfg"))
+            return _text(tree, self.path / "pyvenv.cfg")
 
     @property
-    def other_user(self) -> Optional[int]:
-        """The user whose code root would run if it ran anything of the environment: who owns any of it, or what leads
-        there."""
-        if os.geteuid() != 0:
-            return None
-        path, python = Path(os.path.realpath(self.path)), Path(os.path.realpath(self.python))
-        walk = os.walk(path)
-        inside = (Path(top, name) for top, directories, names in walk for name in (".", *directories, *names))
-        places = (*self.path.parents, *path.parents, *python.parents, self.python, python, *inside)
-        return min(set(map(_owner, places)) - {0}, default=None)
+    def prefixes(self) -> List[Path]:
+        """What the interpreter that it was made from may be installed under: where pyvenv.cfg and bin/python lead."""
+        home = re.search(r"(?m)^home\s*=\s*(.*?)\s*$", self.settings)
+        homes = [Path(home[1])] if home else []
+        return [one.parent for one in (*homes, Path(os.path.realpath(self.python)).parent)]
+
+    @property
+    def seen(self) -> List[Path]:
+        """The packages that --system-site-packages lets it see: pip's and Debian's."""
+        if not re.search(r"(?mi)^include-system-site-packages\s*=\s*true\s*$", self.settings):
+            return []
+        python = self.site_packages.parent.name
+        inside = (f"lib/{python}/site-packages", f"local/lib/{python}/dist-packages", "lib/python3/dist-packages")
+        return [base / path for base in self.prefixes for path in inside]
+
+    @property
+    def beyond(self) -> List[Path]:
+        """Where else its interpreter imports from: what .pth files name, and the base's packages if it sees them."""
+        with Tree(self.path) as tree:
+            texts = [_text(tree, pth) for pth in tree.names(self.site_packages, "*.pth")]
+        named = [path for text in texts for path in named_by_pth(text, self.site_packages)]
+        own = Path.home() / ".local" / "lib" / self.site_packages.parent.name / "site-packages"
+        return [*named, *self.seen, *([own] if self.seen else [])]
 
     def pip(self, arguments: str) -> str:
         """The command line with which a user of this environment would install something."""
@@ -62,21 +70,10 @@ class Environment(NamedTuple):
         return self.pip(f"install --force-reinstall --no-deps {requirement}")
 
 
-def _owner(place: "os.PathLike[str]") -> int:
-    try:
-        return os.lstat(place).st_uid
-    except OSError:
-        return 0  # It is gone
-
-
-def _seen_by(environment: Environment, settings: str) -> List[Path]:
-    """What --system-site-packages lets an environment see: pip's, Debian's and the user's."""
-    home = re.search(r"(?m)^home\s*=\s*(.*?)\s*$", settings)
-    if not home or not re.search(r"(?mi)^include-system-site-packages\s*=\s*true\s*$", settings):
-        return []
-    base, python = Path(home[1]).parent, environment.site_packages.parent.name
-    inside = (f"lib/{python}/site-packages", f"local/lib/{python}/dist-packages", "lib/python3/dist-packages")
-    return [*(base / path for path in inside), Path.home() / ".local" / "lib" / python / "site-packages"]
+def named_by_pth(text: str, site_packages: Path) -> List[Path]:
+    """As the module site has it: other lines are code, or no paths."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    return [site_packages / line.strip() for line in lines if not re.match(r"[#\s]|import\s", line)]
 
 
 def exists(path: Path) -> bool:

@@ -6,6 +6,7 @@ from typing import Dict, List, NamedTuple, Optional, Tuple
 from usr1.apply import proof
 from usr1.apply.environment import Environment
 from usr1.apply.screen import heard, painted, say, tell
+from usr1.apply.user import User
 
 WIDTH = 12  # Of a column
 
@@ -28,14 +29,14 @@ class Figures(NamedTuple):
         return not (any(self.lost.values()) or self.doubled or self.broken or self.dead or self.hung)
 
 
-def measure(environment: Environment, when: str) -> Optional[Figures]:
+def measure(environment: Environment, when: str, user: Optional[User] = None) -> Optional[Figures]:
     """Serve it for some seconds, and rotate; none if that cannot be done."""
     line = "starting"
 
     def waiting() -> None:
         tell(f"  ... figures, {when}: {line}")
 
-    with proof.started("properties.figures", str(environment.path)) as process:
+    with proof.started(user, "properties.figures", str(environment.path)) as process:
         for line in heard(process, waiting):
             if not line.startswith("{"):
                 waiting()

@@ -3,15 +3,18 @@
 import contextlib
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
-from typing import Dict, Iterator
+from typing import Dict, Iterator, Optional
 
 from usr1.apply.environment import Environment
 from usr1.apply.screen import heard, painted, say, tell
+from usr1.apply.user import User
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -30,19 +33,28 @@ def variables() -> Dict[str, str]:
 #: As python -m does, with the directories that setup.cfg names to pytest; by PYTHONPATH servers would see them too.
 MODULE = """
 import runpy, sys
-sys.path[:0] = ["scripts", "tests"]
+root = sys.argv.pop(1)
+sys.path[:0] = [root + "/scripts", root + "/tests"]
 runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
 """
 
 
 @contextlib.contextmanager
-def started(module: str, *arguments: str) -> "Iterator[subprocess.Popen[bytes]]":
-    """A module that starts servers, which it is given the time to stop."""
+def started(user: Optional[User], module: str, *arguments: str) -> "Iterator[subprocess.Popen[bytes]]":
+    """A module that starts servers, which it is given the time to stop; as a user, in a directory of that user's."""
+    work = tempfile.mkdtemp(prefix="usr1-")
+    if user:
+        os.chown(work, user.number, user.group)
     # In a session of its own: a Ctrl-C reaches it from here only, and a second one does not stop the stopping.
-    with subprocess.Popen(
-        [sys.executable, "-u", "-c", MODULE, module, *arguments], cwd=ROOT, env=variables(),
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-    ) as process:  # fmt: skip
+    with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, work, ignore_errors=True)
+        process = stack.enter_context(
+            subprocess.Popen(
+                [sys.executable, "-u", "-c", MODULE, str(ROOT), module, *arguments],
+                cwd=work, env={**variables(), "HOME": work, "TMPDIR": work}, preexec_fn=user and user.become,
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+            )
+        )  # fmt: skip
         try:
             yield process
         except BaseException:
@@ -53,7 +65,7 @@ def started(module: str, *arguments: str) -> "Iterator[subprocess.Popen[bytes]]"
             raise
 
 
-def hold(environment: Environment) -> bool:
+def hold(environment: Environment, user: Optional[User] = None) -> bool:
     """Whether every property holds there. They say so themselves, one line each, and a verdict at the end."""
     suite = [str(ROOT / "tests" / "properties"), "--environment", str(environment.path)]
     start, done = time.monotonic(), "starting"
@@ -61,7 +73,7 @@ def hold(environment: Environment) -> bool:
     def waiting() -> None:
         tell(f"  ... promises: {done}, {time.monotonic() - start:.0f} s")
 
-    with started("pytest", "-p", "no:cacheprovider", "-qq", "--tb=no", "-rN", *suite) as pytest:
+    with started(user, "pytest", "-p", "no:cacheprovider", "-qq", "--tb=no", "-rN", *suite) as pytest:
         for line in heard(pytest, waiting):
             word, space, rest = line.partition(" ")
             say(painted(word, OUTCOMES[word]) + space + rest if word in OUTCOMES else line)

@@ -68,6 +68,11 @@ def heard(process: "subprocess.Popen[bytes]", waiting: Callable[[], None]) -> It
             if not said:
                 break
             *lines, rest = (rest + said).split(b"\n")
-            yield from (line.decode(errors="replace") for line in lines)
+            yield from map(plain, lines)
     if rest:
-        yield rest.decode(errors="replace")
+        yield plain(rest)
+
+
+def plain(said: bytes) -> str:
+    """Without what a terminal obeys: root's need not be what another user's code takes it for."""
+    return "".join(one if one.isprintable() or one == "\t" else "?" for one in said.decode(errors="replace"))

@@ -1,0 +1,340 @@
+"""As which user the tests run: root runs nothing that somebody else may have written."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Callable, Dict, List
+
+import pytest
+from usr1.apply import apply, proof, user
+from usr1.apply.environment import Environment
+from usr1.apply.user import NOBODY, User
+from usr1.refusal import Refusal
+
+from test_apply import trees
+from test_apply.test_cli import suite
+
+TESTS_ONLY = ["--tests-only", "--no-figures"]
+
+root_only = pytest.mark.skipif(os.getuid() != 0, reason="only root can run tests as another user")
+
+#: A property that imports what is to be found, and leaves a note of whose directory it is run in.
+IMPORTS = """
+import os, subprocess
+
+def test_it(pytestconfig):
+    python = pytestconfig.getoption("--environment") + "/bin/python"
+    for module in ("gunicorn", "sitecustomize", "added"):
+        subprocess.call([python, "-c", f"import {module}"])
+    here = os.getcwd()
+    assert os.stat(here).st_uid == os.getuid()
+    assert os.environ["HOME"] == os.environ["TMPDIR"] == here
+"""
+
+
+class Told:
+    """The users that have run some code, by number."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        file.touch()
+        file.chmod(0o666)
+        self.code = f"import os\nwith open({str(file)!r}, 'a') as told:\n    print(os.getuid(), file=told)\n"
+
+    @property
+    def users(self) -> List[int]:
+        return sorted(set(map(int, self.file.read_text().split())))
+
+
+@pytest.fixture
+def told(place: Path) -> Told:
+    return Told(place / "told")
+
+
+@pytest.fixture
+def imports(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proof, "ROOT", suite(place / "root", IMPORTS))
+
+
+@pytest.fixture
+def open_environment(place: Path) -> Environment:
+    """One that nobody can use, of a Python that nobody can use; nor may the tools be closed."""
+    python = Path(os.path.realpath(sys.executable))
+    for path in (python, Path(sys.executable), Path(pytest.__file__)):
+        if subprocess.call(["test", "-r", path], user=NOBODY, group=NOBODY, extra_groups=[]) != 0:
+            pytest.skip(f"user nobody cannot read {path}")
+    return trees.light(place / "venv", trees.source(), python=python)
+
+
+def given(path: Path, content: str) -> Path:
+    """A file of nobody's."""
+    path.write_text(content)
+    os.chown(path, NOBODY, NOBODY)
+    return path
+
+
+# Each has code of nobody's run, or lets nobody have it run
+
+
+def a_pth(environment: Environment, place: Path, told: Told) -> None:
+    (place / "theirs").mkdir()
+    os.chown(place / "theirs", NOBODY, NOBODY)
+    given(place / "theirs" / "added.py", told.code)
+    (environment.site_packages / "some.pth").write_text(f"# to a project\n{place}/theirs\n")
+
+
+def a_pth_that_is_a_link(environment: Environment, place: Path, told: Told) -> None:
+    a_pth(environment, place, told)
+    path = environment.site_packages / "some.pth"
+    shutil.move(path, place / "elsewhere")
+    path.symlink_to(place / "elsewhere")
+
+
+def a_pth_to_what_is_not_there(environment: Environment, place: Path, told: Told) -> None:
+    (environment.site_packages / "some.pth").write_text(f"{tempfile.gettempdir()}/not-there\n")
+    (environment.site_packages / "added.py").write_text(told.code)
+
+
+def a_module_of_mode_0666(environment: Environment, place: Path, told: Told) -> None:
+    path = environment.site_packages / "added.py"
+    path.write_text(told.code)
+    path.chmod(0o666)
+
+
+def sitecustomize(environment: Environment, place: Path, told: Told) -> None:
+    given(environment.site_packages / "sitecustomize.py", told.code)
+
+
+def a_link_to_a_package(environment: Environment, place: Path, told: Told) -> None:
+    (place / "package").mkdir()
+    given(place / "package" / "__init__.py", told.code)
+    (environment.site_packages / "added").symlink_to(place / "package")
+
+
+def a_directory_above(environment: Environment, place: Path, told: Told) -> None:
+    (environment.site_packages / "added.py").write_text(told.code)
+    environment.path.parent.chmod(0o777)
+
+
+def a_directory_in_which_anybody_may_add(environment: Environment, place: Path, told: Told) -> None:
+    (environment.site_packages / "added.py").write_text(told.code)
+    environment.site_packages.chmod(0o1777)
+
+
+def a_directory_above_the_python(environment: Environment, place: Path, told: Told) -> None:
+    (environment.site_packages / "added.py").write_text(told.code)
+    (place / "bin").mkdir()
+    os.chown(place / "bin", NOBODY, NOBODY)
+    python = environment.path / "bin" / "python"
+    (place / "bin" / "python").symlink_to(os.readlink(python))
+    python.unlink()
+    python.symlink_to(place / "bin" / "python")
+
+
+Way = Callable[[Environment, Path, Told], None]
+WAYS: List[Way] = [
+    a_pth,
+    a_pth_that_is_a_link,
+    a_pth_to_what_is_not_there,
+    a_module_of_mode_0666,
+    sitecustomize,
+    a_link_to_a_package,
+    a_directory_above,
+    a_directory_in_which_anybody_may_add,
+    a_directory_above_the_python,
+]
+ways = pytest.mark.parametrize("way", WAYS, ids=[way.__name__ for way in WAYS])
+
+
+@root_only
+@ways
+def test_root_runs_no_code_of_others(
+    way: Way, environment: Environment, place: Path, told: Told, imports: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Here nobody cannot reach the environment."""
+    way(environment, place, told)
+    before = trees.snapshot(environment.path)
+    assert apply.main([str(environment.path)]) == 2
+    said = capsys.readouterr().err
+    trees.check_four_lines(said, f"{environment.path} cannot be tested as user nobody")
+    assert "as root" not in said.splitlines()[-1]
+    assert trees.snapshot(environment.path) == before
+    assert apply.main(["--no-tests", str(environment.path)]) == 0
+    assert told.users == []
+
+
+@root_only
+@ways
+def test_nobody_runs_the_code_of_others(
+    way: Way, open_environment: Environment, place: Path, told: Told, imports: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (open_environment.site_packages / "gunicorn" / "__init__.py").write_text(told.code)
+    way(open_environment, place, told)
+    assert apply.main([*TESTS_ONLY, str(open_environment.path)]) == 0
+    assert "  tested as user nobody\n" in capsys.readouterr().out
+    assert told.users == [NOBODY]
+
+
+@root_only
+@pytest.mark.parametrize("way", [a_pth, a_module_of_mode_0666])
+def test_root_runs_what_is_root_s_alone(
+    way: Way, environment: Environment, place: Path, told: Told, imports: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where nobody cannot: the same once it belongs to root, and the file that uv makes for anybody to lock."""
+    way(environment, place, told)
+    for path in (environment.path, place):
+        subprocess.run(["chown", "-R", "root:root", path], check=True)
+        subprocess.run(["chmod", "-R", "go-w", path], check=True)
+    (environment.path / ".lock").touch()
+    (environment.path / ".lock").chmod(0o777)
+    assert apply.main([*TESTS_ONLY, str(environment.path)]) == 0
+    said = capsys.readouterr().out
+    assert "  tested as root, who alone may write to what is run; as user nobody: " in said
+    assert told.users == [0]
+
+
+@root_only
+@pytest.mark.parametrize("owner", [NOBODY, 12345])
+def test_the_owner_runs_it(
+    owner: int, open_environment: Environment, told: Told, imports: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Who need not be known to the system; what is patched stays the owner's."""
+    (open_environment.site_packages / "gunicorn" / "__init__.py").write_text(told.code)
+    subprocess.run(["chown", "-R", f"{owner}:{owner}", open_environment.path], check=True)
+    assert apply.main(["--no-figures", str(open_environment.path)]) == 0
+    assert f"  tested as user {'nobody' if owner == NOBODY else owner}\n" in capsys.readouterr().out
+    assert told.users == [owner]
+    assert {path.lstat().st_uid for path in open_environment.path.rglob("*")} == {owner}
+
+
+@root_only
+@pytest.mark.parametrize("place", ["", "..", "bin", "lib", "bin/python", "SITE/gunicorn", "SITE/gunicorn/util.py"])
+def test_whose_code_it_is(place: str, environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    path = environment.path / place.replace("SITE", str(environment.site_packages))
+    os.chown(path, 12345, 12345, follow_symlinks=False)
+    assert apply.main([*TESTS_ONLY, str(environment.path)]) == 2
+    said = capsys.readouterr().err
+    name = "nobody" if place else "12345"
+    trees.check_four_lines(said, f"{environment.path} cannot be tested as user {name}, and is not for root to run")
+    assert "belongs to user 12345" in said or not place.startswith("..")
+    assert ("run this as user 12345" in said) == (place == "")
+
+
+def test_what_may_be_run(environment: Environment, tmp_path: Path) -> None:
+    """And what leads there; true where it is enough to add a file to a directory."""
+    for name in ("named", "linked", "base/bin", "base/lib"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "linked" / "module.py").touch()
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "base" / "lib" / "libpython3.so").touch()
+    site_packages = environment.site_packages
+    (site_packages / "package").symlink_to("../../../../linked")
+    (site_packages / "some.pth").write_text(f"import os\n{tmp_path}/named\n{tmp_path}/missing/one\n{tmp_path}/loop\n")
+    (environment.path / "pyvenv.cfg").write_text(f"home = {tmp_path}/base/bin\n")
+    (environment.path / ".lock").touch()
+    found: Dict[str, bool] = {}
+    for path, adding in user.code(environment):
+        found[path] = adding or found.get(path, False)
+    assert {os.path.realpath(environment.python), str(site_packages / "gunicorn" / "util.py")} < set(found)
+    assert str(environment.path / ".lock") not in found
+    expected = {
+        "/": False,
+        str(environment.path / "bin"): True,
+        str(site_packages): True,
+        str(site_packages / "package"): False,
+        f"{tmp_path}/linked": True,
+        f"{tmp_path}/linked/module.py": True,
+        f"{tmp_path}/named": True,
+        f"{tmp_path}/loop": False,
+        f"{tmp_path}/base/lib/libpython3.so": False,
+        f"{tmp_path}/base/lib": True,  # Where it has no standard library
+        str(tmp_path): True,  # Where one is missing that a .pth file names
+    }
+    assert {path: found.get(path) for path in expected} == expected
+
+
+@pytest.mark.parametrize(
+    "path, adding, strange",
+    [
+        ("/", True, ""),
+        ("/tmp", False, ""),
+        ("/tmp", True, "others may write to /tmp (mode 1777)"),
+        ("/dev/null", False, "others may write to /dev/null (mode 666)"),
+        ("/proc/self/exe", False, "" if os.getuid() == 0 else f"/proc/self/exe belongs to user {os.getuid()}"),
+        ("/nowhere", False, ""),
+    ],
+)
+def test_whose_a_file_is(path: str, adding: bool, strange: str) -> None:
+    assert user._strange(path, adding) == strange
+
+
+def test_who_is_become(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The groups first: afterwards it may not."""
+    called: List[str] = []
+    for name in ("setgroups", "setgid", "setuid"):
+        monkeypatch.setattr(os, name, lambda value, name=name: called.append(f"{name} {value}"))
+    User("some", 1, 2, [2, 3]).become()
+    assert called == ["setgroups [2, 3]", "setgid 2", "setuid 1"]
+
+
+def test_an_ordinary_user_stays_one(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    assert user.choose(environment, []) is None
+
+
+@pytest.mark.parametrize("refused", ["setgroups", "exec"])
+def test_root_that_can_become_nobody_else(
+    refused: str, environment: Environment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As in a container without CAP_SETUID; or it cannot run the tools."""
+
+    def become(self: User) -> None:
+        if refused == "setgroups":
+            raise PermissionError
+
+    monkeypatch.setattr(User, "become", become)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(user, "_strange", lambda path, adding: "")
+    if refused == "exec":
+        monkeypatch.setattr(sys, "executable", str(environment.path / "pyvenv.cfg"))
+    assert user.choose(environment, []) is None
+    said = capsys.readouterr().out
+    assert ("root cannot become that user here" if refused == "setgroups" else "Permission denied") in said
+    assert "  tested as root, who alone may write to what is run; as user " in said
+
+
+@pytest.fixture
+def as_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if it were, and could become another user."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(User, "become", lambda self: None)
+
+
+def test_what_a_user_needs(
+    as_root: None, environment: Environment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = user.choose(environment, [])
+    assert chosen and chosen.number == (os.getuid() or NOBODY)
+    assert capsys.readouterr().out == f"  tested as user {chosen.name}\n"
+    monkeypatch.setattr(user, "_strange", lambda path, adding: f"{path} belongs to user 7")
+    with pytest.raises(Refusal, match=f"as user {chosen.name}: cannot read /nowhere; / belongs to user 7"):
+        user.choose(environment, [Path("/nowhere")])
+
+
+def test_its_directory(as_root: None, environment: Environment, imports: None, place: Path) -> None:
+    """What the tests leave goes with it."""
+    test = place / "root" / "tests" / "properties" / "test_it.py"
+    test.write_text(
+        "import os, pathlib\n\ndef test_it():\n"
+        f"    pathlib.Path({str(place / 'where')!r}).write_text(os.getcwd())\n    pathlib.Path('left').touch()\n"
+    )
+    assert apply.main([*TESTS_ONLY, str(environment.path)]) == 0
+    assert not Path((place / "where").read_text()).exists()
+
+
+def test_who_nobody_knows() -> None:
+    assert user._unprivileged(54321) == User("54321", 54321, NOBODY, [])
+    assert user._unprivileged(0).number == NOBODY

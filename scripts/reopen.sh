@@ -238,8 +238,7 @@ unset IFS && set +f
 # In hundredths of seconds since boot: no change of the clock makes the wait longer or shorter.
 read -r now _ </proc/uptime
 start=${now%.*}${now#*.} told=$start
-while somebody_writes "$@"; do
-    sleep 0.1
+while sleep 0.1; somebody_writes "$@"; do # At first the processors are for those who reopen.
     read -r now _ </proc/uptime
     now=${now%.*}${now#*.}
     [ $((now - told)) -lt 100 ] || { told=$now && signal_again "$@" >/dev/null; }

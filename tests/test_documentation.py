@@ -122,9 +122,8 @@ def figures(documents: Documents) -> Iterator[str]:
             yield f"{path}: expected the {added} lines that {newest.path.name} adds"
     told = re.findall(r"^## Revision (\d+)", documents["CHANGELOG.md"], re.MULTILINE)
     revision = max(patch.revision for patch in patches.catalogue("uvicorn"))
-    expected = [str(n) for n in range(revision, 0, -1)]
-    if told != expected:
-        yield f"CHANGELOG.md: expected revisions {expected}, found {told}"
+    if told[:1] != [str(revision)]:
+        yield f"CHANGELOG.md: expected revision {revision} first, found {told}"
 
 
 CHECKS = (same_commands, links, scripts, places, releases, tables, figures)
@@ -165,7 +164,7 @@ ERRORS = [
     (tables, "README.zh-CN.md", f"– {catalogue('gunicorn')[-1]}", "– 26.2.0"),
     (figures, "README.md", "adds ", "adds 1"),
     (figures, "README.zh-CN.md", " 行", "0 行"),
-    (figures, "CHANGELOG.md", "## Revision 2", "## Revision 3"),
+    (figures, "CHANGELOG.md", "## Revision 3", "## Revision 4"),
 ]
 
 

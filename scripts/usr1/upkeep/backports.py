@@ -47,14 +47,10 @@ INSTALL = "    def install_signal_handlers(self: Any) -> None:\n"
 INSTALLED = "        super().install_signal_handlers()\n"
 INSTALL_OR_CAPTURE = """\
     def install_signal_handlers(self: Any) -> None:  # Up to uvicorn 0.28.1
-        self.capture_usr1()
+        self.worker.capture_usr1()
         super().install_signal_handlers()
 
     def capture_signals(self: Any) -> Any:
-        self.capture_usr1()
-        return super().capture_signals()
-
-    def capture_usr1(self: Any) -> None:
 """
 RESET = """\
         # Reset signals so Gunicorn doesn't swallow subprocess return codes
@@ -69,23 +65,27 @@ HANDLE = """\
         # Don't let SIGUSR1 disturb active requests by interrupting system calls
         signal.siginterrupt(signal.SIGUSR1, False)
 """
-FILE_HANDLERS = "    def file_handlers(self) -> set:  # Without"
-TAKES_SIGTERM = """\
-    def takes_sigterm(self):
-        # Until install_signal_handlers() the handler is the one that the arbiter had
-        return getattr(signal.getsignal(signal.SIGTERM), "__module__", None) != "gunicorn.arbiter"
-
-"""
 REENTRANT = (
-    "Upstream reopens the files in the signal handler itself, so between any two bytecodes: in the middle of a "
-    'log write that fails with "reentrant call" and leaves files unrotated. A signal while the worker boots is '
-    "swallowed."
+    "Upstream reopens the files in the signal handler by closing them, so between any two bytecodes: in the middle "
+    'of a log write, which fails with "reentrant call" and leaves files unrotated. A signal while the worker boots '
+    "is swallowed."
 )
 FATAL = "Upstream resets the signal to SIG_DFL, so it kills the worker and the requests that it is serving."
 SWALLOWED = (
     "Upstream leaves Gunicorn's handler in place, which swallows the signal: the worker goes on writing to the "
     "rotated files."
 )
+#: What reopen_files() does with every handler, its first lines
+FIRST = """\
+
+        for log in loggers():
+            for handler in log.handlers:
+                if isinstance(handler, logging.FileHandler):
+                    handler.acquire()
+                    try:
+                        if handler.stream:
+                            handler.close()
+"""
 SIGNALS = """\
     SIGNALS = [getattr(signal, "SIG%s" % x) for x in (
         "ABRT HUP QUIT INT TERM{} USR2 WINCH CHLD".split()
@@ -107,7 +107,7 @@ DIFFERENCES = (
     Difference(
         "it runs with uvicorn before and after 0.29.0, so with either method of Server",
         *("uvicorn-worker", "0.2.0", "0.3.0"),
-        change=(Replacement(CAPTURED, ""), Replacement(CAPTURE, INSTALL_OR_CAPTURE)),
+        change=(Replacement(CAPTURE, INSTALL_OR_CAPTURE),),
         description=(
             Replacement(
                 "Server.capture_signals() takes", "Server.install_signal_handlers() or Server.capture_signals() takes"
@@ -131,12 +131,9 @@ DIFFERENCES = (
         description=(Replacement(FATAL, SWALLOWED),),
     ),
     Difference(
-        "init_signals() leaves the arbiter's handlers in place, also that for SIGTERM until the server takes it over",
-        *("uvicorn", "0.13.0", "0.13.2"),
-        change=(
-            Replacement("signal.getsignal(signal.SIGTERM)", "self.takes_sigterm()"),
-            Replacement(FILE_HANDLERS, TAKES_SIGTERM + FILE_HANDLERS),
-        ),
+        "upstream imported neither sys nor warnings before 0.15.0",
+        *("uvicorn", "0.13.0", "0.14.0"),
+        upstream=(Replacement("import sys\n", ""),),
     ),
     Difference(
         "workers had no _serve() before 0.15.0",
@@ -149,8 +146,8 @@ DIFFERENCES = (
         ),
         change=(
             Replacement(
-                "        await server.serve(sockets=[s.sock for s in self.sockets])",
-                "        loop.run_until_complete(server.serve(sockets=[s.sock for s in self.sockets]))",
+                '        await server.serve(sockets=[getattr(s, "sock", s) for s in self.sockets])',
+                '        loop.run_until_complete(server.serve(sockets=[getattr(s, "sock", s) for s in self.sockets]))',
             ),
         ),
     ),
@@ -160,11 +157,12 @@ DIFFERENCES = (
         change=(
             Replacement("install_signal_handlers(self: Any) -> None:", "install_signal_handlers(self):"),
             Replacement("server: Any = ", "server = "),
+            Replacement("(self, handler: Any) -> bool:", "(self, handler):"),
+            Replacement("(handler: Any) -> None:", "(handler):"),
+            Replacement("capture_usr1(self) -> None:", "capture_usr1(self):"),
             Replacement("(self, sig: int, frame: Any) -> None:", "(self, sig, frame):"),
-            Replacement("(self, reopened: _thread.LockType) -> None:", "(self, reopened):"),
-            Replacement("(self) -> set:", "(self):"),
-            Replacement("_handlerList)]  # type: ignore", "_handlerList)]"),
-            Replacement("  # type: ignore[union-attr]", ""),
+            Replacement("(self: Any, sig: int, frame: Any) -> None:", "(self, sig, frame):"),
+            Replacement("(self, *ignored: Any) -> bool:", "(self, *ignored):"),
         ),
     ),
     Difference(
@@ -188,6 +186,24 @@ DIFFERENCES = (
         upstream=(Replacement("TERM TTIN TTOU USR1 USR2", "TERM USR1 USR2"),),
         change=(Replacement("TERM TTIN TTOU USR2", "TERM USR2"),),
         file="gunicorn/dirty/arbiter.py",
+    ),
+    Difference(
+        "the names of loggers were not copied before 21.0.0",
+        *("gunicorn", "20.0.0", "20.1.0"),
+        upstream=(Replacement("list(root.manager.loggerDict.keys())", "root.manager.loggerDict.keys()"),),
+        file="gunicorn/glogging.py",
+    ),
+    Difference(
+        "one more line was empty before 20.1.0",
+        *("gunicorn", "20.0.0", "20.0.4"),
+        upstream=(Replacement(FIRST, "\n" + FIRST),),
+        file="gunicorn/glogging.py",
+    ),
+    Difference(
+        "gthread had no end of its own before 24.0.0",
+        *("gunicorn", "20.0.0", "23.0.0"),
+        file="gunicorn/workers/gthread.py",
+        without=True,
     ),
     Difference(
         "the list of signals was laid out otherwise before 20.1.0",

@@ -3,13 +3,12 @@ Write all patches anew from the newest one of a project, and keep them in step w
 
 Which releases have a patch stands in the headers; everything else follows from the newest patch and from
 backports.DIFFERENCES: releases that follow on each other share a patch where the files and the differences
-are the same. So does the first commit of the series for uvicorn and uvicorn-worker in patches/upstream/.
+are the same. People write the series in patches/upstream/.
 """
 
 import argparse
 import datetime
 import difflib
-import hashlib
 import itertools
 import os
 import re
@@ -37,11 +36,10 @@ ROOT = Path(__file__).resolve().parents[3]
 WORK = ROOT / ".cache" / "refresh"
 
 DESCRIPTION = """\
-Write all patches anew, and the first commit of the series in patches/upstream/ for
-uvicorn and uvicorn-worker: from the newest patch of uvicorn, gunicorn's from that
-of gunicorn, whose hunks may have been edited. Last-Update is the day where that
-changes what is committed; Revision is one more than that of the patch in
-superseded/, so keep there what was published.
+Write all patches anew: from the newest patch of uvicorn, gunicorn's from that of
+gunicorn, whose hunks may have been edited. Last-Update is the day where that
+changes what is committed; Revision is that of the newest patch, or one more than
+that of the patch in superseded/, so keep there what was published.
 
 With VERSIONs (of uvicorn; another package's is written uvicorn-worker==0.4.0),
 take these releases in as well. Where the file is as in a release that has a
@@ -127,10 +125,10 @@ def _today() -> str:
     return datetime.datetime.fromtimestamp(int(epoch), datetime.timezone.utc).date().isoformat()
 
 
-def revision_of(distribution: str, release: str) -> int:
-    """One more than that of the last one that was published, and so is kept."""
-    kept = map(patches.read, (patches.PATCHES / distribution).glob("superseded/*.patch"))
-    return 1 + max((one.revision for one in kept if release in one.releases), default=0)
+def revision_of(like: Patch, release: str) -> int:
+    """That of the newest patch, or one more than that of the last one that was published, and so is kept."""
+    kept = map(patches.read, (patches.PATCHES / like.distribution).glob("superseded/*.patch"))
+    return max([like.revision, *(1 + one.revision for one in kept if release in one.releases)])
 
 
 def composed(path: Path, like: Patch, names: Sequence[str], change: Change) -> str:
@@ -144,7 +142,7 @@ def composed(path: Path, like: Patch, names: Sequence[str], change: Change) -> s
         "Description": f"{synopsis}\n{textwrap.fill(description, 79, initial_indent=' ', subsequent_indent=' ')}",
         "Last-Update": HeaderParser().parsestr(committed)["Last-Update"],
         "Applies-To": textwrap.fill(applies_to, 78, subsequent_indent=" ", break_on_hyphens=False).partition(": ")[2],
-        "Revision": str(revision_of(like.distribution, names[0])),
+        "Revision": str(revision_of(like, names[0])),
         "Pristine-SHA256": "\n ".join(before for before, _ in hashes),
         "Patched-SHA256": "\n ".join(after for _, after in hashes),
     }
@@ -167,15 +165,6 @@ def _diff(target: str, edit: Edit) -> Iterator[str]:
 def path_of(distribution: str, names: Sequence[str]) -> Path:
     first, last = names[0], names[-1]
     return patches.PATCHES / distribution / f"{first if first == last else f'{first}-{last}'}.patch"
-
-
-def commit(text: str, patch: Patch, change: Change) -> str:
-    """A mail as `git format-patch --no-stat --full-index` writes it: with its own message, and this change."""
-    message, _, _ = text.partition("\ndiff --git ")
-    [(target, edit)] = change.edits.items()
-    blobs = [b"blob %d\0%s" % (len(file), file) for file in (edit.pristine.encode(), edit.patched.encode())]
-    old, new = (hashlib.sha1(blob).hexdigest() for blob in blobs)
-    return f"{message}\ndiff --git a/{target} b/{target}\nindex {old}..{new} 100644\n{patch.text}"
 
 
 def groups(distribution: str, names: Sequence[str], source: Change) -> Iterator[Tuple[List[str], Dict[str, str]]]:
@@ -203,11 +192,8 @@ def written(everything: List[Patch], named: Named, sources: Dict[str, Change]) -
                 if known.isdisjoint((distribution, release) for release in together):
                     raise _by_hand(path, error) from error
                 raise
-            texts[path] = text = composed(path, like, together, change)
+            texts[path] = composed(path, like, together, change)
         texts[patches.PATCHES / distribution / patches.PUBLISHED] = published(distribution, names)
-        if backports.SOURCES[distribution] == "uvicorn":  # That for gunicorn is several commits, which people write
-            [first] = (patches.PATCHES / "upstream" / distribution).glob("0001-*.patch")
-            texts[first] = commit(first.read_text(), patches.parse(path, text), change)
     return texts
 
 
@@ -266,13 +252,8 @@ def review(wanted: Wanted, texts: Texts) -> None:
         print(f"{wanted}: {' and '.join(patch.pristine)} as in no other. To review:\n\n{texts[patch.path]}")
 
 
-def _is_patch(path: Path) -> bool:
-    """Not one of a series, for upstream."""
-    return path.suffix == ".patch" and path.parent.parent == patches.PATCHES
-
-
 def _parsed(texts: Texts) -> List[Patch]:
-    return [patches.parse(path, text) for path, text in texts.items() if _is_patch(path)]
+    return [patches.parse(path, text) for path, text in texts.items() if path.suffix == ".patch"]
 
 
 def proved(wanted: Wanted, texts: Texts) -> bool:

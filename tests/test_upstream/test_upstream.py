@@ -1,4 +1,4 @@
-"""The series for upstream's maintainers: what `git am`, their own tests and their style make of it."""
+"""The series for upstream's maintainers, commit by commit: `git am`, their own tests and style, and its tests."""
 
 import contextlib
 import os
@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Dict, List, Tuple
+from typing import Dict, List, NamedTuple, Sequence
 
 import environments
 import pytest
@@ -18,15 +18,14 @@ from usr1.patches import Patch
 from usr1.upkeep import refresh
 
 FOLDER = patches.PATCHES / "upstream"
-every_project = pytest.mark.parametrize("distribution", sorted(path.name for path in FOLDER.iterdir()))
 
-#: What upstream's tests import, as upstream pins it.
+#: What upstream's tests import, as upstream pins it; and for those of uvicorn-worker, which are run on uvicorn, httpx.
 REQUIREMENTS = {
     "uvicorn": (
         *("pytest>=9.1.1", "pytest-mock==3.15.1", "pytest-codspeed>=4.1.1", "httpx2", "trustme==1.2.1"),
-        *("cryptography>=44.0.3", "a2wsgi==1.10.10", "wsproto==1.3.2"),
+        *("cryptography>=44.0.3", "a2wsgi==1.10.10", "wsproto==1.3.2", "httpx==0.28.1"),
     ),
-    "uvicorn-worker": ("pytest==8.3.4", "httpx==0.28.1", "trustme==1.2.1", "cryptography==44.0.0"),
+    "uvicorn-worker": ("pytest==8.3.4", "httpx==0.28.1", "trustme==1.2.1", "cryptography==44.0.0", "mypy==1.14.1"),
     "gunicorn": ("pytest>=9.0.3", "pytest-asyncio", "pycodestyle==2.14.0"),
 }
 #: What all of its tests import besides.
@@ -37,14 +36,40 @@ OWN_TESTS = {
     "uvicorn-worker": ["tests/test_workers.py", "-k", "(boot_error or get_request) and not H11"],
     "gunicorn": ["tests/test_logger.py", "tests/test_dirty_worker.py"],
 }
-#: Where the series adds tests, and where it adds those with a server of their own, if that is elsewhere.
-ADDED = {
-    "gunicorn": (
-        *("tests/test_arbiter.py", "tests/test_log_rotation.py", "tests/test_logger.py"),
-        "tests/dirty/test_log_rotation.py",
-    )
-}
-ADDED_SLOW = {"gunicorn": ("tests/test_signal_integration.py",)}
+
+
+class Commit(NamedTuple):
+    distribution: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.distribution}-{self.number}"
+
+    @property
+    def mails(self) -> List[Path]:
+        """Those of the series up to this one."""
+        return mails(self.distribution)[: self.number]
+
+    @property
+    def tested_by(self) -> "Commit":
+        """The one with its tests: uvicorn's maintainers want none that need Gunicorn, so they are uvicorn-worker's."""
+        return Commit("uvicorn-worker", self.number) if self.distribution == "uvicorn" else self
+
+
+def mails(distribution: str) -> List[Path]:
+    return sorted((FOLDER / distribution).glob("*.patch"))
+
+
+DISTRIBUTIONS = sorted(path.name for path in FOLDER.iterdir())
+COMMITS = [Commit(name, number + 1) for name in DISTRIBUTIONS for number in range(len(mails(name)))]
+every_project = pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+every_commit = pytest.mark.parametrize("commit", COMMITS, ids=str)
+
+
+def commits(default: Sequence[str], of: Sequence[Commit] = COMMITS) -> pytest.MarkDecorator:
+    """These commits; those that are not named are for --full."""
+    marked = [pytest.param(one, id=str(one), marks=() if str(one) in default else pytest.mark.full) for one in of]
+    return pytest.mark.parametrize("commit", marked)
 
 
 def newest(distribution: str) -> Patch:
@@ -60,26 +85,28 @@ def git(tree: Path, *arguments: str) -> str:
     return answer.stdout
 
 
-@pytest.fixture
-def tree(distribution: str, tmp_path: Path) -> Path:
-    """A repository with the newest published source of a project and the series on top."""
-    folder = tmp_path / "tree"
+def repository(folder: Path, distribution: str, series: Sequence[Path]) -> Path:
+    """A repository with the newest published source of a project and these commits on top."""
     shutil.copytree(releases.source(distribution, newest(distribution).releases[-1]), folder)
     git(folder, "init", "--quiet", "--initial-branch=main")
     git(folder, "add", "--all", "--force")
     git(folder, "commit", "--quiet", "--message=as published")
     git(folder, "tag", "published")
-    git(folder, "am", "--quiet", *map(str, sorted((FOLDER / distribution).glob("*.patch"))))
+    git(folder, "am", "--quiet", *map(str, series))
     return folder
 
 
 @pytest.fixture
-def environment(distribution: str, request: pytest.FixtureRequest) -> Environment:
+def tree(distribution: str, tmp_path: Path) -> Path:
+    return repository(tmp_path / "tree", distribution, mails(distribution))
+
+
+def environment(distribution: str, full: bool = False) -> Environment:
     recent = [version for version in environments.pythons() if version >= (3, 10)]
     if not recent:
         pytest.skip("upstream's newest releases need Python 3.10 or later, and there is none")
     uvicorn = f"uvicorn[standard]=={newest('uvicorn').releases[-1]}"
-    more = MORE.get(distribution, ()) if request.config.getoption("--full") else ()
+    more = MORE.get(distribution, ()) if full else ()
     return environments.cached(recent[-1], uvicorn, "gunicorn", *REQUIREMENTS[distribution], *more)
 
 
@@ -92,6 +119,15 @@ sleep, wait = time.sleep, subprocess.Popen.wait
 time.sleep = lambda seconds: sleep(seconds * PATIENCE)
 subprocess.Popen.wait = lambda self, timeout=None: wait(self, timeout and timeout * PATIENCE)
 """
+#: The servers themselves name the signal when they are imported.
+WITHOUT_SIGUSR1 = """
+import contextlib, signal
+import gunicorn.arbiter, gunicorn.dirty.arbiter, gunicorn.workers.gasgi, gunicorn.workers.gthread
+with contextlib.suppress(ImportError):
+    import uvicorn_worker
+
+del signal.SIGUSR1
+"""
 
 
 def run_tests(environment: Environment, tree: Path, *arguments: str, patience: int = 1) -> Dict[str, int]:
@@ -103,7 +139,7 @@ def run_tests(environment: Environment, tree: Path, *arguments: str, patience: i
         "PATH": f"{environment.path}/bin:{os.environ['PATH']}",
         "PATIENCE": str(patience),
         "PYTEST_ADDOPTS": "",
-        "PYTHONPATH": str(tree.parent),
+        "PYTHONPATH": f"{tree.parent}:{tree}",
     }
     command = [str(environment.python), "-m", "pytest", "-q", "-o", "addopts=", "-p", "patient", *arguments]
     # In the usual place, pytest would end by deleting what earlier runs of other tests left: a minute's work.
@@ -121,7 +157,9 @@ def run_tests(environment: Environment, tree: Path, *arguments: str, patience: i
             said = output.read()
             print(said)
     (tree.parent / "said").write_text(said)
-    outcomes = re.findall(r"(\d+) (\w+)", said.splitlines()[-1].split(" in ")[0])
+    # Python may say more while it ends.
+    [summary] = re.findall(r"(?m)^(?:=+ )?(.* in [\d.]+s)\b", said)[-1:] or [""]
+    outcomes = re.findall(r"(\d+) (\w+)", summary.split(" in ")[0])
     return {
         outcome: int(number) for number, outcome in outcomes if outcome not in ("deselected", "warnings", "warning")
     }
@@ -132,104 +170,117 @@ def failures(tree: Path) -> "set[str]":
     return set(re.findall(r"(?m)^(?:FAILED|ERROR) (.*?)(?: - .*)?$", (tree.parent / "said").read_text()))
 
 
-def added_tests(distribution: str, tree: Path, full: bool) -> Tuple[List[str], List[str]]:
-    """The names of the tests that the series adds, and arguments that select them."""
-    files = [*ADDED.get(distribution, ["tests/test_workers.py"])]
-    if full:
-        files += ADDED_SLOW.get(distribution, ())
-    names = re.findall(r"(?m)^\+def (test_\w+)", git(tree, "diff", "published", "main", "--", *files))
-    # Of uvicorn's worker classes one: the other only has another parser.
-    return names, [*files, "-k", f"({' or '.join(names)}) and not H11"]
+def added_lines(mail: Path, under: str = "") -> List[str]:
+    """What a commit adds to the files whose paths begin so."""
+    diffs = re.split(r"(?m)^diff --git a/", mail.read_text())[1:]
+    return [line[1:] for diff in diffs if diff.startswith(under) for line in diff.splitlines() if line[:1] == "+"]
+
+
+def added_tests(commit: Commit) -> List[str]:
+    return re.findall(r"(?m)^ *def (test_\w+)", "\n".join(added_lines(commit.mails[-1], "tests/")))
 
 
 @every_project
-def test_applies_and_ends_in_the_patched_file(distribution: str, tree: Path) -> None:
+def test_ends_in_the_patched_files(distribution: str, tree: Path) -> None:
+    """The series is what the patch is, less what the maintainers would refuse of it: that is left-out.diff."""
     patch = newest(distribution)
+    package = patch.parts[0].target.partition("/")[0]
+    assert set(git(tree, "diff", "--name-only", "published", "--", package).split()) == set(patch.pristine)
     source = releases.source(distribution, patch.releases[-1])
     for part in patch.parts:
-        assert (tree / part.target).read_bytes() == part.apply((source / part.target).read_bytes())
-    package = patch.parts[0].target.partition("/")[0]
-    assert git(tree, "diff", "--name-only", "published", "--", package).split() == sorted(patch.pristine)
-    mails = sorted((FOLDER / distribution).glob("*.patch"))
-    subjects = git(tree, "log", "--format=%s", "--reverse", "published..").splitlines()
-    assert 3 <= len(subjects) == len(mails) <= 5 and all(len(subject) <= 72 for subject in subjects)
-    for path in mails:
-        message = path.read_text().split("\ndiff --git")[0]
-        assert max(map(len, message.splitlines())) <= 80
-        assert path.read_text().isascii()
+        (tree / part.target).write_bytes(part.apply((source / part.target).read_bytes()))
+    assert git(tree, "diff", "--full-index") == (FOLDER / distribution / "left-out.diff").read_text()
 
 
-@pytest.mark.parametrize("distribution", ["gunicorn"])
+@every_project
 def test_is_written_by_git(distribution: str, tree: Path) -> None:
     """What git am has made of it, as mail again, is the same: no hunk was found at another line, or in another file."""
     options = ["--zero-commit", "--no-stat", "--full-index", "--no-signature", "--output-directory=../mails"]
     git(tree, "format-patch", *options, "published..")
     written = {path.name: path.read_text() for path in (tree.parent / "mails").iterdir()}
-    assert written == {path.name: path.read_text() for path in (FOLDER / distribution).glob("*.patch")}
+    assert written == {path.name: path.read_text() for path in mails(distribution)}
 
 
-def style(distribution: str, environment: Environment, tree: Path) -> List[List[str]]:
-    """The commands that tell whether a commit has upstream's style."""
-    if distribution == "gunicorn":
-        files = git(tree, "show", "--format=", "--name-only", "HEAD", "--", "gunicorn").split()
-        return [[str(environment.python), "-m", "pycodestyle", *files]]
-    ruff = str(Path(sys.executable).with_name("ruff"))
-    return [[ruff, "check", "--no-cache", "."], [ruff, "format", "--no-cache", "--check", "--diff", "."]]
+@every_commit
+def test_message(commit: Commit) -> None:
+    mail = commit.mails[-1].read_text()
+    header, *body = mail.partition("\ndiff --git")[0].split("\n\n", 1)
+    assert mail.isascii()
+    assert max(map(len, "\n".join([header, *body]).splitlines())) <= 80
+    assert body, "it says why"
+    [subject] = re.findall(r"(?m)^Subject: \[PATCH \d/\d\] (.*(?:\n .*)*)", header)
+    subject = subject.replace("\n", "")
+    assert f"| {commit.number}. {subject} " in (FOLDER / commit.distribution / "0000-cover-letter.md").read_text()
+
+
+#: usr1=10, say, or kill(pid, 10), or kill -10
+NUMBER_OF_A_SIGNAL = r"(?i)(sig|usr1)\w* *[:=]=? *\d|\b(kill|signal)\([^()]*\b\d+\)|\bkill -\d"
+
+
+@every_commit
+def test_no_number_of_a_signal(commit: Commit) -> None:
+    """They differ: that of SIGUSR1 under Linux is that of SIGBUS under macOS and FreeBSD."""
+    assert not [line for line in added_lines(commit.mails[-1]) if re.search(NUMBER_OF_A_SIGNAL, line)]
+
+
+@pytest.mark.parametrize("distribution", ["gunicorn", "uvicorn-worker"])
+def test_files_import_without_sigusr1(distribution: str, tree: Path) -> None:
+    """As on Windows: what a test file needs the signal for, it needs when a test runs."""
+    (tree.parent / "without.py").write_text(WITHOUT_SIGUSR1)
+    files = git(tree, "diff", "--name-only", "published", "--", "tests").split()
+    run_tests(environment(distribution), tree, "-p", "without", "--collect-only", *files)
+    said = (tree.parent / "said").read_text()
+    assert not re.search(r"(?m)^ERROR", said)
+    assert all(name in said for one in COMMITS if one.distribution == distribution for name in added_tests(one))
 
 
 @every_project
-def test_every_commit_has_upstreams_style(distribution: str, tree: Path, environment: Environment) -> None:
-    for commit in git(tree, "rev-list", "published..").split():
-        git(tree, "checkout", "--quiet", commit)
-        for command in style(distribution, environment, tree):
+def test_every_commit_has_upstreams_style(distribution: str, tree: Path) -> None:
+    ruff = str(Path(sys.executable).with_name("ruff"))
+    commands = [[ruff, "check", "--no-cache", "."], [ruff, "format", "--no-cache", "--check", "--diff", "."]]
+    if distribution == "gunicorn":
+        commands = [[str(environment(distribution).python), "-m", "pycodestyle", *newest(distribution).pristine]]
+    for revision in git(tree, "rev-list", "published..").split():
+        git(tree, "checkout", "--quiet", revision)
+        for command in commands:
             answer = subprocess.run(command, cwd=tree, capture_output=True, text=True)
             assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
-@every_project
-def test_added_tests_pass(
-    distribution: str, tree: Path, environment: Environment, request: pytest.FixtureRequest
-) -> None:
-    names, arguments = added_tests(distribution, tree, request.config.getoption("--full"))
-    assert run_tests(environment, tree, *arguments) == {"passed": len(names)}
+@commits([], [one for one in COMMITS if one.distribution == "uvicorn-worker"])
+def test_types(commit: Commit, tmp_path: Path) -> None:
+    """As uvicorn-worker's scripts/check has them; the change to uvicorn is the same."""
+    tree = repository(tmp_path / "tree", commit.distribution, commit.mails)
+    mypy = [str(environment(commit.distribution).python), "-m", "mypy", "--cache-dir", "../mypy"]
+    answer = subprocess.run([*mypy, "uvicorn_worker", "tests"], cwd=tree, capture_output=True, text=True)
+    assert answer.returncode == 0, answer.stdout + answer.stderr
 
 
-@pytest.mark.parametrize(
-    "distribution",
-    ["gunicorn", *(pytest.param(one, marks=pytest.mark.full) for one in ("uvicorn", "uvicorn-worker"))],
-)
-def test_added_tests_fail_without_the_fix(
-    distribution: str, tree: Path, environment: Environment, request: pytest.FixtureRequest
-) -> None:
-    names, arguments = added_tests(distribution, tree, request.config.getoption("--full"))
-    git(tree, "checkout", "--quiet", "published", "--", *newest(distribution).pristine)
-    assert run_tests(environment, tree, *arguments) == {"failed": len(names)}
+@commits(["gunicorn-1", "gunicorn-3", "uvicorn-worker-4"], [one for one in COMMITS if added_tests(one.tested_by)])
+def test_tests_of_a_commit(commit: Commit, tmp_path: Path) -> None:
+    """Those that it adds pass, and fail with the code of the commit before."""
+    distribution, tests = commit.distribution, commit.tested_by
+    tree = repository(tmp_path / "tree", distribution, commit.mails)
+    if tests != commit:
+        theirs = repository(tmp_path / "theirs", tests.distribution, tests.mails) / "tests" / "test_workers.py"
+        ours = theirs.read_text().replace("from uvicorn_worker import", "from uvicorn.workers import")
+        (tree / "tests" / "test_workers.py").write_text(ours)
+    files = re.findall(r"(?m)^diff --git a/(tests/\S+)", tests.mails[-1].read_text())
+    names = added_tests(tests)
+    arguments = [*files, "-W", "ignore::DeprecationWarning", "-k", " or ".join(names)]
+    passed = run_tests(environment(distribution), tree, *arguments)
+    assert passed.keys() == {"passed"} and passed["passed"] >= len(names)
+    git(tree, "checkout", "--quiet", "HEAD^", "--", *newest(distribution).pristine)
+    assert run_tests(environment(distribution), tree, *arguments) == {"failed": passed["passed"]}
 
 
-@pytest.mark.full
-@pytest.mark.parametrize("distribution", ["gunicorn"])
-def test_each_commit_has_its_tests(distribution: str, tree: Path, environment: Environment) -> None:
-    """Those that a commit adds pass there, and fail with the code of the commit before."""
-    for commit in git(tree, "rev-list", "--reverse", "published..").split():
-        git(tree, "checkout", "--quiet", "--force", commit)
-        names = re.findall(r"(?m)^\+def (test_\w+)", git(tree, "show", commit, "--", "tests"))
-        files = git(tree, "show", "--format=", "--name-only", commit, "--", "tests").split()
-        arguments = [*files, "-k", " or ".join(names)]
-        assert run_tests(environment, tree, *arguments) == {"passed": len(names)}
-        git(tree, "checkout", "--quiet", f"{commit}^", "--", "gunicorn")
-        assert run_tests(environment, tree, *arguments) == {"failed": len(names)}
-
-
-@pytest.mark.parametrize(
-    "distribution",
-    ["uvicorn", *(pytest.param(one, marks=pytest.mark.full) for one in ("gunicorn", "uvicorn-worker"))],
-)
-def test_upstreams_own_tests_pass(
-    distribution: str, tree: Path, environment: Environment, request: pytest.FixtureRequest
-) -> None:
-    arguments = [] if request.config.getoption("--full") else OWN_TESTS[distribution]
+@commits(["gunicorn-1", "gunicorn-8", "uvicorn-4"])
+def test_upstreams_own_tests_pass(commit: Commit, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    distribution, full = commit.distribution, request.config.getoption("--full")
+    tree = repository(tmp_path / "tree", distribution, commit.mails)
+    arguments = [] if full else OWN_TESTS[distribution]
     for patience in (1, 4, 16) if distribution == "uvicorn-worker" else (1, 1, 1):
-        outcomes = run_tests(environment, tree, *arguments, "--last-failed", patience=patience)
+        outcomes = run_tests(environment(distribution, full), tree, *arguments, "--last-failed", patience=patience)
         if not outcomes.keys() & {"failed", "error", "errors"}:
             break
     assert outcomes.keys() <= {"passed", "skipped", "xfailed"}

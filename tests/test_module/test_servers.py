@@ -1,0 +1,128 @@
+"""With the settings and extension points of Gunicorn that have to do with logs, signals or workers."""
+
+import socket
+from collections import Counter
+from typing import Callable, Dict, Sequence
+
+import environments
+import pytest
+from environments import Environment
+from properties.clients import Load
+
+from test_module.conftest import UVICORN, published, serve
+
+#: As people set it up, with all log files and a root logger.
+LOGCONFIG = """
+[loggers]
+keys = root, gunicorn.error, gunicorn.access
+[handlers]
+keys = root, error, access
+[formatters]
+keys = plain
+[logger_root]
+level = INFO
+handlers = root
+[logger_gunicorn.error]
+level = INFO
+handlers = error
+propagate = 0
+qualname = gunicorn.error
+[logger_gunicorn.access]
+level = INFO
+handlers = access
+propagate = 0
+qualname = gunicorn.access
+[handler_root]
+class = FileHandler
+args = ("logs/root.log",)
+formatter = plain
+[handler_error]
+class = FileHandler
+args = ("logs/error.log",)
+formatter = plain
+[handler_access]
+class = FileHandler
+args = ("logs/access.log",)
+formatter = plain
+[formatter_plain]
+format = %(message)s
+"""
+
+OPTIONS: Dict[str, Sequence[str]] = {
+    "statsd": ["--statsd-host", "127.0.0.1:{port}"],
+    "reload": ["--reload"],
+    "logconfig": ["--log-config", "logconfig.py"],
+}
+
+#: Notes each log file that a process opens, by a file of its own.
+OPENINGS = """
+import os, sys
+
+def note(event, arguments, control=os.environ["CONTROL"]):
+    if event == "open" and str(arguments[0]).endswith(".log"):
+        fd = os.open(control + "/opened", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.write(fd, b"%d %s\\n" % (os.getpid(), os.path.basename(arguments[0]).encode()))
+        os.close(fd)
+
+sys.addaudithook(note)
+"""
+
+#: What another Gunicorn, or somebody's patch of it, may have.
+UNKNOWN = """
+from gunicorn import glogging
+
+def reopen_files(self, published=glogging.Logger.reopen_files):
+    __import__("checkpoints").note("reopened")
+    published(self)
+
+glogging.Logger.reopen_files = reopen_files
+"""
+
+
+@pytest.mark.parametrize("setting", OPTIONS)
+def test_nothing_is_lost(setting: str) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as statsd:
+        statsd.bind(("127.0.0.1", 0))
+        options = [option.format(port=statsd.getsockname()[1]) for option in OPTIONS[setting]]
+        environment, modules = published("uvicorn 0.54.0"), {"logconfig": LOGCONFIG}
+        with serve(environment, UVICORN, *options, workers=2, modules=modules) as server:
+            workers = server.workers()
+            with Load(server.socket, 2) as load:
+                for _ in range(5):
+                    load.wait_for_answers(3)
+                    server.logs.rotate()
+                    server.signal("arbiter")
+                    server.wait_until_reopened(server.pids("all"))
+            server.expect_same_workers(workers, "with the settings module")
+            load.expect_unbroken()
+            server.logs.expect_exactly_once(load.requests)
+
+
+@pytest.mark.parametrize("patched", ["nothing", "uvicorn", "gunicorn"])
+def test_nothing_is_done_twice(patched: str, copy: Callable[[str], Environment]) -> None:
+    """A rotation makes a worker open each log file once, also where a patch does the same."""
+    environment = copy("uvicorn 0.54.0")
+    if patched != "nothing":
+        environments.patched(environment, patched, {"uvicorn": "0.54.0", "gunicorn": "27.0.1"}[patched])
+    with serve(environment, UVICORN, "--capture-output", modules={"sitecustomize": OPENINGS}) as server:
+        opened, [worker] = server.control / "opened", server.workers()
+        opened.unlink()
+        server.logs.rotate()
+        server.signal("worker")
+        server.wait_until_reopened([worker])
+        server.get()
+        found = Counter(opened.read_text().splitlines())
+        # What is printed goes to the error log too, by a descriptor of its own.
+        numbers = {"access.log": 1, "error.log": 2, "application.log": 1}
+        assert found == {f"{worker} {name}": number for name, number in numbers.items()}
+
+
+def test_an_unknown_gunicorn_is_left_as_it_is() -> None:
+    with serve(published("uvicorn 0.54.0"), workers=2, modules={"sitecustomize": UNKNOWN}) as server:
+        said = [line for line in server.logs.lines("error.log") if "gunicorn_usr1" in line]
+        assert len(said) == 1 and "Gunicorn 27.0.1" in said[0]
+        reopened = server.times("reopened")
+        server.logs.rotate()
+        server.signal("worker")
+        server.wait_until_reopened(server.pids("worker"))
+        assert server.times("reopened") == reopened + 1

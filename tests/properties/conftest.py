@@ -1,7 +1,9 @@
 import contextlib
 import functools
 import inspect
+import os
 import re
+import tempfile
 import textwrap
 import zlib
 from pathlib import Path
@@ -11,9 +13,11 @@ import hypothesis
 import pytest
 
 from properties import environment as environments
+from properties import pristine
 from properties.environment import SYNC, Environment
 from properties.expect import Broken, count
-from properties.server import Server
+from properties.rows import ROWS
+from properties.server import SERVED, Server
 
 DONE = pytest.StashKey[Set[str]]()  # The tests that have been told of
 EXAMPLES = {"quick": 3, "default": 15, "thorough": 150}
@@ -60,6 +64,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "one_worker_class" in metafunc.fixturenames:
         names = [names[0] for names in modules.values()] or [SYNC]
         metafunc.parametrize("one_worker_class", names, scope="session")
+    if "row" in metafunc.fixturenames:
+        names = [names[0] for names in modules.values()] + environment.own_classes or [SYNC]
+        rows = [(row, list(filter(case.concerns, names))) for row, case in ROWS.items()]
+        if effort != "thorough":  # By turns
+            rows = [(row, names[n % len(names) :][:1]) for n, (row, names) in enumerate(rows)]
+        metafunc.parametrize("row,row_class", [(row, name) for row, names in rows for name in names])
     if "own_class" in metafunc.fixturenames:
         metafunc.parametrize("own_class", _own(environment, effort, metafunc.function), scope="session")
 
@@ -201,16 +211,18 @@ class Servers:
 
     @contextlib.contextmanager
     def use(
-        self, worker_class: str, *options: str, workers: int = 2, base: str = "", modules: Mapping[str, str] = {}
+        self, worker_class: str, *options: str, workers: int = 2, base: str = "", variables: Mapping[str, str] = {}
     ) -> Iterator[Server]:
         """
         A server that serves and has no rotated files; one that an example spoils is not used again.
 
         base is what worker_class, if it is one of served/customised.py, derives from.
         """
-        key = worker_class, *options, str(workers), base
+        key = worker_class, *options, str(workers), base, str(variables)
         if key not in self.running:
-            server = Server(self.environment.python, worker_class, workers, options, {"WORKER_CLASS": base}, modules)
+            server = Server(
+                self.environment.python, worker_class, workers, options, {"WORKER_CLASS": base, **variables}
+            )
             self.running[key] = server.__enter__()
         server = self.running[key]
         try:
@@ -228,6 +240,16 @@ class Servers:
     def close(self) -> None:
         for server in self.running.values():
             server.__exit__()
+
+
+@pytest.fixture(scope="session")
+def published(environment: Environment) -> Iterator[Dict[str, str]]:
+    """The variables with which a server runs as published."""
+    with tempfile.TemporaryDirectory(prefix="usr1-") as path:
+        os.chmod(path, 0o755)  # Workers of another user import from it, too
+        if not pristine.published(environment, Path(path)) and not os.environ.get("USR1_SETTINGS"):
+            pytest.skip("nothing here is patched: there is nothing to compare it with")
+        yield {"PYTHONPATH": os.pathsep.join([path, str(SERVED)]), "USR1_SETTINGS": ""}
 
 
 @pytest.fixture(scope="session")

@@ -1,56 +1,38 @@
-"""The worker class as upstream released it, to compare the patched one with."""
+"""What upstream released, to compare a patched server with."""
 
+import compileall
+import shutil
 from pathlib import Path
-from typing import Dict, List, Tuple
 
 import pytest
 from usr1 import patches
 from usr1.patches import Part
 
-from properties.environment import Environment, is_own, release
-
-MODULE = "pristine_worker"
+from properties.environment import Environment, release
 
 
-def pristine(environment: Environment, worker_class: str) -> Dict[str, str]:
-    """
-    The source of the module `pristine_worker`: what the patch in the environment was made from.
+def published(environment: Environment, path: Path) -> bool:
+    """Put each package that a patch is for into a directory as it was published; whether one is patched."""
+    patched = False
+    for info in environment.path.glob("lib/python3.*/site-packages/*.dist-info"):
+        distribution = info.stem.partition("-")[0].replace("_", "-")
+        patch = patches.find(distribution, release(info)) if distribution in patches.DISTRIBUTIONS else None
+        if patch is None:
+            continue
+        for package in {Path(part.target).parts[0] for part in patch.parts}:
+            shutil.copytree(info.parent / package, path / package, ignore=shutil.ignore_patterns("__pycache__"))
+        for part in patch.parts:
+            target = path / part.target
+            source = target.read_bytes()
+            patched |= patches.sha256(source) == part.patched_sha256
+            target.write_bytes(_published(part, source))
+    compileall.compile_dir(str(path), quiet=1)
+    return patched
 
-    Of a class of Gunicorn's own the whole of Gunicorn, to be imported in the place of the patched one.
-    """
-    site_packages, parts = _find(environment, worker_class)
-    sources = {part.target: _published(part, (site_packages / part.target).read_bytes()) for part in parts}
-    if not is_own(worker_class):
-        [source] = sources.values()
-        return {MODULE: source}
-    files = {str(path.relative_to(site_packages)): path for path in site_packages.glob("gunicorn/**/*.py")}
-    texts = {name: sources.get(name) or path.read_text(encoding="utf-8") for name, path in files.items()}
-    return {name[: -len(".py")]: text for name, text in texts.items()}
 
-
-def _published(part: Part, source: bytes) -> str:
+def _published(part: Part, source: bytes) -> bytes:
     if patches.sha256(source) == part.patched_sha256:
         source = part.revert(source)
     if patches.sha256(source) != part.pristine_sha256:
         pytest.skip(f"{part.target} is neither as published nor as patched: there is nothing to compare it with")
-    return source.decode()
-
-
-def is_pristine(environment: Environment, worker_class: str) -> bool:
-    site_packages, parts = _find(environment, worker_class)
-    return all(patches.sha256((site_packages / part.target).read_bytes()) == part.pristine_sha256 for part in parts)
-
-
-def named(worker_class: str) -> str:
-    """What a worker class is called with the modules of pristine()."""
-    return worker_class if is_own(worker_class) else f"{MODULE}.{worker_class.rpartition('.')[2]}"
-
-
-def _find(environment: Environment, worker_class: str) -> Tuple[Path, List[Part]]:
-    """The site-packages, and what the patch for the release that is there changes in them."""
-    distribution = worker_class.split(".")[0].replace("_", "-")
-    [info] = environment.path.glob(f"lib/python3.*/site-packages/{distribution.replace('-', '_')}-*.dist-info")
-    patch = patches.find(distribution, release(info))
-    if patch is None:
-        pytest.skip(f"no patch is for {distribution} {release(info)}: there is nothing to compare it with")
-    return info.parent, list(patch.parts)
+    return source

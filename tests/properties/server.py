@@ -17,6 +17,8 @@ from properties.environment import GTHREAD, is_own, is_wsgi
 from properties.expect import COMPLAINS, KILLS, count, expect
 from properties.logs import Logs, at_once, settling
 
+NOBODY = 65534
+
 SERVED = Path(__file__).with_name("served")
 
 #: How long to wait for processes to reopen their logs, by the module that their worker class is in.
@@ -121,6 +123,15 @@ class Server:
             os.killpg(self.process.pid, signal.SIGKILL)  # How it ends by itself is for tests to look at
         self.process.wait()
         self.discard()
+
+    def let_others_in(self) -> None:
+        """Let workers of another user read what they need, and note what happens."""
+        self.directory.chmod(0o755)
+        self.control.chmod(0o777)
+        self.variables["APPLICATION_LOG"] = str(self.control / "application.log")
+        events = self.control / "events"  # The arbiter would be the first to write to it
+        events.touch()
+        events.chmod(0o666)
 
     def discard(self) -> None:
         os.close(self.opened)

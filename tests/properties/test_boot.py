@@ -33,11 +33,8 @@ def test_boot(servers: Servers, worker_class: str, place: str, target: str, time
         with client:
             client.answer()
         server.expect_same_workers([worker], f"during {place}")
-        if times == 1:
-            server.logs.expect_let_go([worker], f"after SIGUSR1 during {place}")
-            server.logs.expect_in_new_files([request])
-        else:  # Two within a few bytecodes may find the handler not waiting: see the limits in docs/design.md
-            server.wait_until_reopened([worker])
+        server.logs.expect_let_go([worker], f"after SIGUSR1 during {place}")
+        server.logs.expect_in_new_files([request])
         stages = ["load"] if is_wsgi(worker_class) else ["load", "lifespan"]
         for what, name in itertools.product(stages, ("error.log", "application.log")):
             lines = sum(f"boot-{what} {worker}" in line for line in server.logs.lines(name))

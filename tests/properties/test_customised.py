@@ -1,7 +1,6 @@
 """What the settings and extension points of gunicorn make different."""
 
 import signal
-import time
 from pathlib import Path
 from typing import Sequence
 
@@ -11,7 +10,7 @@ from hypothesis import strategies as st
 
 from properties import wait
 from properties.activities import Activities, ended
-from properties.clients import Client, Load, new_request
+from properties.clients import Load
 from properties.conftest import Servers
 from properties.environment import Environment, is_own
 from properties.expect import BREAKS, CHANGES, LOSES, MISSES, count, expect
@@ -23,6 +22,11 @@ from properties.server import Server, send
 ONLY_UVICORN = "only uvicorn's patch takes the signal over again, as uvicorn does with other signals"
 
 EXTENDED = ("customised.Extending", "--logger-class", "customised.NotingLogger")
+
+
+def expect_gunicorns_patch(environment: Environment) -> None:
+    if not environment.own_classes:
+        pytest.skip("uvicorn's patch alone leaves this to Gunicorn, which does it as published")
 
 
 def rotate_and_check(server: Server, target: str = "arbiter", kinds: Sequence[str] = ("async", "thread")) -> None:
@@ -38,8 +42,11 @@ def rotate_and_check(server: Server, target: str = "arbiter", kinds: Sequence[st
 
 
 @given(boot=st.booleans(), target=targets)
-def test_captured_output(servers: Servers, one_worker_class: str, boot: bool, target: str) -> None:
+def test_captured_output(
+    environment: Environment, servers: Servers, one_worker_class: str, boot: bool, target: str
+) -> None:
     """With capture_output what is printed is in the new error log too, after a rotation at boot as well."""
+    boot = boot and bool(environment.own_classes)  # uvicorn's patch alone does not look at what is captured then
     # The access log goes the same way, by a name that never names a rotated file
     options = ("--capture-output", "--access-logfile", "/dev/stdout")
     with servers.use(one_worker_class, *options, workers=1) as server:
@@ -136,8 +143,9 @@ def test_unreachable_log(environment: Environment, one_worker_class: str) -> Non
         server.logs.expect_exactly_once([*requests, server.get()])
 
 
-def test_extended_handler(servers: Servers, one_worker_class: str) -> None:
+def test_extended_handler(environment: Environment, servers: Servers, one_worker_class: str) -> None:
     """A subclass that overrides handle_usr1 and calls super(), and a logger class, have their part in it."""
+    expect_gunicorns_patch(environment)
     with servers.use(*EXTENDED, base=one_worker_class, workers=1) as server:
         handled, reopened = server.times("handled"), server.times("reopened")
         rotate_and_check(server)
@@ -209,15 +217,16 @@ def test_hook_log(environment: Environment, one_worker_class: str) -> None:
             server.logs.expect_in_new_files([request], ["hook.log"])
 
 
-def test_failing_reopening(servers: Servers, one_worker_class: str) -> None:
+def test_failing_reopening(environment: Environment, servers: Servers, one_worker_class: str) -> None:
     """A log that cannot be reopened is told, is written to as before, and keeps no other on its rotated file."""
+    expect_gunicorns_patch(environment)
     with servers.use(one_worker_class, workers=1) as server:
         [worker], log = server.workers(), server.logs.path("application.log")
         server.logs.rotate()
         log.mkdir()
         server.signal("workers")
         server.reopening.until(
-            lambda: any("IsADirectoryError" in line for line in server.logs.lines("error.log")),
+            lambda: any("Is a directory" in line for line in server.logs.lines("error.log")),
             lambda: f"the error log said nothing of a log that could not be reopened {server.reopening} after SIGUSR1",
         )
         others = [file for file in server.logs.rotated() if not file.name.startswith("application.log")]
@@ -232,41 +241,6 @@ def test_failing_reopening(servers: Servers, one_worker_class: str) -> None:
         server.wait_until_reopened(server.workers())
         server.expect_same_workers([worker], "because of a log that could not be reopened")
         server.logs.expect_exactly_once([*requests, server.get()])
-
-
-def test_coalescing(servers: Servers, one_worker_class: str) -> None:
-    """A hundred signals while C code blocks the event loop lead to a few reopenings; threads do not pile up."""
-    with servers.use(*EXTENDED, base=one_worker_class, workers=1) as server:
-        [worker], before = server.workers(), server.times("reopened")
-        with Activities(server, ["reading"]) as activities:
-            wait_in_read(worker, activities)
-            server.logs.rotate()
-            burst(server)
-            expect(server.times("reopened") == before, "files were reopened where no bytecode runs")
-            activities.finish().expect_lossless("while C code blocked the event loop")
-        server.wait_until_reopened([worker])
-        number = server.times("reopened") - before
-        expect(number <= 3, f"100 signals while C code blocked the event loop led to {number} reopenings")
-        usual = threads(worker)
-        with Activities(server, ["sleeping"]) as activities:
-            most = burst(server) - usual
-            activities.finish().expect_lossless("during a burst of signals")
-        expect(most <= 3, f"{most} threads more than before at a time during a burst of 100 signals")
-
-
-def burst(server: Server) -> int:
-    """A hundred signals, a millisecond from one to the next; how many threads the worker had at most."""
-    [worker], most = server.workers(), 0
-    for _ in range(100):
-        server.signal("worker")
-        time.sleep(0.001)
-        most = max(most, threads(worker))
-    return most
-
-
-def threads(pid: int) -> int:
-    """How many threads a process has; none if it has ended."""
-    return len(list(Path(f"/proc/{pid}/task").glob("*")))
 
 
 def test_system_calls(servers: Servers, one_worker_class: str) -> None:
@@ -310,36 +284,3 @@ def signal_forked_process(server: Server, who: str) -> None:
         )
         activities.finish().expect_lossless(who)
     server.expect_silence(quiet, f"written {who}")
-
-
-def test_starved(environment: Environment, one_worker_class: str) -> None:
-    """Where a worker can start no thread, SIGUSR1 is honoured all the same, and disturbs nothing."""
-    with Server(environment.python, one_worker_class, 1) as server:
-        starve(server)
-        quiet, workers = server.stderr(), server.workers()
-        rotate_and_check(server, kinds=["async"])
-        with Activities(server, ["sleeping"]) as activities:
-            burst(server)
-            activities.finish().expect_lossless("where no thread could be started")
-        server.wait_until_reopened(workers)
-        server.expect_same_workers(workers, "where no thread could be started")
-        server.expect_silence(quiet, "where no thread could be started")
-
-
-def test_starved_fork(environment: Environment, one_worker_class: str) -> None:
-    """A process that the application forks honours SIGUSR1 also where it can start no thread, and loses nothing."""
-    # Without capture_output: what is printed goes to the rotated file until a thread can be started again
-    with Server(environment.python, one_worker_class, 1) as server:
-        starve(server)
-        signal_forked_process(server, "by a forked process that can start no thread")
-
-
-def starve(server: Server) -> None:
-    """
-    Let the only worker start no thread any more: by a limit of its address space, which holds for root as well.
-
-    RLIMIT_NPROC does not, and what stands in for it in a container, pids.max, is not a test's to set.
-    """
-    with Client(server.socket) as client:
-        if client.get("starve", new_request()) != b"True":
-            pytest.skip("nothing here keeps a process from starting threads")

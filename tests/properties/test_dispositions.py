@@ -13,9 +13,8 @@ import pytest
 from properties import wait
 from properties.clients import Client, new_request
 from properties.conftest import Servers
-from properties.environment import Environment, is_wsgi
+from properties.environment import is_wsgi
 from properties.expect import KILLS, MISSES, expect
-from properties.pristine import named, pristine
 from properties.server import Server, describe, send
 
 Masks = Dict[str, Set[str]]
@@ -63,13 +62,11 @@ def places(worker_class: str) -> List[str]:
 
 
 @pytest.fixture
-def pair(servers: Servers, environment: Environment, worker_class: str) -> Iterator[Tuple[Server, Server]]:
-    """The same server with the worker class of the environment, and with the pristine one."""
+def pair(servers: Servers, published: Dict[str, str], worker_class: str) -> Iterator[Tuple[Server, Server]]:
+    """The same server as it is, and as published."""
     options = ("--max-requests", "2")
-    modules = pristine(environment, worker_class)
     ours = servers.use(worker_class, *options, workers=1)
-    upstreams = servers.use(named(worker_class), *options, workers=1, base=worker_class, modules=modules)
-    with ours as server, upstreams as other:
+    with ours as server, servers.use(worker_class, *options, workers=1, variables=published) as other:
         yield server, other
 
 

@@ -4,7 +4,6 @@ import contextlib
 import signal
 from typing import Dict, List, NamedTuple, Sequence, Tuple
 
-import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -12,7 +11,6 @@ from properties.activities import BLOCKING, KINDS, Activities, Outcome
 from properties.environment import Environment, is_wsgi
 from properties.expect import BREAKS, KILLS, LOSES, Broken, Unanswered, count, expect
 from properties.logs import NAMES
-from properties.pristine import is_pristine, named, pristine
 from properties.schedules import compress
 from properties.server import Server, send
 
@@ -130,14 +128,14 @@ examples = settings(max_examples=200 if settings().max_examples > 100 else 1)
 @example(schedule=(Application(("reading", "sleeping", "executing", "fork")), [Rotation(False, "arbiter")]))
 @given(schedule=schedules)
 def test_never_worse(
-    environment: Environment, one_worker_class: str, schedule: Tuple[Application, List[Rotation]]
+    environment: Environment,
+    published: Dict[str, str],
+    one_worker_class: str,
+    schedule: Tuple[Application, List[Rotation]],
 ) -> None:
     """Whatever the application does meanwhile, rotations lose, double, break and kill no more than without patch."""
-    if is_pristine(environment, one_worker_class):
-        pytest.skip("the worker class is as published: there is nothing to compare it with")
     application, rotations = schedule
-    variables, modules = application.variables(), pristine(environment, one_worker_class)
-    workers = application.workers(one_worker_class)
+    variables, workers = application.variables(), application.workers(one_worker_class)
     ours = Server(environment.python, one_worker_class, workers, variables=variables)
-    upstreams = Server(environment.python, named(one_worker_class), workers, variables=variables, modules=modules)
+    upstreams = Server(environment.python, one_worker_class, workers, variables={**variables, **published})
     compare(ours, upstreams, application, rotations)

@@ -12,9 +12,7 @@ import pytest
 from properties.clients import Client, new_request
 from properties.environment import Environment
 from properties.expect import BREAKS, Unanswered, expect
-from properties.server import SERVED, Server
-
-NOBODY = 65534
+from properties.server import NOBODY, SERVED, Server
 
 
 @pytest.fixture
@@ -23,12 +21,7 @@ def server(environment: Environment, worker_class: str) -> Iterator[Server]:
     if os.geteuid() != 0:
         pytest.skip("only root can start Gunicorn with --user")
     server = Server(environment.python, worker_class, 1, ["--user", str(NOBODY)])
-    server.variables["APPLICATION_LOG"] = str(server.control / "application.log")
-    server.directory.chmod(0o755)
-    server.control.chmod(0o777)
-    events = server.control / "events"  # The arbiter would be the first to write to it
-    events.touch()
-    events.chmod(0o666)
+    server.let_others_in()
     if not may_import(environment.python, SERVED, server.control):
         server.discard()
         pytest.skip(

@@ -14,7 +14,7 @@ from packaging.version import Version
 from properties import wait
 from properties.clients import Client
 from properties.server import Server
-from test_interruptions.run import environment
+from test_interruptions.subjects import environment
 from usr1 import patches
 
 APPLICATION = """
@@ -151,7 +151,7 @@ def sources(target: Environment, workers: Workers) -> Tuple[str, str]:
 
 
 def compare(workers: Workers, examples: int) -> None:
-    target = environment(workers, patched=False)
+    target = environment(workers)
     pristine, patched = sources(target, workers)
 
     @settings(

@@ -38,10 +38,10 @@ def test_one_that_fails(gunicorn: Gunicorn, name: str, options: "tuple[str, ...]
         until(lambda: held(server) == {name.split(".")[0]}, server)
         request = server.get()
         server.logs.path(name).rmdir()
-        told = f"Failed to reopen {server.logs.path(name)}"
+        told = f"Failed to reopen a log file: [Errno 21] Is a directory: '{server.logs.path(name)}'"
         wait.until(lambda: any(told in line for line in server.logs.lines("error.log")), lambda: "it is not told")
         if name == "error.log" and not options:
-            wait.until(lambda: "IsADirectoryError" in server.stderr(), lambda: "it is not told on stderr")
+            wait.until(lambda: told in server.stderr(), lambda: "it is not told on stderr")
         server.signal("arbiter")
         server.wait_until_reopened(processes)
         wait_until_exactly_once(server.logs, [request, server.get()])
@@ -92,43 +92,24 @@ class Wrapping(logging.FileHandler):
 logging.root.setLevel(logging.INFO)
 closed = logging.FileHandler("logs/closed.log")
 closed.stream.close()
-for handler in closed, Wrapping("logs/wrapped.log"):
-    logging.root.addHandler(handler)
+logging.root.addHandler(closed)
+logging.getLogger("gunicorn.error").addHandler(Wrapping("logs/wrapped.log"))
 """
 
 
 def test_closed_stream_and_one_without_descriptor(gunicorn: Gunicorn) -> None:
-    """Both are reopened, and keep no other from it."""
+    """The one is left alone, the other one exchanged as in the published release; and they keep no other from it."""
     with gunicorn.serve("gthread", logging=ODD_STREAMS) as server:
-        processes, logs = server.pids("all"), ["closed.log", "wrapped.log"]
-        server.logs.rotate([*NAMES, *logs])
+        processes = server.pids("all")
+        server.logs.rotate([*NAMES, "wrapped.log"])
         server.signal("arbiter")
         server.wait_until_reopened(processes)
         request = server.get()
         wait.until(
-            lambda: all(server.logs.requests(name, current_only=True)[request] for name in logs),
+            lambda: server.logs.requests("wrapped.log", current_only=True)[request],
             lambda: f"not reopened: {server.complaints()[-500:]}",
         )
         assert server.pids("all") == processes
-
-
-RAISING = """
-from gunicorn.glogging import Logger
-
-class Raising(Logger):
-    def reopen_files(self):
-        super().reopen_files()
-        raise RuntimeError("no way")
-"""
-
-
-def test_arbiter_survives(gunicorn: Gunicorn) -> None:
-    with gunicorn.serve("gthread", "--logger-class", "raising.Raising", modules={"raising": RAISING}) as server:
-        for _ in range(2):
-            server.logs.rotate()
-            server.signal("arbiter")
-            server.wait_until_reopened(server.pids("all"))
-        wait_until_exactly_once(server.logs, [server.get()])
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ from properties.clients import Client, Load
 from properties.expect import Broken, Unanswered
 from properties.logs import NAMES
 from properties.server import Server
+from test_interruptions import subjects
 from test_reopen.logrotation import wait_until_exactly_once
 
-from test_gunicorn.conftest import AIOHTTPS, LOGGING, Gunicorn, classes, pristine_environment, uvicorn
+from test_gunicorn.conftest import AIOHTTPS, NEWEST, Gunicorn, classes, pristine_environment, uvicorn
 
 
 def names(worker_class: str) -> List[str]:
@@ -60,20 +61,12 @@ def test_pristine_loses_the_root_loggers(pristine: Gunicorn, worker_class: str) 
             rotate_under_load(server, worker_class, 1)
 
 
-WATCHED = """
-import logging.handlers
-logging.root.addHandler(logging.handlers.WatchedFileHandler(os.environ["APPLICATION_LOG"]))
-logging.root.setLevel(logging.INFO)
-"""
-
-
-@pytest.mark.parametrize("logging", [LOGGING, WATCHED], ids=["basicConfig", "watched"])
-def test_root_logger_of_uvicorn_0_18_3(logging: str, tmp_path: Path) -> None:
+def test_root_logger_of_uvicorn_0_18_3(tmp_path: Path) -> None:
     """As in Kludex/uvicorn#1559: both patched, no worker is killed, and what follows is in the new file."""
     release = "20.1.0"
     environment = environments.patched_copy(pristine_environment(release), tmp_path / "venv", "gunicorn", release)
     environments.patched(environment, "uvicorn", uvicorn(release))
-    with Gunicorn(release, environment).serve("uvicorn.workers.UvicornWorker", logging=logging, workers=2) as server:
+    with Gunicorn(release, environment).serve("uvicorn.workers.UvicornWorker", workers=2) as server:
         workers = server.workers()
         server.get()
         server.logs.rotate()
@@ -193,10 +186,9 @@ def test_blocked(gunicorn: Gunicorn, worker_class: str) -> None:
         rotate_during_request(server, "block")
 
 
-@classes("gthread", "uvicorn.workers.UvicornWorker")
-def test_reload(gunicorn: Gunicorn, worker_class: str) -> None:
+def reload(server: Server) -> None:
     """SIGHUP, which most configurations of logrotate send: a worker that is still busy lets go, too."""
-    with gunicorn.serve(worker_class) as server, server.hold("id-held") as hold, Client(server.socket) as client:
+    with server.hold("id-held") as hold, Client(server.socket) as client:
         [worker] = server.workers()
         client.send("async", "id-held")
         hold.reached()
@@ -206,6 +198,19 @@ def test_reload(gunicorn: Gunicorn, worker_class: str) -> None:
         assert worker in server.workers(), "it has ended before its request was answered"
         hold.release()
         client.answer()
+
+
+@classes("gthread", without=["uvicorn.workers.UvicornWorker"])
+def test_reload(gunicorn: Gunicorn, worker_class: str) -> None:
+    with gunicorn.serve(worker_class) as server:
+        reload(server)
+
+
+def test_reload_of_uvicorns_worker() -> None:
+    """It handles SIGTERM itself, so its own patch is needed, too."""
+    environment = subjects.environment(subjects.NEWEST, "gunicorn", "uvicorn")
+    with Gunicorn(NEWEST, environment).serve("uvicorn.workers.UvicornWorker") as server:
+        reload(server)
 
 
 DIRTY = """

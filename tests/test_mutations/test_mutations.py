@@ -1,208 +1,175 @@
-"""Every statement of a patch is there for a reason: without it a named check fails, and so with what is tempting."""
+"""Every statement of a patch is there for a reason: without it some check fails, and so with what is tempting."""
 
 import re
-import tempfile
 from pathlib import Path
-from typing import Dict, Iterable, Iterator, List, Tuple
+from typing import Dict, Iterator, NamedTuple, Sequence
 
 import environments
 import pytest
-from environments import Workers
-from packaging.version import Version as Release
-from test_interruptions.run import environment
+from properties.environment import SYNC
+from test_gunicorn.conftest import NEWEST as GUNICORN
+from test_gunicorn.conftest import pristine_environment
 from usr1 import patches
 
-from test_mutations import killers, mutants
-from test_mutations.recording import recorded, recording
+from test_mutations import checks, mutants
+from test_mutations.checks import Check
 
-#: Which check misses a statement, by WHERE: STATEMENT. Names that ruff finds undefined are not listed.
-MISSED_BY: Dict[str, List[str]] = {
-    "undisturbed": [
-        r"(capture_signals|install_signal_handlers): (return )?super\(\)",
-        r"_serve: await",
-        r"run: loop",
-    ],
-    "inherited handlers": [r"init_signals: for"],
-    "before init_signals": [
-        r"WorkerServer: def ",
-        r"(capture_signals|install_signal_handlers): self\.capture_usr1",
-        r"(capture_\w+|install_signal_handlers): (with|if not|os\.kill)",
-        r"(_serve|run): server\.worker",
-    ],
-    "in a log write": [r"UvicornWorker: def handle_usr1", r"init_signals: signal\.signal"],
-    "on the way out": [r"init_signals: atexit"],
-    "burst": [r"handle_usr1: self\._reopening_pid = os"],
-    "blocked loop": [
-        r"UvicornWorker: (_reopening_pid|def (_reopen_logs|init_signals))",
-        r"handle_usr1: (if self|locks|writing|try|_thread)",
-        r"_reopen_logs: (with|self\._reopening_pid|super)",
-    ],
-    "boot": [r"UvicornWorker: def file_handlers"],
-    "after a call of C": [
-        r"handle_usr1: reopened\.acquire",
-        r"init_signals: signal\.siginterrupt",
-    ],
-    "no longer than needed": [r"_reopen_logs: stack\.callback\(reopened"],
-    "no thread": [
-        r"handle_usr1: (self\._reopening_pid, writing|for|with|handler)",
-        r"file_handlers: return",
-    ],
-    "a log that cannot be opened": [
-        r"__init__: ",
-        r"_reopen_logs: (for|try|handler|self\.log|stack\.enter_context\(handler|stack\.callback\(setattr)",
-    ],
-    "a log of the arbiter's that cannot be opened": [
-        r"_reopen_logs: (if|os\.kill)",
-        r"UvicornWorker: def takes",
-        r"takes",
-    ],
-    "the application ignores the signal": [r"\w+: (if signal\.getsignal|signal\.siginterrupt)"],
-    "the application resets the signal": [r"(?!init_)\w+: signal\.signal"],
-}
+#: No check misses these: FILE: WHERE: STATEMENT, and why.
+EQUIVALENT: Dict[str, str] = {}
 
-#: Nothing that runs misses these.
-EQUIVALENT = {r"WorkerServer: worker: ": "an annotation, which upstream's type check wants"}
-
-NEWEST = environments.uvicorn(environments.COMBINATIONS[-1])
-
-#: What might be tempting instead: what, with what, and the check that finds it wanting. In the newest patch.
-STARTED = "_thread.start_new_thread(self._reopen_logs, (reopened,))"
-TEMPTATIONS: Dict[str, Tuple[str, str, str]] = {
-    "reopening in the handler": (STARTED, "self._reopen_logs(reopened)", "in a log write"),
-    "reopening in the event loop": (
-        STARTED,
-        "asyncio.get_event_loop().call_soon_threadsafe(self._reopen_logs, reopened)",
-        "blocked loop",
-    ),
-    "no process id": ("self._reopening_pid != os.getpid()", "not self._reopening_pid", "forked in between"),
-    "SIG_DFL for an instant": ("set(self.SIGNALS) - {signal.SIGUSR1}", "self.SIGNALS", "in init_signals"),
-    "the signal from whoever has it": (
-        " in (signal.SIG_IGN, signal.SIG_DFL)",
-        " is not None",
-        "the application handles the signal",
-    ),
-    "reopening at each boot": ("os.path.samefile(fd, name)", "False", "boot"),
-    "a new file or nothing": ("os.path.exists(name) and ", "", "before init_signals"),
-    "the name of a handler": ("handler.stream.name)", "handler.baseFilename)", "boot"),
-    "leaving for any log": (" and id(handler) in self._inherited", "", "a log that cannot be opened"),
-    "leaving for a child": ("os.getpid() == self.pid and ", "", "forked, with a log of the arbiter's"),
-    "one thread beside another": (
-        "with self._reopening.lock, ",
-        "with ",
-        "logs that cannot be opened, and pairs of signals",
-    ),
-    "no look at logging's own lock": ("logging._lock, ", "", "in getLogger()"),
-    "no look at the root's lock": ("logging._handlerList", "()", "in the root's write"),
-    "the newest stream in any case": ("new if handler.stream is old else handler.stream", "new", "no thread"),
-    "leaving at once": (
-        " and signal.getsignal(signal.SIGTERM)",
-        "",
-        "a log of the arbiter's that cannot be opened",
-    ),
-    "Gunicorn's sockets": ("[s.sock for s in self.sockets]", "self.sockets", "while uvloop's server ends"),
-}
+UVICORN = environments.COMBINATIONS[-1]
+SHARES = 20
 
 
 class Laboratory:
-    """An environment for a patch's mutants, which ends as the patch would have it."""
+    """An environment with the newest patch of a distribution, one file of which is changed at a time."""
 
-    def __init__(self, workers: Workers, home: Path) -> None:
-        patch = patches.find(workers.distribution, workers.release)
+    def __init__(self, distribution: str, home: Path) -> None:
+        release = {"uvicorn": UVICORN, "gunicorn": GUNICORN}[distribution]
+        patch = patches.find(distribution, release)
         assert patch is not None
-        self.patch, self.home = patch, home
-        self.environment = environment(workers)
-        # A patch of uvicorn-worker may have both hooks, each for other releases of uvicorn.
-        self.unused = "install_signal_handlers" if Release(workers.uvicorn) >= Release("0.29.0") else "capture_signals"
-        [part] = patch.parts
-        [self.file] = self.environment.path.glob(f"lib/python3.*/site-packages/{part.target}")
-        self.patched = self.file.read_text()
+        original = pristine_environment(GUNICORN)
+        self.environment = environments.patched_copy(original, home / "venv", distribution, release)
+        self.parts = {part.target: part for part in patch.parts}
+        self.checks = {"uvicorn": checks.OF_UVICORN, "gunicorn": checks.OF_GUNICORN}[distribution]
 
-    def __enter__(self) -> "Laboratory":
-        return self
+    def file(self, target: str) -> Path:
+        [file] = self.environment.path.glob(f"lib/python3.*/site-packages/{target}")
+        return file
 
-    def __exit__(self, *exception: object) -> None:
-        self._put(self.patched)
+    def mutants(self) -> Iterator[mutants.Mutant]:
+        """But for those that ruff finds a name undefined in."""
+        for target, part in self.parts.items():
+            for mutant in mutants.without_a_statement(part, self.file(target).read_text()):
+                if not mutants.has_undefined_names(mutant.source):
+                    yield mutant
 
-    def mutants(self) -> List[mutants.Mutant]:
-        """But for those that ruff finds a name undefined in, and for what the newest patch says in the same words."""
-        newest = patches.find(NEWEST.distribution, NEWEST.release)
-        assert newest is not None
-        known = set() if self.patch == newest else mutants.added_code(newest)
-        copy = self.home / "workers.py"
-        found = []
-        for mutant in mutants.without_a_statement(self.patch, self.patched, self.unused):
-            copy.write_text(mutant.source)
-            if mutants.code(mutant.statement) not in known and not killers.undefined_names(copy):
-                found.append(mutant)
-        return found
-
-    def missed(self, source: str, killer: str) -> List[str]:
-        """What a check finds wrong."""
-        self._put(source)
-        with tempfile.TemporaryDirectory(dir=self.home) as home:
-            return killers.KILLERS[killer](self.environment, Path(home))
-
-    def _put(self, source: str) -> None:
-        new = self.file.with_suffix(".new")
-        new.write_text(source)
-        new.replace(self.file)
+    def found(self, target: str, source: str, by: Sequence[Check]) -> str:
+        """What is found wrong with this source in the place of a file."""
+        file = self.file(target)
+        patched = file.read_text()
+        try:
+            file.write_text(source)
+            return checks.found(by, self.environment)
+        finally:
+            file.write_text(patched)
 
 
-@pytest.fixture
-def laboratory(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Laboratory]:
-    with Laboratory(request.param, tmp_path) as laboratory:
-        yield laboratory
-
-
-def missed_by(mutant: mutants.Mutant) -> List[str]:
-    return [killer for killer, patterns in MISSED_BY.items() for p in patterns if re.match(p, str(mutant))]
-
-
-def survivors(laboratory: Laboratory, names: Iterable[str]) -> List[str]:
-    """The mutants that these checks do not miss a statement in, though they should."""
-    missing = [(mutant, killer) for mutant in laboratory.mutants() for killer in missed_by(mutant) if killer in names]
-    return [str(mutant) for mutant, killer in missing if not laboratory.missed(mutant.source, killer)]
-
-
-VARIANTS = environments.variants(str(NEWEST))
-OTHERS = [pytest.param(*variant.values, id=variant.id) for variant in VARIANTS if variant.marks]
-
-
-@pytest.mark.parametrize("laboratory", VARIANTS, indirect=True)
-def test_each_statement_has_its_check(laboratory: Laboratory) -> None:
-    found = [mutant for mutant in laboratory.mutants() if not any(re.match(p, str(mutant)) for p in EQUIVALENT)]
-    assert [str(mutant) for mutant in found if len(missed_by(mutant)) != 1] == []
-
-
-@pytest.mark.parametrize("laboratory", VARIANTS, indirect=True)
-def test_the_checks_pass_on_the_patch_and_run_all_of_it(laboratory: Laboratory, tmp_path: Path) -> None:
-    lines = mutants.statement_lines(laboratory.patch, laboratory.patched, laboratory.unused)
-    source = recording(laboratory.patched, lines, tmp_path / "ran")
-    found = {killer: laboratory.missed(source, killer) for killer in killers.KILLERS}
-    if (
-        "self.SIGNALS" not in laboratory.patched
-    ):  # Upstream leaves them to the arbiter's handlers, and so does the patch
-        found["inherited handlers"] = []
-    assert {killer: complaints for killer, complaints in found.items() if complaints} == {}
-    assert sorted(lines - recorded(tmp_path / "ran")) == []
+@pytest.fixture(scope="module")
+def laboratories(tmp_path_factory: pytest.TempPathFactory) -> Dict[str, Laboratory]:
+    return {name: Laboratory(name, tmp_path_factory.mktemp(name)) for name in ("uvicorn", "gunicorn")}
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("laboratory", [NEWEST], ids=str, indirect=True)
-@pytest.mark.parametrize("killer", MISSED_BY)
-def test_a_statement_left_out_is_missed(killer: str, laboratory: Laboratory) -> None:
-    assert survivors(laboratory, [killer]) == []
+@pytest.mark.parametrize("distribution", ["uvicorn", "gunicorn"])
+def test_nothing_is_found_in_the_patch(laboratories: Dict[str, Laboratory], distribution: str) -> None:
+    laboratory = laboratories[distribution]
+    assert checks.found(laboratory.checks, laboratory.environment) == ""
+
+
+def is_equivalent(mutant: mutants.Mutant) -> bool:
+    return any(re.match(pattern, str(mutant)) for pattern in EQUIVALENT)
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("laboratory", OTHERS, indirect=True)
-def test_a_statement_that_only_another_patch_has_is_missed(laboratory: Laboratory) -> None:
-    assert survivors(laboratory, MISSED_BY) == []
+@pytest.mark.parametrize("distribution", ["uvicorn", "gunicorn"])
+@pytest.mark.parametrize("share", range(SHARES))
+def test_a_statement_left_out_is_missed(laboratories: Dict[str, Laboratory], distribution: str, share: int) -> None:
+    laboratory = laboratories[distribution]
+    wanted = [mutant for mutant in laboratory.mutants() if not is_equivalent(mutant)][share::SHARES]
+    found = {str(mutant): laboratory.found(mutant.target, mutant.source, laboratory.checks) for mutant in wanted}
+    print(*(f"{mutant}\n    {what}" for mutant, what in found.items()), sep="\n")
+    assert [mutant for mutant, what in found.items() if not what] == []
 
 
-@pytest.mark.full
-@pytest.mark.parametrize("laboratory", [NEWEST], ids=str, indirect=True)
-@pytest.mark.parametrize("temptation", TEMPTATIONS)
-def test_a_temptation_is_found_wanting(laboratory: Laboratory, temptation: str) -> None:
-    old, new, killer = TEMPTATIONS[temptation]
-    assert laboratory.missed(mutants.replaced(laboratory.patched, old, new), killer)
+class Temptation(NamedTuple):
+    """What might be written instead, and the check that finds it wanting."""
+
+    target: str
+    old: str
+    new: str
+    check: Check
+
+
+#: In the newest patches.
+TEMPTATIONS: Dict[str, Temptation] = {
+    "uvicorn: reopening as upstream does": Temptation(
+        "uvicorn/workers.py",
+        "os.dup2(new.fileno(), old.fileno(), inheritable=False)",
+        "handler.close(); handler.stream = handler._open()",
+        checks.sweeps(checks.UVICORN, "in_the_handler"),
+    ),
+    "uvicorn: reopening in the event loop": Temptation(
+        "uvicorn/workers.py",
+        "self.reopen_files(sig, frame)\n",
+        "asyncio.get_event_loop().call_soon_threadsafe(self.reopen_files, sig, frame)\n",
+        checks.promises("-k", "blocked_loop"),
+    ),
+    "uvicorn: waiting for a lock": Temptation(
+        "uvicorn/workers.py",
+        "lock.acquire(blocking=False)",
+        "lock.acquire()",
+        checks.sweeps(checks.UVICORN, "beside_a_thread"),
+    ),
+    "uvicorn: one look": Temptation(
+        "uvicorn/workers.py",
+        "self._asked = False\n                    self.reopen_files(sig, frame)",
+        "self.reopen_files(sig, frame)\n                    self._asked = False",
+        checks.sweeps(checks.UVICORN, "in_the_handler"),
+    ),
+    "uvicorn: SIG_DFL for an instant": Temptation(
+        "uvicorn/workers.py", "set(self.SIGNALS) - {signal.SIGUSR1}", "self.SIGNALS", checks.life(checks.UVICORN, 15)
+    ),
+    "uvicorn: the signal from whoever has it": Temptation(
+        "uvicorn/workers.py", "isinstance(signal.getsignal(signal.SIGUSR1), signal.Handlers)", "True", checks.promises()
+    ),
+    "uvicorn: Gunicorn's sockets": Temptation(
+        "uvicorn/workers.py",
+        '[getattr(s, "sock", s) for s in self.sockets]',
+        "self.sockets",
+        checks.promises(),
+    ),
+    "gunicorn: reopening as upstream does": Temptation(
+        "gunicorn/glogging.py",
+        "os.dup2(new.fileno(), old.fileno(), inheritable=False)",
+        "handler.close(); handler.stream = handler._open()",
+        checks.sweeps(SYNC, "in_the_handler"),
+    ),
+    "gunicorn: waiting for a lock": Temptation(
+        "gunicorn/glogging.py",
+        "lock.acquire(blocking=False)",
+        "lock.acquire()",
+        checks.sweeps(SYNC, "beside_a_thread"),
+    ),
+    "gunicorn: one look": Temptation(
+        "gunicorn/glogging.py",
+        "self.asked = False\n                    self.reopen_all()",
+        "self.reopen_all()\n                    self.asked = False",
+        checks.sweeps(SYNC, "in_the_handler"),
+    ),
+    "gunicorn: telling at once": Temptation(
+        "gunicorn/glogging.py",
+        "_thread.start_new_thread(self.report, (failed,))",
+        "self.report(failed)",
+        checks.promises(),
+    ),
+    "gunicorn: any timeout for a failure": Temptation(
+        "gunicorn/glogging.py",
+        "if not is_ours(e):\n                raise\n            failed",
+        "failed",
+        checks.sweeps(SYNC, "exception"),
+    ),
+}
+BY_DEFAULT = ("uvicorn: waiting for a lock", "gunicorn: one look")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[] if n in BY_DEFAULT else [pytest.mark.full]) for n in TEMPTATIONS]
+)
+def test_a_temptation_is_found_wanting(laboratories: Dict[str, Laboratory], name: str) -> None:
+    temptation = TEMPTATIONS[name]
+    laboratory = laboratories[name.partition(":")[0]]
+    patched = laboratory.file(temptation.target).read_text()
+    assert patched.count(temptation.old) == 1, f"{temptation.old!r} is not in the patched file once"
+    source = patched.replace(temptation.old, temptation.new)
+    assert laboratory.found(temptation.target, source, [temptation.check])

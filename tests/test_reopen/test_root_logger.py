@@ -66,7 +66,7 @@ def test_a_rotation_during_boot(patched: Environment) -> None:
         server.wait_until_reopened(server.pids("all"))
 
 
-@pytest.mark.parametrize("worker_class", WORKER_CLASSES[:2])
+@pytest.mark.parametrize("worker_class", ["asgi"])  # uvicorn's patch reopens them by itself
 def test_pristine_gunicorn_loses_them(environment: Environment, worker_class: str) -> None:
     with serve(environment, worker_class) as server:
         server.logs.rotate()

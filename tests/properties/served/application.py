@@ -5,13 +5,11 @@ A request's path is /KIND/id-N, and each line that it logs names its id-N: one i
 access log, one in the error log, one in the application's log.
 """
 
-import _thread
 import asyncio
 import atexit
 import ctypes
 import logging
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -19,6 +17,8 @@ import time
 
 import checkpoints
 import finalization  # noqa: F401  only there to end with the interpreter
+import habits
+import handlers
 
 
 class OwnFile(logging.FileHandler):
@@ -45,6 +45,8 @@ if "ROOT_LOG" in os.environ:
 def record(message):
     for logger in loggers:
         logger.info(message)
+    if message.startswith("id-"):
+        handlers.record(message)
 
 
 atexit.register(checkpoints.pause, "atexit")
@@ -57,6 +59,7 @@ ON_USR1 = {
 }
 if os.environ.get("ON_USR1"):
     signal.signal(signal.SIGUSR1, ON_USR1[os.environ["ON_USR1"]])
+getattr(habits, os.environ.get("HABIT", "nothing"))()
 record("boot-load %d" % os.getpid())
 checkpoints.pause("load")
 
@@ -161,19 +164,6 @@ def read_in_c(request):
     return 100
 
 
-def starve():
-    """Let no thread be started any more, as under a limit: there is no room for its stack. Whether that works."""
-    _thread.stack_size(256 << 20)  # Larger than any that the C library may have kept from a thread that has ended
-    with open("/proc/self/statm") as statm:
-        used = int(statm.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), resource.getrlimit(resource.RLIMIT_AS)[1]))
-    try:
-        _thread.start_new_thread(lambda: None, ())
-    except RuntimeError:
-        return True
-    return False
-
-
 async def log_somehow(kind, request):
     """How many lines were logged, in the way that the kind says."""
     if kind == "sleeping":
@@ -209,8 +199,8 @@ async def app(scope, receive, send):
         return await answer(send, subprocess.check_output(["cat", "/proc/self/status"]).decode())
     elif kind == "fork":
         return await answer(send, str(fork(request)))
-    elif kind == "starve":
-        return await answer(send, str(starve()))
+    elif kind in vars(habits):
+        return await answer(send, str(vars(habits)[kind]()))
     elif kind in ("sleeping", "spinning", "reading", "executing"):
         return await answer(send, str(await log_somehow(kind, request)))
     await answer(send, str(os.getpid()))

@@ -2,6 +2,7 @@
 
 import atexit
 import ctypes
+import importlib
 import logging
 import os
 import signal
@@ -34,6 +35,8 @@ os.waitpid = noting_waitpid
 
 
 def post_fork(server, worker):
+    if os.environ.get("USR1_SETTINGS"):  # gunicorn_usr1, where it is to do without a patch
+        importlib.import_module(os.environ["USR1_SETTINGS"]).post_fork(server, worker)
     checkpoints.note("forked", os.getpid())
     atexit.register(checkpoints.pause, "last-atexit")
     if "HOOK_LOG" in os.environ:

@@ -5,7 +5,8 @@ import subprocess
 import time
 
 import checkpoints
-from application import fork, in_thread, log_until_released, read_in_c, record, spin, starve
+import habits
+from application import fork, in_thread, log_until_released, read_in_c, record, spin
 
 
 def stream(request, chunks):
@@ -28,8 +29,8 @@ def text(environ, kind, request):
         return subprocess.check_output(["cat", "/proc/self/status"]).decode()
     elif kind == "fork":
         return fork(request)
-    elif kind == "starve":
-        return starve()
+    elif kind in vars(habits):
+        return vars(habits)[kind]()
     elif kind in ("sleeping", "executing"):
         return log_until_released(request, time.sleep)
     elif kind == "spinning":

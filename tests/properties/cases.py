@@ -1,0 +1,349 @@
+"""What an application has and does while its logs are rotated, what becomes of that, and whether it is worse."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import time
+import zlib
+from collections import Counter
+from pathlib import Path
+from typing import Dict, List, NamedTuple, Optional, Set, Tuple
+
+from hypothesis import strategies as st
+
+from properties import wait
+from properties.clients import Client
+from properties.environment import GTHREAD
+from properties.expect import BREAKS, CHANGES, COMPLAINS, KILLS, LOSES, MISSES, Broken, Unanswered, expect
+from properties.server import NOBODY, Server
+
+#: What served/handlers.py knows; and where an application has its handlers.
+OWN = (
+    "Header", "Named", "Lazy", "Compressed", "Footer", "Emitting", "Equal", "Incomparable",
+    "Locked", "Shared", "Streaming", "Elsewhere", "BeingMade", "Born",
+)  # fmt: skip
+PLACES = ("logger", "root", "queue", "memory", "nowhere", "loggers", "unused", "removed")
+#: What served/habits.py knows.
+INTERRUPTED = (
+    "recurse", "limit_time", "limit_time_by_number", "make_handlers", "make_handlers_of_a_class_with_a_stream",
+    "deplete", "hold_first_line",
+)  # fmt: skip
+DOES = ("nothing", "hold_locks", "hold_locks_backwards", "starve", *INTERRUPTED)
+
+
+class Handler(NamedTuple):
+    own: Tuple[str, ...] = ()
+    base: str = "FileHandler"
+    mode: str = "a"
+    delay: bool = False
+    encoding: Optional[str] = None
+    place: str = "logger"
+
+    @property
+    def is_written(self) -> bool:
+        return self.place not in ("unused", "removed")
+
+    def log(self, number: int) -> str:
+        own = "own-" if {"Named", "Elsewhere"} & set(self.own) else ""
+        return f"{own}drawn-{number}.log"
+
+    def decode(self, data: bytes) -> str:
+        if "Compressed" in self.own:
+            data, left = b"", data
+            while left:
+                member = zlib.decompressobj(16 + zlib.MAX_WBITS)
+                with contextlib.suppress(zlib.error):  # Somebody has written something else to it
+                    data += member.decompress(left)
+                left = member.unused_data
+        return data.decode(self.encoding or "utf-8", "replace")
+
+
+class Round(NamedTuple):
+    """One rotation: the files are renamed, the application does something, and there is a signal."""
+
+    does: str = "nothing"
+    rotated: str = ""  # What the names of the rotated files match
+    how: str = "renamed"
+    target: str = "arbiter"
+    number: int = signal.SIGUSR1
+
+
+OTHERS = "error|application"  # Than what the application has made for itself
+HUP, KILL = Round(number=signal.SIGHUP), Round(rotated=OTHERS, number=signal.SIGKILL, target="workers")
+PRELOAD = ("--preload",)
+USER = ("--user", str(NOBODY))
+
+
+class Case(NamedTuple):
+    handlers: Tuple[Handler, ...] = ()
+    rounds: Tuple[Round, ...] = (Round(),)
+    options: Tuple[str, ...] = ()
+    habit: str = "nothing"  # What it does while it loads
+    on_usr1: str = ""
+    folder: int = 0o755
+
+    @property
+    def user(self) -> bool:
+        return self.options[:1] == USER[:1]
+
+    def concerns(self, worker_class: str) -> bool:
+        """Signals come into what the application does, unless a thread of gthread's does it."""
+        return worker_class != GTHREAD or not {round.does for round in self.rounds} & set(INTERRUPTED)
+
+    @property
+    def can_start_again(self) -> bool:
+        """Whether new workers can open their files, which are there."""
+        again = any(round.number != signal.SIGUSR1 for round in self.rounds)
+        return not again or all(handler.mode != "x" for handler in self.handlers)
+
+    @property
+    def by_chance(self) -> bool:
+        """Whether chance says how many signals come, and so how often a file is opened."""
+        return any(round.how == "closed" or round.does.startswith(("recurse", "limit_time")) for round in self.rounds)
+
+    @property
+    def variables(self) -> Dict[str, str]:
+        handlers = json.dumps([handler._asdict() for handler in self.handlers])
+        return {"HANDLERS": handlers, "HABIT": self.habit, "ON_USR1": self.on_usr1}
+
+
+Lines = Tuple[int, int, int, int]
+Held = Set[Tuple[bool, str]]  # Whether by the arbiter, and which log
+
+
+class Found(NamedTuple):
+    """What became of a server: how often what is bad, and the lines lost, doubled, and not in the new file, by log."""
+
+    broken: int  # Requests
+    bad: Dict[str, float]
+    lines: Dict[str, Lines]
+    files: Dict[str, Dict[str, Tuple[str, int]]]  # What is in them, and their mode, by log
+    held: List[Held]  # Of which logs rotated files are open after each round
+    by_chance: bool  # How many signals came
+
+
+seldom = st.sampled_from([False, False, False, True])
+handlers = st.builds(
+    Handler,
+    own=st.lists(st.sampled_from(OWN), max_size=2, unique=True).map(tuple),
+    base=st.sampled_from(["FileHandler", "FileHandler", "WatchedFileHandler", "RotatingFileHandler"]),
+    mode=st.sampled_from(["a", "a", "w", "x", "a+"]),
+    delay=seldom,
+    encoding=st.sampled_from([None, "utf-8", "utf-16", "utf-8-sig", "latin-1"]),
+    place=st.sampled_from(PLACES),
+)
+rounds = st.one_of(
+    st.builds(
+        Round,
+        st.sampled_from(DOES),
+        rotated=st.sampled_from(["", OTHERS]),
+        how=st.sampled_from(["renamed", "renamed", "created", "read-only", "deleted", "closed"]),
+        target=st.sampled_from(["arbiter", "workers"]),
+        number=st.just(signal.SIGUSR1),
+    ),
+    st.sampled_from([HUP, KILL]),
+)
+cases = st.builds(
+    Case,
+    st.lists(handlers, min_size=1, max_size=4).map(tuple),
+    st.lists(rounds, min_size=1, max_size=3).map(tuple),
+    options=st.sampled_from([(), (), PRELOAD]),
+    habit=st.just("nothing"),
+    on_usr1=st.sampled_from(["", "", "", "note", "reset"]),
+    folder=st.just(0o755),
+).filter(lambda case: case.can_start_again)
+
+ORDERLY = (0, signal.SIGTERM, signal.SIGKILL)  # The latter from the test
+
+#: How much more is no worse: seconds on a busy machine.
+SLACK = {"seconds for a request": 0.7, "seconds until rotated files were let go": 0.7}
+WRONG = ("lines lost of", "lines doubled in", "lines not in the new", "NUL bytes in")
+HARM = {
+    "broken requests": BREAKS,
+    "seconds for a request": BREAKS,
+    "processes that failed": KILLS,
+    "processes that ended": KILLS,
+    "tracebacks": COMPLAINS,
+    "seconds until rotated files were let go": MISSES,
+    "rotated files in use": MISSES,
+}
+
+
+class Play:
+    """A case, played on a server."""
+
+    def __init__(self, server: Server, case: Case, published: Optional[Found]) -> None:
+        """published is what became of the published server: what that does not let go is not waited for long."""
+        self.server, self.case, self.published = server, case, published
+        self.bad: "Counter[str]" = Counter()
+        self.slowest, self.letting_go = 0.0, 0.0
+        self.asked: Dict[str, int] = {}  # After which round
+        self.broken: Set[str] = set()
+        self.held: List[Held] = []
+
+    def found(self) -> Found:
+        self.ask()
+        for round in self.case.rounds:
+            self.play(round)
+            self.ask()
+        self.ask()
+        self.look_at_processes()
+        logs = {handler.log(n): handler for n, handler in enumerate(self.case.handlers)}
+        files = {log: self.files(log, handler) for log, handler in logs.items()}
+        lines = {
+            log: self.judge({name: text for name, (text, _) in files[log].items()}, handler.is_written)
+            for log, handler in logs.items()
+        }
+        bad = {
+            "processes that failed": sum(status not in ORDERLY for status in self.server.exits().values()),
+            "processes that ended": 0 if self.case.user else len(self.server.exits()),  # There, for heirs of new files
+            **self.bad,
+            "broken requests": len(self.broken),
+            "seconds for a request": self.slowest,
+            "seconds until rotated files were let go": self.letting_go,
+            "tracebacks": "\n".join([self.server.stderr(), *self.server.logs.lines("error.log")]).count("Traceback"),
+            "signals to the application's own handler": self.server.times("noted"),
+            "rotated files in use": len(self.held[-1]),
+        }
+        for name in ("error.log", "application.log"):
+            lines[name] = self.judge(
+                {path.name: path.read_text(errors="replace") for path in self.server.logs.directory.glob(f"{name}*")}
+            )
+        return Found(len(self.broken), bad, lines, files, self.held, self.case.by_chance)
+
+    def ask(self, kind: str = "async") -> None:
+        request, start = f"id-{len(self.asked) + 1}", time.monotonic()  # The same on both servers
+        self.asked[request] = len(self.held)
+        try:
+            with Client(self.server.socket, timeout=1 if self.broken else 10) as client:
+                answer = client.get(kind, request)
+            if kind != "async":
+                self.bad[f"failures to {kind}"] += int(answer)
+            else:
+                self.slowest = max(self.slowest, time.monotonic() - start)
+        except Unanswered:
+            self.broken.add(request)
+
+    def play(self, round: Round) -> None:
+        server, workers = self.server, self.server.workers()
+        self.rotate(round)
+        self.ask(round.does)
+        if round.how == "closed":  # So that nothing can be opened at the first signal
+            server.logs.directory.chmod(0o500)
+            server.signal("workers")  # The arbiter would end, on both
+            self.ask()
+            server.logs.directory.chmod(0o755)
+        server.signal(round.target, round.number)
+        if round.number == signal.SIGKILL:
+            server.wait_until_serving()
+        if round.number == signal.SIGHUP:
+            wait.until(lambda: not set(workers) & set(server.workers()), lambda: "a reload did not come to its end")
+            server.wait_until_serving()
+        start = time.monotonic()
+        self.held.append(self.wait_until_let_go(round.target))
+        self.letting_go = max(self.letting_go, time.monotonic() - start)
+
+    def rotate(self, round: Round) -> None:
+        logs = self.server.logs
+        if round.number == signal.SIGHUP:
+            return
+        names = [path.name for path in logs.directory.glob("[!o]*.log") if re.match(round.rotated, path.name)]
+        if round.how == "deleted":
+            return logs.delete(names)
+        logs.rotate(names, create=round.how == "created")
+        for path in logs.directory.glob(f"*.{logs.rotations:06d}"):
+            path.chmod(0o440 if round.how == "read-only" else 0o644)
+
+    def wait_until_let_go(self, target: str) -> Held:
+        """Which rotated files are held all the same."""
+        known = self.published.held[len(self.held)] if self.published else set()
+        end = time.monotonic() + (5 if self.published else 0.5)
+        while True:
+            held = {
+                (pid == self.server.arbiter, re.sub(r"\.\d{6}$", "", log.rpartition(" ")[2]))
+                for pid in self.server.reached_by(target)
+                for log in self.server.logs.held([pid], self.server.logs.rotated())
+            }
+            if held <= known or time.monotonic() > end:
+                return held
+            time.sleep(0.005)
+
+    def look_at_processes(self) -> None:
+        """A thread that starts blocks signals for a moment."""
+        with contextlib.suppress(Broken):
+            wait.until(lambda: not self.signals("SigBlk"), lambda: "", 0.3)
+        self.bad["threads that block SIGUSR1"] = self.signals("SigBlk")
+        self.bad["threads that ignore SIGUSR1"] = self.signals("SigIgn")
+        for path in self.server.logs.directory.glob("*.log"):
+            self.bad["files that their owner may not read or write"] += path.stat().st_mode & 0o600 != 0o600
+
+    def signals(self, name: str) -> int:
+        """How many threads, also of programs that were started, have SIGUSR1 in a mask."""
+        number = 0
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                if os.getsid(int(pid)) != self.server.arbiter:
+                    continue
+                for task in Path(f"/proc/{pid}/task").iterdir():
+                    mask = re.search(rf"^{name}:\t(\w+)$", (task / "status").read_text(), re.MULTILINE)
+                    number += int(mask[1], 16) >> (signal.SIGUSR1 - 1) & 1 if mask else 0
+        return number
+
+    def files(self, log: str, handler: Handler) -> Dict[str, Tuple[str, int]]:
+        """What is in the files of a log, and their mode."""
+        # As root the patched server keeps the mode of a file, and the published one does not.
+        keep = 0 if os.geteuid() == 0 else 0o777
+        return {
+            path.name: (handler.decode(path.read_bytes()), path.stat().st_mode & keep)
+            for path in self.server.logs.directory.glob(f"{log}*")
+        }
+
+    def judge(self, files: Dict[str, str], is_written: bool = True) -> Lines:
+        """How many requests have no line, more than one, none in a file that was not rotated before; bytes of zero."""
+        expected = set(self.asked) - self.broken if is_written else set()
+        found = {name: Counter(re.findall(r"\bid-\d+\b", text)) for name, text in files.items()}
+        total = sum(found.values(), Counter())
+        late = sum(
+            bool(lines[request])
+            for name, lines in found.items()
+            for request, rounds in self.asked.items()
+            if re.search(r"\.\d{6}$", name) and int(name[-6:]) <= rounds
+        )
+        lost = sum(not total[request] for request in expected)
+        return lost, sum(n > 1 for n in total.values()), lost + late, sum(text.count("\0") for text in files.values())
+
+
+def compare(ours: Found, published: Found) -> None:
+    """Raises Broken if one server fares worse than the published one."""
+    worse = {}
+    failed = published.broken or published.bad["processes that failed"]  # It has said and waited less for it
+    for what, number in ours.bad.items():
+        if (
+            what.startswith(("seconds", "tracebacks", "rotated files"))
+            and failed
+            or what.startswith("signals")
+            and ours.by_chance
+        ):
+            continue
+        most = published.bad.get(what, 0)
+        if number > most + SLACK.get(what, 0):
+            worse[f"{number:.3g} {what}, where the published server has {most:.3g}"] = HARM.get(what, CHANGES)
+    for log, lines in ours.lines.items():
+        for number, most, what in zip(lines, published.lines[log], WRONG):
+            if number > most + published.broken:  # Whose lines are not looked for
+                worse[f"{number} {what} {log}, where the published server has {most}"] = LOSES
+    for log, files in ours.files.items():
+        held = any(name == log for held in published.held for _, name in held)
+        if ours.by_chance or failed or any(published.lines[log]) or held:
+            continue
+        for name in sorted({*files, *published.files[log]}):
+            one, other = (describe(found.files[log].get(name)) for found in (ours, published))
+            if one != other:
+                worse[f"{name} {one}, and {other} on the published server"] = CHANGES
+    expect(not worse, lambda: "; ".join(worse), next(iter(worse.values()), CHANGES))
+
+
+def describe(file: Optional[Tuple[str, int]]) -> str:
+    return f"has mode {file[1]:o} and {file[0]!r}" if file else "is not there"

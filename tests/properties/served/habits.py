@@ -1,0 +1,159 @@
+"""
+What applications do that a signal for their logs may come into, each a function of a request.
+
+It returns how often something did not happen that happens where no logs are rotated.
+"""
+
+import _thread
+import errno
+import logging
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import handlers
+
+USR1 = signal.SIGUSR1
+
+
+def is_interrupted():
+    """Whether signal handlers interrupt what this thread does."""
+    return threading.current_thread() is threading.main_thread()
+
+
+def nothing():
+    return 0
+
+
+def recurse():
+    """As deep as it can, with a signal wherever there is little room left."""
+
+    def descend():
+        os.kill(os.getpid(), USR1)
+        descend()
+
+    depth, sys_limit = len(list(frames())), sys.getrecursionlimit()
+    for room in range(5, 60 if is_interrupted() else 0):
+        sys.setrecursionlimit(depth + room)
+        try:
+            descend()
+        except RecursionError:
+            pass
+        finally:
+            sys.setrecursionlimit(sys_limit)
+    return 0
+
+
+def frames():
+    frame = sys._getframe()
+    while frame:
+        yield frame
+        frame = frame.f_back
+
+
+def limit_time(error=(), tries=150):
+    """A function that only a time limit ends, while signals come; how often that did not end it."""
+
+    def end(number, frame):
+        raise TimeoutError(*error)
+
+    missed, before = 0, signal.getsignal(signal.SIGALRM) if is_interrupted() else None
+    if before is None:
+        return 0
+    signal.signal(signal.SIGALRM, end)
+    for n in range(tries):
+        deadline = time.monotonic() + 1
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.0005 + n * 0.00002)
+            while time.monotonic() < deadline:
+                os.kill(os.getpid(), USR1)
+            missed += 1
+        except TimeoutError:
+            pass
+        if missed > 2:
+            break
+    signal.signal(signal.SIGALRM, before)
+    return missed
+
+
+def limit_time_by_number():
+    return limit_time((errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)))
+
+
+def hold_locks(seconds=2, backwards=False):
+    """As a write to a slow disk does, in a thread that has to wait for the other locks."""
+    locks = [one.handler.lock for one in handlers.drawn] or [logging.root.handlers[0].lock]
+    held = threading.Event()
+
+    def hold():
+        for lock in locks[:: -1 if backwards else 1]:
+            lock.acquire()
+        held.set()
+        time.sleep(seconds)
+        for lock in locks:
+            lock.release()
+
+    threading.Thread(target=hold, daemon=True).start()
+    held.wait()
+    return 0
+
+
+def hold_locks_backwards():
+    return hold_locks(0.2, backwards=True)
+
+
+def make_handlers(name="BeingMade"):
+    """And forget it, with a signal while it is made."""
+    handlers.make(99, [name], "FileHandler", "a", True, None)
+    return 0
+
+
+def make_handlers_of_a_class_with_a_stream():
+    return make_handlers("Born")
+
+
+def deplete():
+    """Have no descriptor left when the signal comes."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        signal_and_wait()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    return 0
+
+
+def signal_and_wait():
+    """Until another thread, the main one, has had the time to handle it."""
+    os.kill(os.getpid(), USR1)
+    time.sleep(0 if is_interrupted() else 0.1)
+
+
+def starve():
+    """Have no room for the stack of another thread from now on: RLIMIT_NPROC does not hold for root."""
+    _thread.stack_size(256 << 20)  # Larger than any that the C library may have kept from a thread that has ended
+    with open("/proc/self/statm") as statm:
+        used = int(statm.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), resource.getrlimit(resource.RLIMIT_AS)[1]))
+    return 0
+
+
+def hold_first_line():
+    """Have the lock of a handler that has not opened its file, as who writes the first line has."""
+    for one in handlers.drawn:
+        with one.handler.lock:
+            signal_and_wait()
+    return 0
+
+
+def start_threads_in_children():
+    """As libraries that measure and trace do: one that starts programs, too."""
+
+    def start():
+        threading.Thread(target=subprocess.call, args=(["sleep", "60"],), daemon=True).start()
+
+    os.register_at_fork(after_in_child=start)

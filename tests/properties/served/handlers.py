@@ -1,0 +1,199 @@
+"""Log handlers as applications make them, each with something of its own; HANDLERS says which: see ../cases.py."""
+
+import gzip
+import json
+import logging
+import logging.handlers
+import multiprocessing
+import os
+import queue
+import signal
+import threading
+
+
+def own_path(path):
+    return os.path.join(os.path.dirname(path), "own-" + os.path.basename(path))
+
+
+class Header:
+    def _open(self):
+        stream = super()._open()
+        stream.write("# header\n")
+        return stream
+
+
+class Named:
+    """Opens another file than the one that it is named after, a new one each time."""
+
+    opened = 0
+
+    def _open(self):
+        self.opened += 1
+        return open("%s-%d" % (own_path(self.baseFilename), self.opened), "a", encoding=self.encoding)
+
+
+class Lazy:
+    """Opens its file when there is something to write, as that of concurrent-log-handler does."""
+
+    def _open(self):
+        if hasattr(self, "stream"):
+            return None
+        return super()._open()
+
+    def emit(self, record):
+        if self.stream is None:
+            self.stream = open(self.baseFilename, "a", encoding=self.encoding)  # noqa: SIM115
+        super().emit(record)
+
+
+class Compressed:
+    def _open(self):
+        return gzip.open(self.baseFilename, "at", encoding=self.encoding)
+
+
+class Footer:
+    def close(self):
+        if self.stream:
+            self.stream.write("# footer\n")
+        super().close()
+
+
+class Emitting:
+    def emit(self, record):
+        self.stream = self.stream or self._open()
+        self.stream.write(self.format(record) + "\n")
+        self.stream.flush()
+
+
+class Equal:
+    def __hash__(self):
+        return 1
+
+    def __eq__(self, other):
+        return True
+
+
+class Incomparable:
+    __hash__ = object.__hash__
+
+    def __eq__(self, other):
+        raise RuntimeError("is not to be compared")
+
+
+class Lock:
+    """With the methods that logging calls, and no more."""
+
+    def __init__(self):
+        self.lock = threading.RLock()
+
+    def acquire(self):
+        return self.lock.acquire()
+
+    def release(self):
+        self.lock.release()
+
+    def __enter__(self):
+        self.acquire()
+
+    def __exit__(self, *exc_info):
+        self.release()
+
+
+class Locked:
+    def createLock(self):
+        self.lock = Lock()
+
+
+class Shared:
+    """Among processes."""
+
+    def createLock(self):
+        self.lock = multiprocessing.RLock()
+
+
+class Stream:
+    """With the methods that logging calls, and no more."""
+
+    def __init__(self, stream):
+        self.write, self.flush, self.close = stream.write, stream.flush, stream.close
+
+
+class Streaming:
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.stream = self.stream and Stream(self.stream)
+
+
+class Elsewhere:
+    """Writes to a stream that it was given, and its own file does not matter."""
+
+    def __init__(self, path, *args, **kwargs):
+        super().__init__(path, *args, **dict(kwargs, delay=True))
+        self.stream = open(own_path(path), "a", encoding=self.encoding)  # noqa: SIM115
+
+
+class BeingMade:
+    """Gets a signal when it is known to logging, and has nothing yet."""
+
+    def createLock(self):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        super().createLock()
+
+
+class Born(BeingMade):
+    stream = None
+
+
+def make(number, own, base, mode, delay, encoding):
+    bases = [globals()[name] for name in own] + [getattr(logging.handlers, base, logging.FileHandler)]
+    path = os.path.join(os.path.dirname(os.environ["APPLICATION_LOG"]), "drawn-%d.log" % number)
+    rotates = {"maxBytes": 200, "backupCount": 50} if base == "RotatingFileHandler" else {}
+    handler = type("Own", tuple(bases), {})(path, mode=mode, delay=delay, encoding=encoding, **rotates)
+    handler.addFilter(logging.Filter("drawn.%d" % number))
+    return handler
+
+
+class Drawn:
+    """A handler, and how records come to it."""
+
+    def __init__(self, number, place, **what):
+        self.handler = make(number, **what)
+        self.place = place
+        self.log = logging.getLogger("drawn.%d" % number)
+        self.log.setLevel(logging.INFO)
+        self.log.propagate = place in ("root", "unused")
+        if place == "unused":
+            self.handler.setLevel(logging.CRITICAL)
+        self.pid = None
+        if self.log.propagate:
+            logging.root.handlers.append(self.handler)  # No addHandler(): it compares them
+        elif place in ("logger", "loggers", "removed"):
+            self.log.handlers.append(self.handler)
+        elif place == "memory":
+            self.log.addHandler(logging.handlers.MemoryHandler(1, target=self.handler))
+        if place == "loggers":
+            logging.getLogger("another.%d" % number).handlers.append(self.handler)
+        if place == "removed":
+            del self.log.handlers[:]
+
+    def record(self, request):
+        if self.place == "removed":
+            return
+        if self.place == "queue" and self.pid != os.getpid():
+            self.pid, self.queue = os.getpid(), queue.Queue()
+            self.log.handlers[:] = [logging.handlers.QueueHandler(self.queue)]
+            logging.handlers.QueueListener(self.queue, self.handler).start()
+        if self.place == "nowhere":
+            self.handler.handle(logging.LogRecord(self.log.name, logging.INFO, "", 0, request + " \xe9", (), None))
+        else:
+            self.log.info("%s \xe9", request)
+        if self.place == "queue":
+            self.queue.join()
+
+
+drawn = [Drawn(number, **what) for number, what in enumerate(json.loads(os.environ.get("HANDLERS", "[]")))]
+
+
+def record(request):
+    for one in drawn:
+        one.record(request)

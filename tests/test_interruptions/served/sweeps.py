@@ -1,0 +1,309 @@
+"""
+An application whose worker interrupts itself while it is loaded, on its main thread, wherever it can.
+
+A sweep does one thing again and again, each time with signals at other bytecode boundaries, until there are none
+left. A worker takes every PARTS-th of these, beginning with PART, and notes what it found wrong.
+
+Python 3.8 or later, and nothing but the standard library: it runs in the target environment.
+"""
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+
+import checkpoints
+import shots
+
+PART, PARTS = int(os.environ["PART"]), int(os.environ["PARTS"])
+LOGS = "logs"
+BURST = 10000 if PARTS <= 10 else 1000
+GAP, DEEPEST = 300, 20
+
+plain = logging.getLogger("plain")
+plain.propagate = False
+plain.addHandler(logging.FileHandler(LOGS + "/plain.log"))
+logging.root.addHandler(logging.FileHandler(LOGS + "/root.log"))
+handlers = [*plain.handlers, *logging.root.handlers, *logging.getLogger("gunicorn.error").handlers]
+
+rotations = lines = fired = 0
+failures = []
+
+
+def rotate():
+    global rotations
+    rotations += 1
+    for name in os.listdir(LOGS):
+        if name.endswith(".log"):
+            os.rename(os.path.join(LOGS, name), os.path.join(LOGS, "%s.%d.%d" % (name, os.getpid(), rotations)))
+
+
+def stale():
+    """The log files that this process writes to although they were rotated, and descriptors too."""
+    files = [(h.stream.fileno(), h.baseFilename) for h in handlers if h.stream]
+    files += [(descriptor, LOGS + "/error.log") for descriptor in (1, 2)]
+    return ["descriptor %d of %s" % file for file in files if not is_open_as(*file)]
+
+
+def is_open_as(descriptor, path):
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def locked():
+    """The locks that this thread has left locked: others have to wait for them. They are unlocked for the next run."""
+    found = [handler for handler in handlers if handler.lock._is_owned()]
+    for handler in found:
+        while handler.lock._is_owned():
+            handler.lock.release()
+    return [handler.baseFilename for handler in found]
+
+
+def log():
+    global lines
+    lines += 1
+    plain.warning("line %d.", lines)
+
+
+def times_logged(number):
+    names = [name for name in os.listdir(LOGS) if name.startswith("plain.log")]
+    texts = [open(os.path.join(LOGS, name)).read() for name in names]  # noqa: SIM115
+    return "".join(texts).count("line %d." % number)
+
+
+def signalled():
+    signal.raise_signal(signal.SIGUSR1)
+
+
+class Run:
+    """
+    One run of an action, with a signal after so many of its boundaries, the next one after so many more, and so on.
+
+    Until a signal is handled nothing is traced: else the trace function would be interrupted, and not the action.
+    """
+
+    def __init__(self, action, gaps, number=signal.SIGUSR1, before=rotate):
+        self.gaps, self.number, self.before = gaps, number, before
+        self.places = []  # The function of each boundary
+        self.depth = self.deepest = 0
+        handle = signal.getsignal(number)
+        signal.signal(number, lambda *arguments: self.handle(handle, *arguments))
+        shots.choose = self.choose
+        self.trace()
+        try:
+            action()
+            bool()  # A call, after which Python looks for the last signal
+        except Exception as error:
+            self.raised = error
+        else:
+            self.raised = None
+        finally:
+            sys.settrace(None)
+            signal.signal(number, handle)
+
+    def trace(self):
+        sys.settrace(lambda frame, event, argument: shots.trace_boundaries(frame))
+
+    def choose(self, frame):
+        self.places.append(frame.f_code.co_name)
+        if not self.gaps:
+            return 0
+        if self.gaps[0]:
+            self.gaps[0] -= 1
+            return 0
+        self.gaps.pop(0)
+        self.before()
+        sys.settrace(None)
+        return self.number
+
+    def handle(self, handle, number, frame):
+        self.depth += 1
+        self.deepest = max(self.deepest, self.depth)
+        self.trace()
+        try:
+            handle(number, frame)
+        finally:
+            self.depth -= 1
+
+
+def check(where, run, raises=None):
+    """What is wrong after a run: with the rotation in it, what it raised, and with the rotation after it."""
+    global fired
+    if run.gaps:
+        return  # It has fewer boundaries
+    fired += 1
+    found = [] if isinstance(run.raised, raises or type(None)) else ["raised %r" % run.raised]
+    found += [] if raises is TimeoutError else ["not reopened: %s" % name for name in stale()]
+    found += ["left locked: %s" % name for name in locked()]
+    rotate()
+    signalled()
+    found += ["not reopened the next time: %s" % name for name in stale()]
+    log()
+    found += ["line %d is logged %d times" % (n, times_logged(n)) for n in (lines - 1, lines) if times_logged(n) != 1]
+    found += complaints()
+    failures.extend("%s: %s" % (where, what) for what in found)
+
+
+def complaints():
+    """What is in the rotated error logs. All that was rotated is removed, or it would be much."""
+    found = []
+    for name in os.listdir(LOGS):
+        if not name.endswith(".log"):
+            path = os.path.join(LOGS, name)
+            if name.startswith("error.log"):
+                with open(path) as file:
+                    found += [line.rstrip() for line in file if "[INFO]" not in line]
+            os.unlink(path)
+    return found
+
+
+def part(action):
+    """The boundaries of an action that are this worker's to take."""
+    rotate()
+    return range(PART, len(Run(action, []).places), PARTS)
+
+
+def in_a_log_write():
+    for n in part(log):
+        check("boundary %d" % n, Run(log, [n]))
+
+
+def in_a_first_line():
+    """Its file is opened for it."""
+
+    def first_line():
+        plain.handlers[0].close()
+        handlers[0] = plain.handlers[0] = logging.FileHandler(LOGS + "/plain.log", delay=True)
+        log()
+
+    for n in part(first_line):
+        run = Run(first_line, [n])
+        deadline = time.monotonic() + 5  # A thread waits until it is written
+        while stale() and time.monotonic() < deadline:
+            time.sleep(0.001)
+        check("boundary %d" % n, run)
+
+
+def beside_a_thread():
+    """Which writes to the file, and takes longer: nobody waits for it."""
+    begun, ended = threading.Event(), threading.Event()
+
+    def write():
+        with handlers[0].lock:
+            begun.set()
+            ended.wait(5)
+
+    log()
+    thread = threading.Thread(target=write)
+    thread.start()
+    begun.wait()
+    rotate()
+    start = time.monotonic()
+    run = Run(signalled, [])
+    took = time.monotonic() - start
+    ended.set()
+    thread.join()
+    check("%.3f s" % took, run)
+    if took > 1:
+        failures.append("the handler took %.3f s" % took)
+
+
+def in_the_handler():
+    """Of a signal in the application, and in a log write."""
+    for n in part(signalled):
+        rotate()
+        log()
+        check("boundary %d" % n, Run(signalled, [n]))
+    flush = [n for n, place in enumerate(Run(log, []).places) if place == "flush"]
+    for n in part(signalled):
+        m = flush[n % len(flush)]
+        check("boundary %d of the write, then %d" % (m, n), Run(log, [m, n]))
+
+
+def burst():
+    """Ten thousand, or a sample, some hundred boundaries from each other: microseconds."""
+    run = Run(log, [GAP + PART] * BURST)
+    check("%d deep" % run.deepest, run)
+    if run.deepest > DEEPEST:
+        failures.append("%d deep" % run.deepest)
+
+
+def limit(number, frame):
+    raise TimeoutError
+
+
+def exception():
+    """Of another signal's handler: it reaches the application, and leaves nothing behind."""
+    signal.signal(signal.SIGALRM, limit)
+    for n in part(signalled):
+        log()
+        rotate()
+        check("boundary %d" % n, Run(signalled, [n], signal.SIGALRM, bool), TimeoutError)
+
+
+def recursion():
+    """The stack ends somewhere in the handler."""
+
+    def deep(levels):
+        deep(levels - 1) if levels else signalled()
+
+    room = sys.getrecursionlimit() - len(list(traceback.walk_stack(sys._getframe())))
+    for levels in range(room - 60, room):
+        log()
+        rotate()
+        run = Run(lambda: None, [])
+        try:
+            deep(levels)
+        except RecursionError:
+            signalled()  # Published Gunicorn would be where it is now, too
+        check("%d levels" % levels, run)
+
+
+def fork():
+    """Of another signal's handler: both processes honour the rotation, and the next one."""
+    children = []
+    signal.signal(signal.SIGALRM, lambda number, frame: children.append(os.fork()))
+    for n in part(signalled):
+        log()
+        rotate()
+        ours, theirs = socket.socketpair()
+        children.clear()
+        run = Run(signalled, [n], signal.SIGALRM, bool)
+        if children == [0]:
+            first = [repr(run.raised)] * bool(run.raised) + stale()
+            theirs.send(b"x")
+            theirs.recv(1)
+            signalled()
+            theirs.send(repr(first + stale()).encode())
+            os._exit(0)
+        if children:
+            ours.recv(1)
+        check("boundary %d" % n, run)
+        if children:
+            ours.send(b"x")
+            said = ours.recv(1000).decode()
+            os.wait()
+            if said != "[]":
+                failures.append("boundary %d: in the child %s" % (n, said))
+
+
+SWEEPS = (in_a_log_write, beside_a_thread, in_a_first_line, in_the_handler, burst, exception, recursion, fork)
+checkpoints.note("started", os.getpid())
+for sweep in SWEEPS:
+    if sweep.__name__ in os.environ["SWEEPS"].split():
+        sweep()
+        checkpoints.note("swept", sweep.__name__, fired, len(failures))
+        for failure in failures:
+            checkpoints.note("failed", sweep.__name__, failure)
+        failures.clear()
+checkpoints.note("done")
+
+
+def app(*arguments):
+    raise NotImplementedError

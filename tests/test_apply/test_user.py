@@ -155,6 +155,7 @@ def test_root_runs_no_code_of_others(
     way: Way, environment: Environment, place: Path, told: Told, imports: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Here nobody cannot reach the environment."""
+    environment.path.parent.parent.chmod(0o700)  # Another test may have opened it
     way(environment, place, told)
     before = trees.snapshot(environment.path)
     assert apply.main([str(environment.path)]) == 2

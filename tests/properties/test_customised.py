@@ -57,7 +57,7 @@ def test_captured_output(
                 hold.reached()
                 server.logs.rotate(create=True)
                 server.signal(target)
-                if is_own(one_worker_class):  # Not noticed later, but honoured at once
+                if environment.own_classes:  # With Gunicorn's patch it is honoured at once
                     server.wait_until_reopened(server.reached_by(target))
             server.wait_until_serving()
         else:

@@ -10,7 +10,7 @@ from properties.server import Server
 
 from test_interruptions.subjects import NEWEST, SERVED, SUBJECTS, environment, subjects
 
-SWEEPS = ("in_a_log_write", "beside_a_thread", "in_the_handler", "burst", "exception", "recursion", "fork")
+SWEEPS = ("in_a_log_write", "beside_a_thread", "in_the_handler", "in_a_look", "burst", "exception", "recursion", "fork")
 FIRST_LINE = "in_a_first_line"  # Uvicorn's patch alone has nobody to look after it
 
 

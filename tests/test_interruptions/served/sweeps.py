@@ -18,6 +18,7 @@ import traceback
 
 import checkpoints
 import shots
+from gunicorn import glogging
 
 PART, PARTS = int(os.environ["PART"]), int(os.environ["PARTS"])
 LOGS = "logs"
@@ -226,6 +227,14 @@ def in_the_handler():
         check("boundary %d of the write, then %d" % (m, n), Run(log, [m, n]))
 
 
+def in_a_look():
+    """That a worker takes as it starts: it does not undo what the handler does in it."""
+    look = getattr(glogging, "reopen_plain", None) or signal.getsignal(signal.SIGUSR1).__self__.capture_usr1
+    for n in part(look):
+        rotate()
+        check("boundary %d" % n, Run(look, [n]))
+
+
 def burst():
     """Ten thousand, or a sample, some hundred boundaries from each other: microseconds."""
     run = Run(log, [GAP + PART] * BURST)
@@ -293,7 +302,8 @@ def fork():
                 failures.append("boundary %d: in the child %s" % (n, said))
 
 
-SWEEPS = (in_a_log_write, beside_a_thread, in_a_first_line, in_the_handler, burst, exception, recursion, fork)
+SIGNALS = (in_a_log_write, beside_a_thread, in_a_first_line, in_the_handler, in_a_look, burst)
+SWEEPS = (*SIGNALS, exception, recursion, fork)
 checkpoints.note("started", os.getpid())
 for sweep in SWEEPS:
     if sweep.__name__ in os.environ["SWEEPS"].split():

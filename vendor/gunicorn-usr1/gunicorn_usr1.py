@@ -16,6 +16,7 @@ import os
 import signal
 import threading
 import traceback
+from types import SimpleNamespace
 from typing import Any, List, Set
 
 from gunicorn import __version__, glogging
@@ -27,15 +28,17 @@ PUBLISHED = """FileHandler _open acquire capture_output cfg close dup2 errorlog 
 ARBITER = os.geteuid()
 RLOCK = _thread.RLock  # As it was before gevent, say, took its place
 inherited: Set[str] = set()  # The log files that it has opened
-looks = [0]  # How many have been asked for
+note = SimpleNamespace(looks=0, looking=False)  # How many were asked for, and whether one may be under way
 
 
 def is_plain(handler: Any) -> bool:
     """Whether nothing but the logging module writes to a log file, closes and opens it."""
-    raw, own = getattr(getattr(getattr(handler, "stream", 0), "buffer", 0), "raw", 0), type(handler)
-    plain = [getattr(own, name, 0) is getattr(logging.FileHandler, name) for name in ("emit", "close", "_open")]
-    known = isinstance(raw, io.FileIO) and raw.name == getattr(handler, "baseFilename", None)
-    return known and all(plain) and type(getattr(handler, "lock", 0)) in (RLOCK, type(threading.RLock()))
+    raw = getattr(getattr(getattr(handler, "stream", None), "buffer", None), "raw", None)
+    if not isinstance(raw, io.FileIO) or not isinstance(handler, logging.FileHandler):
+        return False
+    own, plain, lock = type(handler), logging.FileHandler, type(handler.lock)
+    methods = own.emit is plain.emit and own.close is plain.close and own._open is plain._open
+    return methods and raw.name == handler.baseFilename and (lock is RLOCK or lock is type(threading.RLock()))
 
 
 def reopen(handler: Any) -> None:
@@ -92,8 +95,9 @@ def look(log: Any, signalled: bool) -> List[Any]:
             elif key in named and isinstance(h, logging.FileHandler):
                 own.append(h)
         except OSError as error:
-            if error.errno is None:  # Of no system call, but of another signal's handler: a TimeoutError, say
-                raise
+            *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+            if error.filename is None and frame.f_globals.get("__name__") not in (__name__, "logging"):
+                raise  # Of another signal's handler: a time limit, say
             late += [h] if h is not log else []
     if late and signalled:
         with contextlib.suppress(RuntimeError):
@@ -118,12 +122,14 @@ def retry(log: Any, handlers: List[Any]) -> None:
 
 def reopen_files(log: Any, signalled: bool = True) -> None:
     """In the place of Logger.reopen_files(), also where a logger class of one's own calls that."""
-    looks[0], number, own = looks[0] + 1, 0, []
-    if sum(frame.f_code is reopen_files.__code__ for frame, _ in traceback.walk_stack(None)) > 10:
+    note.looks, number, own = note.looks + 1, 0, []
+    if note.looking and sum(frame.f_code is reopen_files.__code__ for frame, _ in traceback.walk_stack(None)) > 10:
         return  # It may interrupt itself, but in a burst of signals not without end
-    while number != looks[0]:  # Again if it has interrupted itself, and may have undone what was newer
-        number = looks[0]
+    note.looking = True
+    while number != note.looks:  # Again if it has interrupted itself, and may have put an older file back
+        number = note.looks
         own = look(log, signalled)
+    note.looking = False
     for handler in own if signalled else []:  # Of these nothing is known, but what Gunicorn does
         handler.acquire()
         try:

@@ -187,8 +187,8 @@ signal_again() {
 timeout=40 arbiters='' given='' complaint='cannot open it' unit='' failed=2
 # Should somebody put a pipe in the place of a pidfile, opening it would last for ever.
 trap 'refuse "$given: $complaint"' TERM
-{ sleep 5 && read -r _ _ _ parent _ </proc/self/stat && [ "$parent" = $$ ] && kill $$; } >/dev/null 2>&1 3>&1 &
 trap '[ $? = 0 ] || exit $failed' EXIT # A shell that cannot go on has other exit statuses.
+{ sleep 5 && read -r _ _ _ parent _ </proc/self/stat && [ "$parent" = $$ ] && kill $$; } >/dev/null 2>&1 3>&1 &
 while [ $# -gt 0 ]; do
     case $1 in
     -h | --help) sed -n '2,/  2  /s/^# \{0,1\}//p' "$0" && exit ;;

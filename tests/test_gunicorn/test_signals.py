@@ -2,6 +2,7 @@
 
 import os
 import signal
+from typing import List
 
 import pytest
 from properties import wait
@@ -9,7 +10,7 @@ from properties.clients import Load
 from properties.expect import Broken
 from properties.server import Server
 
-from test_gunicorn.conftest import ENDED, Gunicorn, classes
+from test_gunicorn.conftest import AIOHTTPS, ENDED, Gunicorn, classes
 
 PAIRS, BURST = 100, 1000  # By default; with --full ten times as many
 
@@ -95,7 +96,7 @@ def test_pristine_swallows(pristine: Gunicorn, worker_class: str) -> None:
             honoured_during(server, "post_fork")
 
 
-def end_under_signals(server: Server) -> "set[str]":
+def end_under_signals(server: Server) -> List[str]:
     """How the workers end that get SIGTERM, and SIGUSR1 until they are gone."""
     workers = server.workers()
     server.signal("workers", signal.SIGTERM)
@@ -110,16 +111,24 @@ def end_under_signals(server: Server) -> "set[str]":
         return server.exits().keys() >= set(workers)
 
     wait.until(ended, lambda: f"{set(workers) - server.exits().keys()} did not end")
-    return {server.exit_of(worker) for worker in workers}
+    return [server.exit_of(worker) for worker in workers]
 
 
 @classes("sync", "asgi", "uvicorn.workers.UvicornWorker", without=["tornado"])
 def test_exit(gunicorn: Gunicorn, worker_class: str) -> None:
-    """Tornado's worker forgets a SIGTERM that comes as soon as the application is loaded."""
+    """
+    Tornado's worker forgets a SIGTERM that comes as soon as the application is loaded.
+
+    An event loop that has a handler for the signal, aiohttp's and asgi's, resets it as it closes: for some tens of
+    microseconds the signal is fatal, as published. It seldom hits one of the four workers, and not two of them.
+    """
+    resets = worker_class in ("asgi", AIOHTTPS)
     with gunicorn.serve(worker_class, workers=4) as server:
-        assert end_under_signals(server) <= ENDED
+        ended = end_under_signals(server)
+    assert set(ended) <= {*ENDED, *["killed by SIGUSR1"] * resets} and ended.count("killed by SIGUSR1") <= 1
 
 
-def test_pristine_is_killed(pristine: Gunicorn) -> None:
-    with pristine.serve("asgi", workers=4) as server:
-        assert "killed by SIGUSR1" in end_under_signals(server)
+@pytest.mark.parametrize("worker_class", ["asgi", pytest.param(AIOHTTPS, marks=pytest.mark.full)])
+def test_pristine_is_killed(pristine: Gunicorn, worker_class: str) -> None:
+    with pristine.serve(worker_class, workers=4) as server:
+        assert end_under_signals(server).count("killed by SIGUSR1") > 1

@@ -161,7 +161,7 @@ def test_a_user_who_may_not_start_enough_processes(shell: str, open_clone: None)
         server.logs.rotate(["access.log", "error.log"])
         pidfile, logs = server.directory / "pidfile", f"{server.logs.directory}/*.log "
         try:
-            for more in range(1, 9):
+            for more in [1] if shell == "bash" else range(1, 9):  # Bash tries each fork for half a minute
                 prefix = [found("prlimit"), f"--nproc={3 + more}"]
                 answer = reopen("-t", 0, pidfile, logs, shell=shell, prefix=prefix, user=user)
                 assert answer.returncode in (1, 2), answer

@@ -4,6 +4,7 @@ What one Gunicorn makes of logging configurations: reads them from stdin, a line
 Python 3.6 syntax and nothing but the standard library and Gunicorn: it runs in the target environment.
 """
 
+import gc
 import json
 import logging
 import logging.handlers
@@ -97,6 +98,7 @@ def outcome(drawn):
             said.append(handlers())
         except Exception as error:
             said.append(repr(error))
+    gc.collect()  # Loggers of earlier configurations are in cycles, and have files open
     descriptors = len(os.listdir("/proc/self/fd"))
     return {"said": said, "texts": texts(), "descriptors": descriptors}
 

@@ -1,4 +1,4 @@
-"""The tables of docs/benchmarks.md and docs/benchmark-results.md, and the plots; what stands between the tables is written by hand."""
+"""The tables of docs/benchmark*.md, and the plots; what stands between the tables is written by hand."""
 
 import math
 import re

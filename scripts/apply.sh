@@ -1,31 +1,33 @@
 #!/usr/bin/env bash
 # scripts/apply.sh [OPTION] VENV
 #
-# Patches what is installed of uvicorn, uvicorn-worker and gunicorn in a virtual environment, so
-# that gunicorn's workers reopen their log files on SIGUSR1 without losing a line or a worker, and
-# proves it there with the signal property tests, of uvicorn's worker classes and of Gunicorn's own
-# (sync, gthread, asgi, gevent). If one fails, VENV is put back as it was found.
-# A table says what rotations did to a server of VENV's for some seconds, before and after.
-# Started by root, the tests run as the owner of VENV, or as nobody; as root only where that user cannot
-# run them, and nobody else may write to what is run.
+# Patches uvicorn, uvicorn-worker and Gunicorn in a virtual environment, and tests the result there. With
+# the patch, Gunicorn's workers reopen their log files on SIGUSR1 without losing a line or a worker.
+# The tests start real servers, with uvicorn's worker classes and with Gunicorn's sync, gthread, asgi and
+# gevent. If a test fails, VENV is restored. A table shows what rotations did to a server of VENV in some
+# seconds, before and after.
+# If root runs this, the tests run as the owner of VENV, or as nobody. They run as root only if that user
+# cannot run them and no other user can write to the code that they run.
 #
-#   --no-tests          only patch
-#   --create            if there is no VENV, make it, with the newest supported uvicorn[standard] and gunicorn
-#   --tests-only        only test VENV as it is
-#   --no-figures        leave out the table
-#   --check VENV ...    say what state each VENV is in, and which servers still run the old code
+#   --no-tests          patch, but do not test
+#   --create            if VENV does not exist, make it, with Gunicorn and the newest supported uvicorn[standard]
+#   --tests-only        test VENV as it is, and change nothing
+#   --no-figures        do not measure the table
+#   --check VENV ...    show whether each VENV is patched, and which servers still run the old code
 #   --check --json      the same as JSON
-#   --revert            put back what was installed
-#   --dry-run           print the diff that would be applied
-#   --only DISTRIBUTION only this one of them (repeatable)
-#   --help              this
-#   --version           which revision of the patches this applies
+#   --revert            restore the published files
+#   --dry-run           print the diff, and change nothing
+#   --only DISTRIBUTION patch only this package (may be repeated)
+#   --help              show this
+#   --version           show the revision of the patches
 #
-# Exit status: 0 done; 1 a property failed, or --check found something unpatched; 2 nothing was
-# done, and nothing changed, or --check found no environment, or nothing there to patch; 3 a change
-# failed half-way and could not be undone: run it again; 128+N ended by signal N, and VENV was put
-# back.
-# Running servers must be restarted: an arbiter imports the worker class once.
+# Exit status:
+#   0      done
+#   1      a test failed, or --check found something that is not patched
+#   2      nothing was changed: the message says why; or --check found no environment or nothing to patch
+#   3      a change failed halfway and could not be undone: run this again
+#   128+N  ended by signal N; VENV was restored
+# Restart running servers afterwards: an arbiter imports its worker class only once.
 
 set -eu
 

@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
 # scripts/bench.sh [--quick | --report]
 #
-# Measures what log rotation costs and loses: uvicorn's and Gunicorn's workers as published and
-# patched, and nginx, side by side. Goes on where an earlier run of the same patches was ended.
+# Measures what log rotation costs and loses: uvicorn's and Gunicorn's workers, published and patched, and
+# nginx, side by side. It continues an earlier run of the same patches that was interrupted.
 #
-#   --quick   some of it, in under five minutes; prints it only
-#   --report  write docs/benchmarks.md and its plots from what has been measured, and measure nothing
-#   --help    this
+#   --quick   measure a part, in under five minutes, and only print it
+#   --report  measure nothing; write the results of earlier runs to docs/benchmarks.md,
+#             docs/benchmark-results.md and the plots
+#   --help    show this
 #
-# Needs what the tests need (.ci/run), GNU time, and npm to compare with patch-package.
-# Results are kept in .cache/bench.json. Exit status: 0 done; 2 wrong arguments.
+# Needs what the tests need (.ci/run), GNU time, and npm to compare with patch-package. Keeps its results
+# in .cache/bench.json.
+# Exit status: 0 done; 2 wrong arguments.
 set -eu
 
 case $* in

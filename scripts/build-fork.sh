@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Build wheels of the forks, for an index; see --help.
+# Builds wheels of the forks, for an index; see --help.
 set -eu
 
 # shellcheck source=scripts/tools.sh

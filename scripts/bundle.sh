@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # scripts/bundle.sh FILE.tar.gz [PYTHON ...]
 #
-# Makes one file of this repository and the tools' packages, for machines without a package index:
-# unpack it there, and run the scripts/apply.sh in it. Each PYTHON, such as python3.8, is of a version
-# that such a machine has, and runs here; by default the one that the tools run on. The machines must
-# be of this one's kind: Linux on the same processors.
+# Makes one file with this repository and the packages that apply.sh needs, for machines without a package
+# index. Unpack it there, and run the scripts/apply.sh in it.
+# Name a PYTHON, such as python3.8, for each Python version on those machines. It must be installed on this
+# machine. The default is the Python of the tools. The other machines must be like this one: Linux on the
+# same processor architecture.
 #
-# Exit status: 0 done; 2 nothing was made, and the message says why.
+# Exit status: 0 done; 2 nothing was made: the message says why.
 set -eu
 
 case ${1-} in -h | --help)

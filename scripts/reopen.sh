@@ -1,15 +1,15 @@
 #!/bin/sh
 # usage: reopen.sh [-t SECONDS] [-p PIDFILE] ... {PIDFILE | -u UNIT} [FILE ...]
 #        In logrotate's postrotate: reopen.sh PIDFILE "$@"
-# Makes gunicorn or nginx reopen its log files: sends SIGUSR1 to the arbiter (nginx: the master) that
-# PIDFILE names, and returns when nobody writes to the rotated files any more. FILE is a rotated file;
-# or a log, or a pattern for logs, whose rotated files are to be found. Without any, these are the files
-# that the server's processes write to and that have a name as logrotate gives them.
-#   -u, --unit UNIT        the main process of this systemd unit, in the place of a PIDFILE
+# Makes gunicorn or nginx reopen its log files. Sends SIGUSR1 to the arbiter (nginx: the master) in PIDFILE,
+# and returns when no process writes to the rotated files any more. FILE is a rotated file, or a log or a
+# pattern for logs: then their rotated files are found. Without a FILE, waits for the files that the server's
+# processes write to and that have a name as logrotate makes it.
+#   -u, --unit UNIT        use the main process of this systemd unit instead of a PIDFILE
 #   -p, --pidfile PIDFILE  one more arbiter that writes to the same files
 #   -t, --timeout SECONDS  how long to wait (default 40: a worker may take 30 to end on a reload)
-# Exit status: 0  nobody writes to a rotated file any more
-#              1  somebody does, and is named on stderr, or nobody can tell: do not compress the files
+# Exit status: 0  no process writes to a rotated file any more
+#              1  a process still does (see stderr), or this is not known: do not compress the files
 #              2  no signal was sent: wrong arguments, or no such server
 # shellcheck disable=SC2010,SC2012,SC2015,SC2016,SC2046,SC2086,SC2094,SC2231,SC3013,SC3067
 set -u

@@ -1,36 +1,36 @@
 #!/usr/bin/env bash
 # scripts/test.sh [--full] [PYTEST ARGUMENT ...]
 #
-# Without arguments: style, types, and the tests that most likely notice what a change breaks.
-# A path runs a part of them. --full runs the sweeps too, or those of a path, and goes on where a
-# run of the same files was interrupted:
+# Without arguments: checks style and types, and runs the tests that most likely find a mistake.
+# A path runs only its tests. --full runs all cases, or all cases of a path. It continues an earlier run of
+# the same files that was interrupted. What --full adds:
 #
-#   tests/test_combinations.py  the properties on a release for each patch, patched and pristine
-#   tests/test_sentences.py     what they say on releases that are not patched
-#   tests/test_gunicorn         patched Gunicorn: each release's patch under each worker class
-#   tests/test_interruptions    a signal at every bytecode boundary, one by one and in storms
-#   tests/test_mutations        each statement of a patch left out, and what might tempt instead
-#   tests/test_differential     every other signal, and logging, as in the pristine release
-#   tests/test_machine.py       rules that draw what happens to a server, step by step
-#   tests/test_load.py          boots and rotations under full load
-#   tests/test_reopen           reopen.sh beside each worker class, with many rotations
-#   tests/test_apply            apply.sh killed, and failed, at every system call
-#   tests/test_tools.py         the tools of the scripts, made at the same time
-#   tests/test_forks            every release by every tool that installs packages
-#   tests/test_patches          refresh.sh, with what upstream might do
+#   tests/test_combinations.py  the properties on one release for each patch, patched and published
+#   tests/test_sentences.py     what they print for releases that are not patched
+#   tests/test_gunicorn         Gunicorn's patches: each of them with each worker class
+#   tests/test_interruptions    a signal between any two bytecodes, one by one and in large numbers
+#   tests/test_mutations        a patch without one of its statements, and tempting wrong changes
+#   tests/test_differential     every other signal, and logging, compared with the published release
+#   tests/test_machine.py       random sequences of events that happen to a server
+#   tests/test_load.py          starts and rotations under full load
+#   tests/test_reopen           reopen.sh with each worker class and many rotations
+#   tests/test_apply            apply.sh killed, and failing, at every system call
+#   tests/test_tools.py         the tools of the scripts, set up by several scripts at once
+#   tests/test_forks            every release, with every tool that installs packages
+#   tests/test_patches          refresh.sh, with changes that upstream might make
 #   tests/test_upstream         upstream's own tests with the series applied
-#   tests/test_bundle.py        apply.sh without an index
+#   tests/test_bundle.py        apply.sh without a package index
 #   tests/test_documentation.py the Dockerfiles
 #   tests/test_bench.py         a small benchmark
 #
-# --full without a path ends with docs/matrix.md: the properties on every patched release of uvicorn
-# and uvicorn-worker. --environment VENV tests/properties runs them on one environment.
-# --rest runs what an earlier run of the same files has skipped, and what shows more as root: for
-# root, after an ordinary user.
-# Needs Python 3.9, the Debian packages of tests/packages, and a package index that pip and uv reach;
-# it says what is missing.
+# --full without a path also writes docs/matrix.md: the properties on every patched release of uvicorn and
+# uvicorn-worker. --environment VENV tests/properties runs the properties on one environment.
+# --rest is for root, after an ordinary user's run of the same files. It runs the tests that were skipped,
+# and those that check more as root.
+# Needs Python 3.9, the Debian packages in tests/packages, and a package index for pip and uv. It reports
+# what is missing.
 #
-# Exit status: 0 all passed; 2 something is missing, and nothing was run; else something failed.
+# Exit status: 0 all passed; 2 something is missing and no test was run; any other: something failed.
 set -eu
 
 case ${1-} in -h | --help)

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Sourced by the scripts. use_tools NAME REQUIREMENTS makes the environment .tools-NAME-HASH
-# beside them, another one whenever the requirements change, and sets TOOLS to its Python.
+# For the other scripts, which source this file. use_tools NAME REQUIREMENTS makes the environment
+# .tools-NAME-HASH in the clone, and sets TOOLS to its Python. When the requirements change, it makes a new one.
 
 if [ -z "${BASH_VERSION:-}" ]; then
     echo "${0##*/}: expected bash, found another shell; run it as it is, without sh in front" >&2

@@ -1,4 +1,4 @@
-"""The tables of docs/benchmarks.md, and the plots; what stands between the tables is written by hand."""
+"""The tables of docs/benchmark*.md, and the plots; what stands between the tables is written by hand."""
 
 import math
 import re
@@ -153,13 +153,13 @@ def text(results: Dict[str, Any]) -> str:
 
 def write(results: Dict[str, Any]) -> None:
     """Bring the tables and the plots up to date."""
-    document = DOCS / "benchmarks.md"
-    said = document.read_text()
     made = "; ".join(results["made"][name] for name in ("date", "machine"))
-    for name, new in [("made", made), *((name, make(results["cells"])) for name, make in TABLES.items())]:
-        block = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
-        said = block.sub(lambda match: f"{match[1]}{new}\n{match[2]}", said)  # noqa: B023  # Called at once
-    document.write_text(said)
+    for document in (DOCS / "benchmarks.md", DOCS / "benchmark-results.md"):
+        said = document.read_text()
+        for name, new in [("made", made), *((name, make(results["cells"])) for name, make in TABLES.items())]:
+            block = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+            said = block.sub(lambda match: f"{match[1]}{new}\n{match[2]}", said)  # noqa: B023  # Called at once
+        document.write_text(said)
     plot(results["cells"])
 
 

@@ -162,7 +162,7 @@ DIFFERENCES = (
             Replacement("capture_usr1(self) -> None:", "capture_usr1(self):"),
             Replacement("(self, sig: int, frame: Any) -> None:", "(self, sig, frame):"),
             Replacement("(self: Any, sig: int, frame: Any) -> None:", "(self, sig, frame):"),
-            Replacement("(self, *ignored: Any) -> bool:", "(self, *ignored):"),
+            Replacement("reopen_plain(self) -> bool:", "reopen_plain(self):"),
         ),
     ),
     Difference(

@@ -113,8 +113,8 @@ TEMPTATIONS: Dict[str, Temptation] = {
     ),
     "uvicorn: one look": Temptation(
         "uvicorn/workers.py",
-        "self._asked = False\n                    self.reopen_files(sig, frame)",
-        "self.reopen_files(sig, frame)\n                    self._asked = False",
+        "seen = self._asked\n                self.reopen_files(sig, frame)",
+        "self.reopen_files(sig, frame)\n                seen = self._asked",
         checks.sweeps(checks.UVICORN, "in_the_handler"),
     ),
     "uvicorn: SIG_DFL for an instant": Temptation(
@@ -143,8 +143,8 @@ TEMPTATIONS: Dict[str, Temptation] = {
     ),
     "gunicorn: one look": Temptation(
         "gunicorn/glogging.py",
-        "self.asked = False\n                    self.reopen_all()",
-        "self.reopen_all()\n                    self.asked = False",
+        "seen = Logger.asked\n                self.reopen_all()",
+        "self.reopen_all()\n                seen = Logger.asked",
         checks.sweeps(SYNC, "in_the_handler"),
     ),
     "gunicorn: telling at once": Temptation(
@@ -155,8 +155,8 @@ TEMPTATIONS: Dict[str, Temptation] = {
     ),
     "gunicorn: any timeout for a failure": Temptation(
         "gunicorn/glogging.py",
-        "if not is_ours(e):\n                raise\n            failed",
-        "failed",
+        'if not is_ours(e, getattr(h, "baseFilename", "")):\n                raise\n            done[key]',
+        "done[key]",
         checks.sweeps(SYNC, "exception"),
     ),
 }

@@ -5,7 +5,7 @@
 # patched, and nginx, side by side. Goes on where an earlier run of the same patches was ended.
 #
 #   --quick   some of it, in under five minutes; prints it only
-#   --report  write docs/benchmarks.md and its plots from what has been measured, and measure nothing
+#   --report  write docs/benchmarks.md and its plot from what has been measured, and measure nothing
 #   --help    this
 #
 # Needs what the tests need (.ci/run), GNU time, and npm to compare with patch-package.

@@ -67,7 +67,7 @@ tool mypy
 shellcheck -x scripts/*.sh .ci/run
 
 unset PYTHONDONTWRITEBYTECODE # Or each of the many processes compiles all of its modules.
-export COVERAGE_FILE=$root/.cache/coverage/data
+export COVERAGE_FILE=$root/.cache/coverage/data HYPOTHESIS_STORAGE_DIRECTORY=$root/.cache/hypothesis
 [ "$*" = --rest ] || rm -rf "$root/.cache/coverage"
 mkdir -p "$root/.cache/coverage"
 # Half of the time tests wait for servers: twice as many at a time as there are cores.

@@ -6,7 +6,7 @@ from typing import Any, Dict
 
 import pytest
 from bench import cells, report, run
-from bench.subjects import OTHERS, PATCHED, SUBJECTS, Subject
+from bench.subjects import PATCHED, SUBJECTS, Subject
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "bench.sh"
 
@@ -72,9 +72,3 @@ def test_losses_are_found(schedule: str) -> None:
         assert sum(after["lost"].values()) == after["broken"] == after["dead"] == after["hung"] == 0, after
     if schedule not in "cd":
         assert sum(before["lost"].values()) > 0, before
-
-
-@pytest.mark.full
-@pytest.mark.parametrize("other", OTHERS, ids=lambda other: other.name)
-def test_the_signal_ends_what_knows_nothing_of_it(other: Subject) -> None:
-    assert cells.signalled(other)["ended"] > 0

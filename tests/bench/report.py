@@ -1,4 +1,4 @@
-"""The tables of docs/benchmarks.md, and the plots; what stands between the tables is written by hand."""
+"""The tables of docs/benchmarks.md, and the plot; what stands between the tables is written by hand."""
 
 import math
 import re
@@ -110,13 +110,6 @@ def latencies(cells: Cells) -> str:
     return table(["", *names], rows)
 
 
-def signalled(cells: Cells) -> str:
-    rows = [
-        [subject, f"{found['ended']} of {found['processes']}"] for subject, found in _cells(cells, "signalled").items()
-    ]
-    return table(["", "processes that one SIGUSR1 ends"], rows)
-
-
 def patching(cells: Cells) -> str:
     rows = [
         [f"`{name}`", _spread(found["seconds"], ".2f"), _spread(found["MB"], ".0f")]
@@ -129,7 +122,6 @@ TABLES: Dict[str, Callable[[Cells], str]] = {
     "totals": totals,
     "losses": losses,
     "letting go": lambda cells: _by_subject(cells, "letting go"),
-    "signalled": signalled,
     "costs": costs,
     "reopening": reopening,
     "latencies": latencies,
@@ -152,7 +144,7 @@ def text(results: Dict[str, Any]) -> str:
 
 
 def write(results: Dict[str, Any]) -> None:
-    """Bring the tables and the plots up to date."""
+    """Bring the tables and the plot up to date."""
     document = DOCS / "benchmarks.md"
     said = document.read_text()
     made = "; ".join(results["made"][name] for name in ("date", "machine"))
@@ -177,12 +169,8 @@ def plot(cells: Cells) -> None:
     bare = dict.fromkeys(("axes.spines.top", "axes.spines.right"), False)
     text = {"svg.hashsalt": "usr1", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10}
     matplotlib.rcParams.update({**grey, **bare, **text})
-    _plot_losses(cells)
-    _plot_letting_go(cells)
-
-
-def _save(figure: Any, name: str) -> None:
-    figure.savefig(DOCS / f"{name}.svg", transparent=True, bbox_inches="tight", metadata={"Date": None})
+    figure = _bars(cells)
+    figure.savefig(DOCS / "benchmark-losses.svg", transparent=True, bbox_inches="tight", metadata={"Date": None})
 
 
 def _in_full(name: str) -> str:
@@ -195,7 +183,7 @@ def _in_full(name: str) -> str:
     return f"{server}, {how.get(patched, patched)}"
 
 
-def _plot_losses(cells: Cells) -> None:
+def _bars(cells: Cells) -> Any:
     from matplotlib import pyplot  # type: ignore[import-not-found,unused-ignore]
 
     found = _long(cells)
@@ -214,27 +202,4 @@ def _plot_losses(cells: Cells) -> None:
     rotations = max(one["rotations"] for one in found.values())
     axes.set_xlabel("% of log lines lost")
     axes.set_title(f"Gunicorn under load while its logs are rotated {rotations} times: what goes wrong", fontsize=11)
-    _save(figure, "benchmark-losses")
-
-
-def _plot_letting_go(cells: Cells) -> None:
-    from matplotlib import pyplot
-
-    found = _cells(cells, "letting go")
-    highest = max(one["median"] for columns in found.values() for one in columns.values() if one["median"] != math.inf)
-    figure, both = pyplot.subplots(1, 2, figsize=(9, 3.2), sharey=True)
-    for axes, state in zip(both, ("idle", "loaded")):
-        columns = {int(key.split("|")[0]): one for key, one in found.items() if key.endswith(state)}
-        names = list(dict.fromkeys(name for one in columns.values() for name in one if name != "looking once"))
-        for name in names:
-            points = [(workers, one[name]["median"]) for workers, one in sorted(columns.items()) if name in one]
-            points = [(workers, value) for workers, value in points if value != math.inf]
-            axes.plot(*zip(*points), marker="o", label=name) if points else None
-        axes.set_title(state, fontsize=10)
-        axes.set_xlabel("workers")
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(list(columns), list(map(str, columns)))
-        axes.set_ylim(0, 1.05 * highest)
-    both[0].set_ylabel("ms until the rotated file is let go of")
-    both[1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
-    _save(figure, "benchmark-letting-go")
+    return figure

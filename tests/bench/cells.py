@@ -84,7 +84,7 @@ def losses(subject: Subject, schedule: str, rotations: int) -> Figures:
     """What becomes of lines, requests and workers in so many rotations under load."""
     clients.patience.seconds = 3.0
     letter, _, by = schedule.partition(" ")
-    kinds = ["async"] * 300 + ["block"] if letter == "f" else ["async"]
+    kinds = ["async"] * 300 + ["late"] if letter == "f" else ["async"]
     with subject.server("--capture-output", variables={"LOGGED_BY": by or "named"}) as server:
         watched = Rotated(server, subject.logs)
         reopen = f"{ROOT}/scripts/reopen.sh -t 2 {server.directory}/pidfile"

@@ -5,7 +5,6 @@ import hashlib
 import os
 import shutil
 import signal
-from pathlib import Path
 from typing import Dict, List, Mapping, NamedTuple, Sequence, Tuple, Union
 
 import environments
@@ -17,7 +16,6 @@ from test_reopen.nginx import Nginx
 from usr1 import patches
 from usr1.patches import Patch
 
-SERVED = Path(__file__).with_name("served")
 CACHE = environments.CACHE.parent / "bench"
 
 UVICORN = "uvicorn.workers.UvicornWorker"
@@ -30,7 +28,6 @@ class Subject(NamedTuple):
     worker_class: str
     packages: Tuple[str, ...]
     patches: Tuple[str, ...] = ()  # DISTRIBUTION RELEASE
-    application: str = "asgi"
     old: bool = False  # Runs on an old Python only
 
     def environment(self) -> Environment:
@@ -53,9 +50,7 @@ class Subject(NamedTuple):
     def server(self, *options: str, workers: int = 2, variables: Mapping[str, str] = {}) -> "Served":
         if self.worker_class == "nginx":
             return Master(workers)
-        files = {"application": self.application, "logs": "logs"}
-        modules = {name: (SERVED / f"{file}.py").read_text() for name, file in files.items()}
-        return Server(self.environment().python, self.worker_class, workers, options, variables, modules)
+        return Server(self.environment().python, self.worker_class, workers, options, variables)
 
     @property
     def keeps_alive(self) -> bool:
@@ -124,9 +119,9 @@ def _old(release: str, gunicorn: str, *patched: str) -> Subject:
     return Subject(name, UVICORN, environments.packages(release, f"gunicorn=={gunicorn}"), patched, old=True)
 
 
-def _gunicorn(worker_class: str, *patched: str, application: str = "wsgi", also: Tuple[str, ...] = ()) -> Subject:
+def _gunicorn(worker_class: str, *patched: str, also: Tuple[str, ...] = ()) -> Subject:
     name = f"Gunicorn {worker_class.split('.')[0]}" + (", patched" if patched else "")
-    return Subject(name, worker_class, (f"gunicorn=={GUNICORN}", "packaging", *also), patched, application)
+    return Subject(name, worker_class, (f"gunicorn=={GUNICORN}", "packaging", *also), patched)
 
 
 OURS = f"uvicorn {NEWEST}"
@@ -164,10 +159,10 @@ SUBJECTS = (
     _gunicorn("sync", THEIRS),
     GTHREAD,
     GTHREAD_PATCHED,
-    _gunicorn("asgi", application="asgi"),
-    _gunicorn("asgi", THEIRS, application="asgi"),
-    _gunicorn("aiohttp.GunicornWebWorker", application="aiohttps", also=AIOHTTP),
-    _gunicorn("aiohttp.GunicornWebWorker", THEIRS, application="aiohttps", also=AIOHTTP),
+    _gunicorn("asgi"),
+    _gunicorn("asgi", THEIRS),
+    _gunicorn("aiohttp.GunicornWebWorker", also=AIOHTTP),
+    _gunicorn("aiohttp.GunicornWebWorker", THEIRS, also=AIOHTTP),
     NGINX,
 )
 

@@ -32,67 +32,7 @@ WORKER_CLASSES = {
 #: How a worker ends that gets SIGTERM; uvicorn raises the signal again when all is done.
 ENDED = {"exited with 0", "killed by SIGTERM"}
 
-#: An application of a few lines, which logs through the root logger.
-LOGGING = 'logging.basicConfig(filename=os.environ["APPLICATION_LOG"], level=logging.INFO)'
-WSGI = """
-import logging, os, time
-import checkpoints
-{logging}
-
-def app(environ, start_response):
-    kind, request = environ["PATH_INFO"].split("/")[1:3]
-    logging.info(request)
-    logging.getLogger("gunicorn.error").info(request)
-    checkpoints.pause(request)
-    start_response("200 OK", [("Content-Length", "2")])
-    return [b"ok"]
-
-checkpoints.pause("load")
-checkpoints.note("started", os.getpid())
-"""
-ASGI = """
-import logging, os
-import checkpoints
-{logging}
-checkpoints.pause("load")
-
-async def app(scope, receive, send):
-    if scope["type"] == "lifespan":
-        await receive()
-        await send({{"type": "lifespan.startup.complete"}})
-        checkpoints.note("started", os.getpid())
-        await receive()
-        return await send({{"type": "lifespan.shutdown.complete"}})
-    kind, request = scope["path"].split("/")[1:3]
-    logging.info(request)
-    logging.getLogger("gunicorn.error").info(request)
-    if kind == "block":
-        checkpoints.pause(request)
-    await checkpoints.pause_async(request)
-    await send({{"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]}})
-    await send({{"type": "http.response.body", "body": b"ok"}})
-"""
-AIOHTTP = """
-import logging, os
-import checkpoints
-from aiohttp import web
-{logging}
-checkpoints.pause("load")
-
-async def answer(request):
-    logging.info(request.path)
-    logging.getLogger("gunicorn.error").info(request.path)
-    if request.match_info["kind"] == "block":
-        checkpoints.pause(request.match_info["request"])
-    await checkpoints.pause_async(request.match_info["request"])
-    return web.Response(text="ok")
-
-app = web.Application()
-app.add_routes([web.get("/{{kind}}/{{request}}", answer)])
-checkpoints.note("started", os.getpid())
-"""
 AIOHTTPS = "aiohttp.GunicornWebWorker"
-APPLICATIONS = {"asgi": ASGI, "uvicorn.workers.UvicornWorker": ASGI, AIOHTTPS: AIOHTTP}
 
 
 def classes(*by_default: str, without: Sequence[str] = ()) -> pytest.MarkDecorator:
@@ -115,15 +55,12 @@ class Gunicorn:
         worker_class: str = "sync",
         *options: str,
         workers: int = 1,
-        logging: str = LOGGING,
         modules: Mapping[str, str] = {},
         variables: Mapping[str, str] = {},
     ) -> Server:
         if self.release not in WORKER_CLASSES[worker_class]:
             pytest.skip(f"Gunicorn {self.release} has no worker class {worker_class}")
-        modules = {"application": APPLICATIONS.get(worker_class, WSGI).format(logging=logging), **modules}
-        if worker_class == "gthread":
-            options = (*options, "--threads", "8")
+        variables = {"LOGGED_BY": "root", **variables}  # Which only Gunicorn's patch looks after
         return Server(self.environment.python, worker_class, workers, options, variables, modules)
 
 

@@ -11,22 +11,6 @@ from properties.server import Server
 from test_reopen.conftest import GUNICORN, UVICORN_WORKER, WORKER_CLASSES, make
 from test_reopen.logrotation import Logrotate, files, reopen, wait_until_exactly_once
 
-#: The application of tests/properties/served, but for where it logs to.
-APPLICATION = """
-import importlib.util, logging, os
-import checkpoints
-
-path = os.path.join(os.path.dirname(checkpoints.__file__), "application.py")
-spec = importlib.util.spec_from_file_location("served", path)
-served = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(served)
-served.log.removeHandler(served.handler)
-served.log.propagate = True
-logging.basicConfig(filename=served.handler.baseFilename, level=logging.INFO)
-served.handler.close()
-app = served.app
-"""
-
 
 @pytest.fixture(scope="module")
 def patched(tmp_path_factory: pytest.TempPathFactory) -> Environment:
@@ -38,7 +22,7 @@ def patched(tmp_path_factory: pytest.TempPathFactory) -> Environment:
 
 def serve(environment: Environment, worker_class: str, *options: str) -> Server:
     options = ("--pid", "pidfile", *options)
-    return Server(environment.python, worker_class, options=options, modules={"application": APPLICATION})
+    return Server(environment.python, worker_class, options=options, variables={"LOGGED_BY": "root"})
 
 
 @pytest.mark.parametrize("worker_class", WORKER_CLASSES[:2])

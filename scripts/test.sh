@@ -17,10 +17,10 @@
 #   tests/test_apply            apply.sh killed, and failed, at every system call
 #   tests/test_tools.py         the tools of the scripts, made at the same time
 #   tests/test_forks            every release by every tool that installs packages
-#   tests/test_patches          refresh.sh, with what upstream might do
+#   tests/test_refresh.py       refresh.sh, with what upstream might do
 #   tests/test_upstream         upstream's own tests with the series applied
 #   tests/test_bundle.py        apply.sh without an index
-#   tests/test_documentation.py the Dockerfiles
+#   tests/unit                  the Dockerfiles; all else in there takes seconds, and is never left out
 #   tests/test_bench.py         a small benchmark
 #
 # --full without a path ends with docs/matrix.md: the properties on every patched release of uvicorn

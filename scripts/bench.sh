@@ -26,6 +26,6 @@ esac
 
 # shellcheck source=scripts/tools.sh
 . "$(dirname "$(readlink -f "$0")")/tools.sh"
-use_tools bench tests/bench/requirements.txt
+use_tools test tests/requirements.txt
 cd "$root"
 PATH=$(dirname "$TOOLS"):$PATH PYTHONPATH=scripts:tests exec "$TOOLS" -m bench.run "$@"

@@ -46,6 +46,8 @@ def test_tables() -> None:
     ):
         assert line in said.splitlines()
     assert "latencies" not in said
+    drawn = report.plot(MADE)
+    assert "1,234 of 2,000 lines lost, 2 workers killed" in drawn and ">nothing<" in drawn
 
 
 def test_what_is_measured_is_kept_for_the_same_patches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

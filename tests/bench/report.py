@@ -152,25 +152,21 @@ def write(results: Dict[str, Any]) -> None:
         block = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         said = block.sub(lambda match: f"{match[1]}{new}\n{match[2]}", said)  # noqa: B023  # Called at once
     document.write_text(said)
-    plot(results["cells"])
+    (DOCS / "benchmark-losses.svg").write_text(plot(results["cells"]))
 
 
+SVG = """\
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 900 {height}" role="img" font-family="sans-serif" font-size="13">
+  <style>
+    text {{ fill: #888 }}
+    .title {{ text-anchor: middle; font-size: 16px }}
+    .name {{ text-anchor: end }}
+    .harm {{ fill: #d1493f }} .none {{ fill: #2f9e5b }}
+  </style>
+  {drawn}
+</svg>
+"""
 HARM_IN_FULL = {"broken": "requests broken", "dead": "workers killed", "hung": "workers hung"}
-
-GREY, RED, GREEN = "#888888", "#d1493f", "#2f9e5b"
-
-
-def plot(cells: Cells) -> None:
-    """Readable on white and on black: transparent, in colours of middle brightness."""
-    import matplotlib  # type: ignore[import-not-found,unused-ignore]
-
-    matplotlib.use("svg")
-    grey = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), GREY)
-    bare = dict.fromkeys(("axes.spines.top", "axes.spines.right"), False)
-    text = {"svg.hashsalt": "usr1", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10}
-    matplotlib.rcParams.update({**grey, **bare, **text})
-    figure = _bars(cells)
-    figure.savefig(DOCS / "benchmark-losses.svg", transparent=True, bbox_inches="tight", metadata={"Date": None})
 
 
 def _in_full(name: str) -> str:
@@ -183,23 +179,23 @@ def _in_full(name: str) -> str:
     return f"{server}, {how.get(patched, patched)}"
 
 
-def _bars(cells: Cells) -> Any:
-    from matplotlib import pyplot  # type: ignore[import-not-found,unused-ignore]
-
+def plot(cells: Cells) -> str:
+    """As SVG: readable on white and on black, transparent and in colours of middle brightness."""
     found = _long(cells)
-    names = list(found)[::-1]
-    shares = [100 * sum(found[name]["lost"].values()) / found[name]["lines"] for name in names]
-    figure, axes = pyplot.subplots(figsize=(8, 0.32 * len(names) + 1.2))
-    axes.barh([_in_full(name) for name in names], shares, color=RED)
-    for row, name in enumerate(names):
-        harm = _harm(found[name]).replace("lost", f"of {found[name]['lines']:,} lines lost")
+    rotations = max(one["rotations"] for one in found.values())
+    title = f"Gunicorn under load while its logs are rotated {rotations} times: what goes wrong"
+    drawn = [f'<text x="450" y="20" class="title">{title}</text>']
+    for y, (name, one) in zip(range(50, 10**6, 24), found.items()):
+        share = sum(one["lost"].values()) / one["lines"]
+        harm = _harm(one).replace("lost", f"of {one['lines']:,} lines lost")
         for what, full in HARM_IN_FULL.items():
             harm = harm.replace(what, full)
-        harm, colour = ("nothing", GREEN) if harm == "0" else (harm, RED)
-        axes.text(shares[row] + 1, row, harm, color=colour, va="center", fontsize=9)
-    axes.set_xlim(0, 160)  # What is beside the bars is in there
-    axes.set_xticks(range(0, 101, 20))
-    rotations = max(one["rotations"] for one in found.values())
-    axes.set_xlabel("% of log lines lost")
-    axes.set_title(f"Gunicorn under load while its logs are rotated {rotations} times: what goes wrong", fontsize=11)
-    return figure
+        kind, harm = ("none", "nothing") if harm == "0" else ("harm", harm)
+        drawn.append(f'<text x="400" y="{y}" class="name">{_in_full(name)}</text>')
+        if share:
+            drawn.append(f'<rect x="410" y="{y - 12}" width="{200 * share:.1f}" height="15" class="harm"/>')
+        drawn.append(f'<text x="{415 + 200 * share:.1f}" y="{y}" class="{kind}">{harm}</text>')
+    end = 50 + 24 * len(found)
+    drawn.append(f'<path d="M410 {end - 18}v-{24 * len(found)}" stroke="#888"/>')
+    drawn.append(f'<text x="410" y="{end}">the length of a bar: the share of log lines that is lost</text>')
+    return SVG.format(height=end + 10, drawn="\n  ".join(drawn))

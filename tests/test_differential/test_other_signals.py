@@ -153,6 +153,7 @@ def compare(workers: Workers, examples: int) -> None:
     check()
 
 
-@pytest.mark.parametrize("workers", environments.variants())
-def test_other_signals_do_what_they_did(workers: Workers, pytestconfig: pytest.Config) -> None:
-    compare(workers, 20 if pytestconfig.getoption("--full") else 3)
+@pytest.mark.full
+@pytest.mark.parametrize("workers", environments.VARIANTS, ids=str)
+def test_other_signals_do_what_they_did(workers: Workers) -> None:
+    compare(workers, 20)

@@ -37,10 +37,8 @@ AIOHTTPS = "aiohttp.GunicornWebWorker"
 
 def classes(*by_default: str, without: Sequence[str] = ()) -> pytest.MarkDecorator:
     """The worker classes as parameters of a test: these by default, all but some with --full."""
-    marks = {name: [] if name in by_default else [pytest.mark.full] for name in WORKER_CLASSES if name not in without}
-    return pytest.mark.parametrize(
-        "worker_class", [pytest.param(name, marks=marks[name], id=name.split(".")[0]) for name in marks]
-    )
+    names = [name for name in WORKER_CLASSES if name not in without]
+    return pytest.mark.parametrize("worker_class", environments.parameters(names, by_default))
 
 
 class Gunicorn:

@@ -177,10 +177,7 @@ TEMPTATIONS = (
 BY_DEFAULT = ("uvicorn: waiting for a lock", "gunicorn: one look")
 
 
-@pytest.mark.parametrize(
-    "temptation",
-    [pytest.param(one, id=str(one), marks=[] if str(one) in BY_DEFAULT else pytest.mark.full) for one in TEMPTATIONS],
-)
+@pytest.mark.parametrize("temptation", environments.parameters(TEMPTATIONS, BY_DEFAULT))
 def test_a_temptation_is_found_wanting(laboratories: Dict[str, Laboratory], temptation: Temptation) -> None:
     laboratory = laboratories[temptation.distribution]
     patched = laboratory.file(temptation.target).read_text()

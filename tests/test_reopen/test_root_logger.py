@@ -9,7 +9,7 @@ from properties.clients import Load
 from properties.server import Server
 
 from test_reopen.conftest import GUNICORN, UVICORN_WORKER, WORKER_CLASSES, make
-from test_reopen.logrotation import Logrotate, files, reopen, wait_until_exactly_once
+from test_reopen.logrotation import Logrotate, files, reopen
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def test_every_line_once(patched: Environment, worker_class: str) -> None:
                 load.wait_for_answers(16)
                 logrotate.rotate()
             load.wait_for_answers(16)
-        wait_until_exactly_once(server.logs, load.requests)
+        server.logs.expect_exactly_once(load.requests)
         assert server.logs.requests("application.log", current_only=True)
 
 

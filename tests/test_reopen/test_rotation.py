@@ -148,6 +148,9 @@ def test_without_waiting_lines_are_lost(environment: Environment) -> None:
         answer = logrotate.run()  # Gunicorn, which is pristine here, swallows the signal at that place
         # By chance gzip complains: that the arbiter logged the signal while it compressed that log.
         assert answer.returncode == 0, answer.stdout
+        server.signal("arbiter", signal.SIGWINCH)  # Of two signals that wait, the one with the lower number comes first
+        said = "Handling signal: winch"
+        wait.until(lambda: said in "".join(server.logs.lines("error.log")), lambda: "the arbiter does not say so")
         hold.release()
         server.wait_until_serving()
         request = server.get()

@@ -34,7 +34,7 @@ fail() {
 # Whatever Python 3.6 or later there is, at best one that the newest tools run on; those for tests all do.
 tools_python() {
     local python minor oldest=6
-    case $1 in test | bench) oldest=9 ;; esac
+    [ "$1" != test ] || oldest=9
     if [ -n "${PYTHON:-}" ]; then
         set -- "$PYTHON"
     else

@@ -26,7 +26,7 @@ __all__ = ["post_fork"]
 PUBLISHED = """FileHandler _open acquire capture_output cfg close dup2 errorlog fileno flush handlers isinstance lock
     logfile loggers logging open os release stderr stdout stream sys"""
 ARBITER = os.geteuid()
-RLOCK = _thread.RLock  # As it was before gevent, say, took its place
+RLOCK: Any = _thread.RLock  # As it was before gevent, say, took its place
 inherited: Set[str] = set()  # The log files that it has opened
 note = SimpleNamespace(looks=0, looking=False)  # How many were asked for, and whether one may be under way
 

@@ -26,7 +26,7 @@ __all__ = ["post_fork"]
 PUBLISHED = """FileHandler _open acquire capture_output cfg close dup2 errorlog fileno flush handlers isinstance lock
     logfile loggers logging open os release stderr stdout stream sys"""
 ARBITER = os.geteuid()
-RLOCK: Any = _thread.RLock  # As it was before gevent, say, took its place
+RLOCK = _thread.RLock  # As it was before gevent, say, took its place
 inherited: Set[str] = set()  # The log files that it has opened
 note = SimpleNamespace(looks=0, looking=False)  # How many were asked for, and whether one may be under way
 
@@ -36,7 +36,8 @@ def is_plain(handler: Any) -> bool:
     raw = getattr(getattr(getattr(handler, "stream", None), "buffer", None), "raw", None)
     if not isinstance(raw, io.FileIO) or not isinstance(handler, logging.FileHandler):
         return False
-    own, plain, lock = type(handler), logging.FileHandler, type(handler.lock)
+    own, plain = type(handler), logging.FileHandler
+    lock: Any = type(handler.lock)
     methods = own.emit is plain.emit and own.close is plain.close and own._open is plain._open
     return methods and raw.name == handler.baseFilename and (lock is RLOCK or lock is type(threading.RLock()))
 

@@ -6,7 +6,7 @@
 #
 #   --quick   measure a part, in under five minutes, and only print it
 #   --report  measure nothing; write the results of earlier runs to docs/benchmarks.md,
-#             docs/benchmark-results.md and the plots
+#             docs/benchmark-results.md and the plot
 #   --help    show this
 #
 # Needs what the tests need (see scripts/test.sh --help), GNU time, and npm to compare with patch-package.
@@ -28,6 +28,6 @@ esac
 
 # shellcheck source=scripts/tools.sh
 . "$(dirname "$(readlink -f "$0")")/tools.sh"
-use_tools bench tests/bench/requirements.txt
+use_tools test tests/requirements.txt
 cd "$root"
 PATH=$(dirname "$TOOLS"):$PATH PYTHONPATH=scripts:tests exec "$TOOLS" -m bench.run "$@"

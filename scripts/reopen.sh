@@ -186,9 +186,9 @@ signal_again() {
 
 timeout=40 arbiters='' given='' complaint='cannot open it' unit='' failed=2
 # Should somebody put a pipe in the place of a pidfile, opening it would last for ever.
-trap 'refuse "$given: $complaint"' TERM
+trap 'refuse "$given: $complaint"' ALRM
 trap '[ $? = 0 ] || exit $failed' EXIT # A shell that cannot go on has other exit statuses.
-{ sleep 5 && read -r _ _ _ parent _ </proc/self/stat && [ "$parent" = $$ ] && kill $$; } >/dev/null 2>&1 3>&1 &
+{ sleep 5 && read -r _ _ _ parent _ </proc/self/stat && [ "$parent" = $$ ] && kill -ALRM $$; } >/dev/null 2>&1 3>&1 &
 while [ $# -gt 0 ]; do
     case $1 in
     -h | --help) sed -n '2,/  2  /s/^# \{0,1\}//p' "$0" && exit ;;
@@ -209,7 +209,7 @@ done
 case $timeout in '' | *[!0-9]* | ??????*) refuse "-t: expected whole seconds, found '$timeout'" ;; esac
 [ -n "$unit" ] || [ $# -gt 0 ] || refuse 'expected a PIDFILE; see reopen.sh -h'
 [ -n "$unit" ] || { find_arbiter pidfile "$1" && shift; }
-kill $! && trap - TERM
+kill $! && trap '' ALRM # Which may be under way
 # From logrotate: the log, and what it has become
 name=${1-} name=${name##*/} files=''
 [ $# != 2 ] || [ ! -f "$2" ] || case ${2##*/} in "${name%.*}"*) files=$2 && shift 2 ;; esac

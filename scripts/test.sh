@@ -17,10 +17,10 @@
 #   tests/test_apply            apply.sh killed, and failing, at every system call
 #   tests/test_tools.py         the tools of the scripts, set up by several scripts at once
 #   tests/test_forks            every release, with every tool that installs packages
-#   tests/test_patches          refresh.sh, with changes that upstream might make
+#   tests/test_refresh.py       refresh.sh, with changes that upstream might make
 #   tests/test_upstream         upstream's own tests with the series applied
 #   tests/test_bundle.py        apply.sh without a package index
-#   tests/test_documentation.py the Dockerfiles
+#   tests/unit                  the Dockerfiles; the other tests there always run, and take seconds
 #   tests/test_bench.py         a small benchmark
 #
 # --full without a path also writes docs/matrix.md: the properties on every patched release of uvicorn and
@@ -67,7 +67,7 @@ tool mypy
 shellcheck -x scripts/*.sh .ci/run
 
 unset PYTHONDONTWRITEBYTECODE # Or each of the many processes compiles all of its modules.
-export COVERAGE_FILE=$root/.cache/coverage/data
+export COVERAGE_FILE=$root/.cache/coverage/data HYPOTHESIS_STORAGE_DIRECTORY=$root/.cache/hypothesis
 [ "$*" = --rest ] || rm -rf "$root/.cache/coverage"
 mkdir -p "$root/.cache/coverage"
 # Half of the time tests wait for servers: twice as many at a time as there are cores.

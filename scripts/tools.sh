@@ -35,7 +35,7 @@ fail() {
 # for tests always need 3.9 or later.
 tools_python() {
     local python minor oldest=6
-    case $1 in test | bench) oldest=9 ;; esac
+    [ "$1" != test ] || oldest=9
     if [ -n "${PYTHON:-}" ]; then
         set -- "$PYTHON"
     else

@@ -269,9 +269,8 @@ VARIANTS = tuple(
 )
 
 
-def variants(*by_default: str) -> List[Any]:
-    """As parameters of a test: these by default, all of them with --full."""
-    assert set(by_default) <= set(map(str, VARIANTS))
+def parameters(everything: Iterable[Any], by_default: Iterable[str]) -> List[Any]:
+    """Of a test: those with these names by default, all of them with --full."""
     return [
-        pytest.param(one, id=str(one), marks=[] if str(one) in by_default else [pytest.mark.full]) for one in VARIANTS
+        pytest.param(one, id=str(one), marks=[pytest.mark.full] * (str(one) not in by_default)) for one in everything
     ]

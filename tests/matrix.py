@@ -4,8 +4,7 @@ hand that it runs on, with old and new versions of gunicorn; uvicorn-worker with
 newest uvicorn that it runs with.
 
 matrix.py [RELEASE ...]: all releases unless some are named. Results are kept in
-.cache/matrix.json, so an interrupted run goes on where it was; docs/matrix.tsv gets all of them, and
-docs/matrix.md a summary.
+.cache/matrix.json, so an interrupted run goes on where it was; docs/matrix.md gets a summary.
 Exit status 1 if a case failed.
 """
 
@@ -36,7 +35,6 @@ from usr1.patches import Patch, PatchError
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / ".cache" / "matrix.json"
 SUMMARY = ROOT / "docs" / "matrix.md"
-ROWS = ROOT / "docs" / "matrix.tsv"
 
 #: The versions of gunicorn to be paired, and the oldest Python that each runs on.
 GUNICORNS: Dict[str, Version] = {
@@ -153,7 +151,7 @@ def summary(results: Dict[str, str], wanted: List[Case]) -> str:
         "",
         f"The signal properties on every patched release, {datetime.date.today()}, on {platform.system()}, each on the",
         "oldest and the newest Python that it runs on, with old and new versions of Gunicorn.",
-        "`scripts/test.sh --full` makes this table, and [matrix.tsv](matrix.tsv), which has all the cases.",
+        "`scripts/test.sh --full` makes this table; `.cache/matrix.json` then has all the cases.",
         "",
         "| patch | releases | Python | Gunicorn | passed |",
         "|---|---|---|---|---|",
@@ -170,13 +168,6 @@ def summary(results: Dict[str, str], wanted: List[Case]) -> str:
         )
     others = [f"- {case}: {results[str(case)]}" for case in wanted if results[str(case)] != "passed"]
     return "\n".join([*lines, *(["", "Not passed:", "", *others] if others else [])]) + "\n"
-
-
-def rows(results: Dict[str, str], wanted: List[Case]) -> str:
-    lines = ["workers\tpython\tgunicorn\tresult"]
-    for case in wanted:
-        lines.append(f"{case.workers}\t{case.python[0]}.{case.python[1]}\t{case.gunicorn}\t{results[str(case)]}")
-    return "\n".join(lines) + "\n"
 
 
 def main(releases: List[str]) -> int:
@@ -205,7 +196,6 @@ def main(releases: List[str]) -> int:
     print(summary(said, wanted))
     if not releases:
         SUMMARY.write_text(summary(said, wanted))
-        ROWS.write_text(rows(said, wanted))
     return int(any(result.startswith("failed") for result in said.values()))
 
 

@@ -19,6 +19,7 @@ from typing import Dict, Iterator, List, Optional, Tuple
 import environments
 import pytest
 from environments import Environment, NotInstallable, Version
+from test_reopen.logrotation import CONFIGURATION
 
 TESTS = Path(__file__).parent
 REPORT = TESTS / "report"
@@ -95,7 +96,7 @@ def run(environment: Environment, directory: Path) -> Dict[str, "Counter[int]"]:
     directory.chmod(0o755)
     shutil.copy(REPORT / "main.py", directory)
     configuration = directory / "logrotate.conf"
-    configuration.write_text((REPORT / "logrotate.conf").read_text().replace("LOGDIR", str(log)))
+    configuration.write_text(CONFIGURATION.format(directory=log, directives="", postrotate="killall -s USR1 gunicorn"))
     configuration.chmod(0o644)
     unshare = namespace()
     killall = "real" if unshare else "private"

@@ -36,20 +36,6 @@ def test_properties_say_what_they_expect(module: Path) -> None:
     assert raised <= {"Broken", "Unanswered", "Unusable", "pytest.UsageError"}
 
 
-@pytest.mark.parametrize(
-    "said",
-    [
-        "assert 124 == 24",
-        "assert False",
-        "assert not ['process 222']",
-        "TimeoutError: timed out",
-        "KeyError: 7",
-    ],
-)
-def test_an_expression_is_told_from_a_sentence(said: str) -> None:
-    assert EXPRESSION.search(said)
-
-
 @pytest.mark.full
 @pytest.mark.parametrize("release", ["0.13.2", "0.18.3", environments.COMBINATIONS[-1]])
 def test_pristine_releases_are_told_in_sentences(release: str) -> None:

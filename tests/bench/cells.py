@@ -17,12 +17,12 @@ from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 import psutil
 from environments import Environment
 from properties import clients, wait
-from properties.activities import ended
 from properties.clients import Client, Load, new_request
-from properties.expect import Broken, Unanswered
+from properties.expect import Unanswered
 from properties.figures import Watched
+from usr1 import patches
 
-from bench.subjects import Served, Subject
+from bench.subjects import NEWEST, Served, Subject
 
 ROOT = Path(__file__).resolve().parents[2]
 Figures = Dict[str, Any]
@@ -84,7 +84,7 @@ def losses(subject: Subject, schedule: str, rotations: int) -> Figures:
     """What becomes of lines, requests and workers in so many rotations under load."""
     clients.patience.seconds = 3.0
     letter, _, by = schedule.partition(" ")
-    kinds = ["async"] * 300 + ["block"] if letter == "f" else ["async"]
+    kinds = ["async"] * 300 + ["late"] if letter == "f" else ["async"]
     with subject.server("--capture-output", variables={"LOGGED_BY": by or "named"}) as server:
         watched = Rotated(server, subject.logs)
         reopen = f"{ROOT}/scripts/reopen.sh -t 2 {server.directory}/pidfile"
@@ -105,17 +105,6 @@ def losses(subject: Subject, schedule: str, rotations: int) -> Figures:
                     rotate()
                     time.sleep(0.02)
         return {**watched.figures(), "rotations": max(watched.runs, len(watched.letting_go))}
-
-
-def signalled(subject: Subject) -> Figures:
-    """What SIGUSR1 does to a server that knows nothing of it."""
-    with subject.server() as server:
-        processes = [server.arbiter, *server.workers()]
-        server.signal("arbiter")
-        with contextlib.suppress(Broken):
-            wait.until(lambda: any(map(ended, processes)), lambda: "", 3)
-            wait.until(lambda: all(map(ended, processes)), lambda: "", 3)
-        return {"processes": len(processes), "ended": sum(map(ended, processes))}
 
 
 def processor_time(pids: Sequence[int]) -> float:
@@ -312,9 +301,11 @@ def patching(subject: Subject, rounds: int) -> Figures:
         apply = [str(ROOT / "scripts" / "apply.sh")]
         commands = {"scripts/apply.sh --no-tests": ([*apply, "--no-tests", "--only", "uvicorn", str(venv)], directory)}
         [site] = Environment(venv, ()).path.glob("lib/python3.*/site-packages")
-        patch = str(ROOT / "patches" / "uvicorn" / _newest())
+        newest = patches.find("uvicorn", NEWEST)
+        assert newest is not None
+        patch = str(newest.path)
         commands["patch -p1"] = (["patch", "-p1", "--fuzz=0", "-s", "-i", patch], site)
-        commands |= _patch_package(directory / "npm", Path(patch))
+        commands |= _patch_package(directory / "npm", newest.path)
         undo = {
             "scripts/apply.sh --no-tests": ([*apply, "--revert", "--only", "uvicorn", str(venv)], directory),
             "patch -p1": (["patch", "-R", "-p1", "-s", "-i", patch], site),
@@ -329,14 +320,6 @@ def patching(subject: Subject, rounds: int) -> Figures:
         name: {"seconds": spread([one for one, _ in pairs]), "MB": spread([one for _, one in pairs])}
         for name, pairs in found.items()
     }
-
-
-def _newest() -> str:
-    return sorted((path.name for path in (ROOT / "patches" / "uvicorn").glob("*.patch")), key=_release)[-1]
-
-
-def _release(name: str) -> Tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", name))
 
 
 def _patch_package(directory: Path, patch: Path) -> Dict[str, Tuple[List[str], Path]]:

@@ -1,4 +1,4 @@
-"""The tables of docs/benchmark*.md, and the plots; what stands between the tables is written by hand."""
+"""The tables of docs/benchmark*.md, and the plot; what stands between the tables is written by hand."""
 
 import math
 import re
@@ -110,13 +110,6 @@ def latencies(cells: Cells) -> str:
     return table(["", *names], rows)
 
 
-def signalled(cells: Cells) -> str:
-    rows = [
-        [subject, f"{found['ended']} of {found['processes']}"] for subject, found in _cells(cells, "signalled").items()
-    ]
-    return table(["", "processes that one SIGUSR1 ends"], rows)
-
-
 def patching(cells: Cells) -> str:
     rows = [
         [f"`{name}`", _spread(found["seconds"], ".2f"), _spread(found["MB"], ".0f")]
@@ -129,7 +122,6 @@ TABLES: Dict[str, Callable[[Cells], str]] = {
     "totals": totals,
     "losses": losses,
     "letting go": lambda cells: _by_subject(cells, "letting go"),
-    "signalled": signalled,
     "costs": costs,
     "reopening": reopening,
     "latencies": latencies,
@@ -152,7 +144,7 @@ def text(results: Dict[str, Any]) -> str:
 
 
 def write(results: Dict[str, Any]) -> None:
-    """Bring the tables and the plots up to date."""
+    """Bring the tables and the plot up to date."""
     made = "; ".join(results["made"][name] for name in ("date", "machine"))
     for document in (DOCS / "benchmarks.md", DOCS / "benchmark-results.md"):
         said = document.read_text()
@@ -160,29 +152,21 @@ def write(results: Dict[str, Any]) -> None:
             block = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
             said = block.sub(lambda match: f"{match[1]}{new}\n{match[2]}", said)  # noqa: B023  # Called at once
         document.write_text(said)
-    plot(results["cells"])
+    (DOCS / "benchmark-losses.svg").write_text(plot(results["cells"]))
 
 
+SVG = """\
+<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 900 {height}" role="img" font-family="sans-serif" font-size="13">
+  <style>
+    text {{ fill: #888 }}
+    .title {{ text-anchor: middle; font-size: 16px }}
+    .name {{ text-anchor: end }}
+    .harm {{ fill: #d1493f }} .none {{ fill: #2f9e5b }}
+  </style>
+  {drawn}
+</svg>
+"""
 HARM_IN_FULL = {"broken": "requests broken", "dead": "workers killed", "hung": "workers hung"}
-
-GREY, RED, GREEN = "#888888", "#d1493f", "#2f9e5b"
-
-
-def plot(cells: Cells) -> None:
-    """Readable on white and on black: transparent, in colours of middle brightness."""
-    import matplotlib  # type: ignore[import-not-found,unused-ignore]
-
-    matplotlib.use("svg")
-    grey = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), GREY)
-    bare = dict.fromkeys(("axes.spines.top", "axes.spines.right"), False)
-    text = {"svg.hashsalt": "usr1", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10}
-    matplotlib.rcParams.update({**grey, **bare, **text})
-    _plot_losses(cells)
-    _plot_letting_go(cells)
-
-
-def _save(figure: Any, name: str) -> None:
-    figure.savefig(DOCS / f"{name}.svg", transparent=True, bbox_inches="tight", metadata={"Date": None})
 
 
 def _in_full(name: str) -> str:
@@ -195,46 +179,23 @@ def _in_full(name: str) -> str:
     return f"{server}, {how.get(patched, patched)}"
 
 
-def _plot_losses(cells: Cells) -> None:
-    from matplotlib import pyplot  # type: ignore[import-not-found,unused-ignore]
-
+def plot(cells: Cells) -> str:
+    """As SVG: readable on white and on black, transparent and in colours of middle brightness."""
     found = _long(cells)
-    names = list(found)[::-1]
-    shares = [100 * sum(found[name]["lost"].values()) / found[name]["lines"] for name in names]
-    figure, axes = pyplot.subplots(figsize=(8, 0.32 * len(names) + 1.2))
-    axes.barh([_in_full(name) for name in names], shares, color=RED)
-    for row, name in enumerate(names):
-        harm = _harm(found[name]).replace("lost", f"of {found[name]['lines']:,} lines lost")
+    rotations = max(one["rotations"] for one in found.values())
+    title = f"Gunicorn under load while its logs are rotated {rotations} times: what goes wrong"
+    drawn = [f'<text x="450" y="20" class="title">{title}</text>']
+    for y, (name, one) in zip(range(50, 10**6, 24), found.items()):
+        share = sum(one["lost"].values()) / one["lines"]
+        harm = _harm(one).replace("lost", f"of {one['lines']:,} lines lost")
         for what, full in HARM_IN_FULL.items():
             harm = harm.replace(what, full)
-        harm, colour = ("nothing", GREEN) if harm == "0" else (harm, RED)
-        axes.text(shares[row] + 1, row, harm, color=colour, va="center", fontsize=9)
-    axes.set_xlim(0, 160)  # What is beside the bars is in there
-    axes.set_xticks(range(0, 101, 20))
-    rotations = max(one["rotations"] for one in found.values())
-    axes.set_xlabel("% of log lines lost")
-    axes.set_title(f"Gunicorn under load while its logs are rotated {rotations} times: what goes wrong", fontsize=11)
-    _save(figure, "benchmark-losses")
-
-
-def _plot_letting_go(cells: Cells) -> None:
-    from matplotlib import pyplot
-
-    found = _cells(cells, "letting go")
-    highest = max(one["median"] for columns in found.values() for one in columns.values() if one["median"] != math.inf)
-    figure, both = pyplot.subplots(1, 2, figsize=(9, 3.2), sharey=True)
-    for axes, state in zip(both, ("idle", "loaded")):
-        columns = {int(key.split("|")[0]): one for key, one in found.items() if key.endswith(state)}
-        names = list(dict.fromkeys(name for one in columns.values() for name in one if name != "looking once"))
-        for name in names:
-            points = [(workers, one[name]["median"]) for workers, one in sorted(columns.items()) if name in one]
-            points = [(workers, value) for workers, value in points if value != math.inf]
-            axes.plot(*zip(*points), marker="o", label=name) if points else None
-        axes.set_title(state, fontsize=10)
-        axes.set_xlabel("workers")
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(list(columns), list(map(str, columns)))
-        axes.set_ylim(0, 1.05 * highest)
-    both[0].set_ylabel("ms until the rotated file is let go of")
-    both[1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
-    _save(figure, "benchmark-letting-go")
+        kind, harm = ("none", "nothing") if harm == "0" else ("harm", harm)
+        drawn.append(f'<text x="400" y="{y}" class="name">{_in_full(name)}</text>')
+        if share:
+            drawn.append(f'<rect x="410" y="{y - 12}" width="{200 * share:.1f}" height="15" class="harm"/>')
+        drawn.append(f'<text x="{415 + 200 * share:.1f}" y="{y}" class="{kind}">{harm}</text>')
+    end = 50 + 24 * len(found)
+    drawn.append(f'<path d="M410 {end - 18}v-{24 * len(found)}" stroke="#888"/>')
+    drawn.append(f'<text x="410" y="{end}">the length of a bar: the share of log lines that is lost</text>')
+    return SVG.format(height=end + 10, drawn="\n  ".join(drawn))

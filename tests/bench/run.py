@@ -22,10 +22,8 @@ from bench.subjects import (
     GTHREAD_PATCHED,
     MAIN,
     NGINX,
-    OTHERS,
     PATCHED,
     PRISTINE,
-    REVISION_1,
     SUBJECTS,
     Subject,
 )
@@ -50,13 +48,6 @@ def losses(subjects: Sequence[Subject], rotations: Dict[str, int]) -> List[Cell]
 
     return [cell(one, schedule) for schedule in SCHEDULES if schedule[0] in rotations for one in subjects
             if one is not NGINX or schedule[0] in "abcd"]  # fmt: skip
-
-
-def signalled() -> List[Cell]:
-    def cell(subject: Subject) -> Cell:
-        return Cell(f"signalled|{subject.name}", lambda: cells.signalled(subject))
-
-    return [cell(one) for one in OTHERS]
 
 
 def letting_go(subjects: Sequence[Subject], numbers: Sequence[int], rounds: int) -> List[Cell]:
@@ -92,7 +83,7 @@ def quick() -> List[Cell]:
     some = (PRISTINE, PATCHED, GTHREAD, NGINX)
     return [
         Cell("costs|uvicorn", lambda: cells.costs((PRISTINE, PATCHED), 6, 0.5)),
-        *letting_go((PRISTINE, REVISION_1, PATCHED, GTHREAD), [8], 6),
+        *letting_go((PRISTINE, PATCHED, GTHREAD), [8], 6),
         *latencies([PATCHED], 4, 1),
         Cell("patching", lambda: cells.patching(PRISTINE, 3)),
         *losses(some, {"a": 10, "b": 3, "c": 3, "e": 2}),
@@ -101,12 +92,11 @@ def quick() -> List[Cell]:
 
 def full() -> List[Cell]:
     main = [one for one in SUBJECTS if one.name in MAIN]
-    workers = (PRISTINE, REVISION_1, ALONE, PATCHED, GTHREAD, NGINX)
+    workers = (PRISTINE, ALONE, PATCHED, GTHREAD, NGINX)
     gunicorns = [one for one in SUBJECTS if one.name.startswith(("Gunicorn sync", "Gunicorn gthread", "Gunicorn asgi"))]
     return [
         *letting_go(workers, [8], 40),
         Cell("costs|uvicorn", lambda: cells.costs((PRISTINE, ALONE, PATCHED), 60, 0.3)),
-        *signalled(),
         Cell("patching", lambda: cells.patching(PRISTINE, 5)),
         *latencies([PRISTINE, PATCHED, GTHREAD, NGINX], 48, 1.2),
         Cell("costs|Gunicorn", lambda: cells.costs(gunicorns, 6, 0.7)),
@@ -115,7 +105,6 @@ def full() -> List[Cell]:
         Cell("reopening", lambda: cells.reopening((*workers, GTHREAD_PATCHED), 20)),
         *losses(SUBJECTS, {"a": 200}),
         *losses(main, {"b": 200, "c": 200, "d": 200}),
-        *losses(OTHERS, {"d": 200}),
         *losses(SUBJECTS, {"f": 200, "g": 200, "e": 200}),
     ]
 

@@ -2,26 +2,20 @@
 
 import contextlib
 import hashlib
-import json
 import os
 import shutil
 import signal
-from pathlib import Path
 from typing import Dict, List, Mapping, NamedTuple, Sequence, Tuple, Union
 
 import environments
 import psutil
 from environments import Environment
-from properties import wait
-from properties.activities import ended
-from properties.expect import Unanswered
 from properties.logs import NAMES
 from properties.server import Server, send
 from test_reopen.nginx import Nginx
 from usr1 import patches
 from usr1.patches import Patch
 
-SERVED = Path(__file__).with_name("served")
 CACHE = environments.CACHE.parent / "bench"
 
 UVICORN = "uvicorn.workers.UvicornWorker"
@@ -33,13 +27,8 @@ class Subject(NamedTuple):
     name: str
     worker_class: str
     packages: Tuple[str, ...]
-    patches: Tuple[str, ...] = ()  # DISTRIBUTION RELEASE, or the path of a patch
-    application: str = "asgi"
+    patches: Tuple[str, ...] = ()  # DISTRIBUTION RELEASE
     old: bool = False  # Runs on an old Python only
-
-    @property
-    def patched(self) -> bool:
-        return bool(self.patches)
 
     def environment(self) -> Environment:
         found = environments.pythons()
@@ -47,51 +36,29 @@ class Subject(NamedTuple):
         pristine = environments.cached(python, *self.packages)
         if not self.patches:
             return pristine
-        wanted = [self._patch(one) for one in self.patches]
-        path = CACHE / hashlib.sha256("".join([pristine.path.name, *(one.text for one in wanted)]).encode()).hexdigest()
+        texts = [_patch(one).text for one in self.patches]
+        path = CACHE / hashlib.sha256("".join([pristine.path.name, *texts]).encode()).hexdigest()
         if not path.exists():
             new = path.with_suffix(".new")
             shutil.rmtree(new, ignore_errors=True)
             shutil.copytree(pristine.path, new, symlinks=True)
-            for part in [part for one in wanted for part in one.parts]:
-                [target] = new.glob(f"lib/python3.*/site-packages/{part.target}")
-                target.write_bytes(part.apply(target.read_bytes()))
+            for one in self.patches:
+                environments.patched(Environment(new, self.packages), *one.split())
             new.rename(path)
         return Environment(path, self.packages)
-
-    def _patch(self, one: str) -> Patch:
-        if one.endswith(".patch"):
-            return patches.read(patches.PATCHES / one)
-        found = patches.find(*one.split())
-        assert found is not None, one
-        return found
 
     def server(self, *options: str, workers: int = 2, variables: Mapping[str, str] = {}) -> "Served":
         if self.worker_class == "nginx":
             return Master(workers)
-        files = {"application": self.application, "logs": "logs"}
-        modules = {name: (SERVED / f"{file}.py").read_text() for name, file in files.items()}
-        python = self.environment().python
-        if self in OTHERS:
-            return Other(self.worker_class, python, workers, modules)
-        if self.worker_class == "gthread":
-            options = (*options, "--threads", "8")
-        sources = {
-            path.stem: path.read_text() for path in SERVED.glob("*.py") if path.stem in (self.application, "logs")
-        }
-        modules = {"logs": sources["logs"], "application": sources[self.application]}
-        python = self.environment().python
-        return Server(python, self.worker_class, workers, options, variables, modules)
+        return Server(self.environment().python, self.worker_class, workers, options, variables)
 
     @property
     def keeps_alive(self) -> bool:
-        return self.worker_class != "sync" and self not in OTHERS
+        return self.worker_class != "sync"
 
     @property
     def logs(self) -> Sequence[str]:
-        if self.worker_class == "nginx":
-            return ("access.log",)
-        return ("access.log", "application.log") if self in OTHERS else NAMES
+        return ("access.log",) if self.worker_class == "nginx" else NAMES
 
 
 class Master(Nginx):
@@ -134,46 +101,13 @@ class Master(Nginx):
         shutil.rmtree(self.directory)
 
 
-class Other(Server):
-    """hypercorn or granian, which know nothing of rotation."""
-
-    def __init__(self, name: str, python: Path, workers: int, modules: Mapping[str, str]) -> None:
-        super().__init__(python, name, workers, modules=modules)
-        access = str(self.logs.path("access.log"))
-        (self.directory / "log.json").write_text(json.dumps(_logging(access)))
-        options = {
-            "hypercorn": ["--bind", "unix:socket", "--access-logfile", access],
-            "granian": ["--uds", "socket", "--interface", "asgi", "--access-log", "--log-config", "log.json"],
-        }[name]
-        script = str(python.with_name(name))
-        self.command = [str(python), script, *options, "--workers", str(workers), "application:app"]
-
-    def wait_until_serving(self) -> None:
-        def serving() -> bool:
-            with contextlib.suppress(Unanswered):
-                return len(self.workers()) >= self.worker_count and bool(self.get())
-            return False
-
-        wait.until(serving, lambda: f"it does not serve: {self.stderr()[-300:]}")
-
-    def workers(self) -> List[int]:
-        started = [int(details[0]) for event, *details in self.events() if event == "started"]
-        return [pid for pid in started if not ended(pid)]
-
-    def exits(self) -> Dict[int, int]:
-        return {}  # Not known: nothing that a test can hold runs there
-
-
-def _logging(path: str) -> Dict[str, object]:
-    return {
-        "version": 1,
-        "disable_existing_loggers": False,
-        "handlers": {"file": {"class": "logging.FileHandler", "filename": path}},
-        "loggers": {"granian.access": {"handlers": ["file"], "level": "INFO", "propagate": False}},
-    }
-
-
 Served = Union[Server, Master]
+
+
+def _patch(one: str) -> Patch:
+    found = patches.find(*one.split())
+    assert found is not None, one
+    return found
 
 
 def _uvicorn(name: str, *patched: str) -> Subject:
@@ -185,9 +119,9 @@ def _old(release: str, gunicorn: str, *patched: str) -> Subject:
     return Subject(name, UVICORN, environments.packages(release, f"gunicorn=={gunicorn}"), patched, old=True)
 
 
-def _gunicorn(worker_class: str, *patched: str, application: str = "wsgi", also: Tuple[str, ...] = ()) -> Subject:
+def _gunicorn(worker_class: str, *patched: str, also: Tuple[str, ...] = ()) -> Subject:
     name = f"Gunicorn {worker_class.split('.')[0]}" + (", patched" if patched else "")
-    return Subject(name, worker_class, (f"gunicorn=={GUNICORN}", "packaging", *also), patched, application)
+    return Subject(name, worker_class, (f"gunicorn=={GUNICORN}", "packaging", *also), patched)
 
 
 OURS = f"uvicorn {NEWEST}"
@@ -197,7 +131,6 @@ AIOHTTP = ("aiohttp==3.13.2",)
 PRISTINE = _uvicorn(f"uvicorn {NEWEST}")
 PATCHED = _uvicorn(f"uvicorn {NEWEST}, both patched", OURS, THEIRS)
 ALONE = _uvicorn(f"uvicorn {NEWEST}, patched", OURS)
-REVISION_1 = _uvicorn(f"uvicorn {NEWEST}, revision 1", "uvicorn/superseded/0.36.0-0.54.0.r1.patch")
 GTHREAD = _gunicorn("gthread")
 GTHREAD_PATCHED = _gunicorn("gthread", THEIRS)
 NGINX = Subject("nginx", "nginx", ())
@@ -226,14 +159,12 @@ SUBJECTS = (
     _gunicorn("sync", THEIRS),
     GTHREAD,
     GTHREAD_PATCHED,
-    _gunicorn("asgi", application="asgi"),
-    _gunicorn("asgi", THEIRS, application="asgi"),
-    _gunicorn("aiohttp.GunicornWebWorker", application="aiohttps", also=AIOHTTP),
-    _gunicorn("aiohttp.GunicornWebWorker", THEIRS, application="aiohttps", also=AIOHTTP),
+    _gunicorn("asgi"),
+    _gunicorn("asgi", THEIRS),
+    _gunicorn("aiohttp.GunicornWebWorker", also=AIOHTTP),
+    _gunicorn("aiohttp.GunicornWebWorker", THEIRS, also=AIOHTTP),
     NGINX,
 )
-
-OTHERS = (Subject("hypercorn", "hypercorn", ("hypercorn==0.18.0",)), Subject("granian", "granian", ("granian==2.8.9",)))
 
 #: For what takes long: real logrotate, which compresses.
 MAIN = (

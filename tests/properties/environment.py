@@ -66,11 +66,16 @@ SYNC, GTHREAD, ASGI, GEVENT = OWN
 
 
 def is_own(worker_class: str) -> bool:
-    return worker_class in OWN
+    """Whether it is Gunicorn's: the short names of those have no dot."""
+    return worker_class in OWN or "." not in worker_class
 
 
 def is_wsgi(worker_class: str) -> bool:
-    return is_own(worker_class) and worker_class != ASGI
+    return is_own(worker_class) and worker_class not in (ASGI, "asgi")
+
+
+def is_aiohttps(worker_class: str) -> bool:
+    return worker_class.startswith("aiohttp.")
 
 
 class Environment(NamedTuple):

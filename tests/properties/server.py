@@ -13,7 +13,7 @@ from typing import DefaultDict, Dict, Iterable, Iterator, List, Mapping, Optiona
 
 from properties import wait
 from properties.clients import Client, new_request
-from properties.environment import GTHREAD, is_own, is_wsgi
+from properties.environment import GTHREAD, is_aiohttps, is_own, is_wsgi
 from properties.expect import COMPLAINS, KILLS, count, expect
 from properties.logs import Logs, at_once, settling
 
@@ -69,8 +69,8 @@ class Server:
     ) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="usr1-"))
         base = variables.get("WORKER_CLASS") or worker_class
-        # Gunicorn's own workers log a request when they have answered it.
-        self.logs = Logs(self.directory / "logs", settling if is_own(base) else at_once)
+        # Other workers than uvicorn's log a request when they have answered it.
+        self.logs = Logs(self.directory / "logs", settling if is_own(base) or is_aiohttps(base) else at_once)
         self.control = self.directory / "control"
         self.control.mkdir()
         # By a descriptor: the path of a socket has 107 bytes at most, that of TMPDIR any number.
@@ -82,8 +82,8 @@ class Server:
             module.write_text(source, encoding="utf-8")
         self.worker_count = workers
         self.reopening = reopening["gunicorn" if is_own(base) else base.rpartition(".")[0]]
-        threads = ["--threads", "8"] if base == GTHREAD else []
-        application = "wsgi" if is_wsgi(base) else "application"
+        threads = ["--threads", "8"] if base in (GTHREAD, "gthread") else []
+        application = "wsgi" if is_wsgi(base) else "aiohttps" if is_aiohttps(base) else "application"
         self.command = [
             str(python), "-m", "gunicorn.app.wsgiapp", "--worker-class", worker_class, "--workers", str(workers),
             "--bind", "unix:socket", "--config", str(SERVED / "configuration.py"),

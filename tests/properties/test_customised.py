@@ -219,15 +219,14 @@ def test_hook_log(environment: Environment, one_worker_class: str) -> None:
 
 def test_failing_reopening(environment: Environment, servers: Servers, one_worker_class: str) -> None:
     """A log that cannot be reopened is told, is written to as before, and keeps no other on its rotated file."""
-    expect_gunicorns_patch(environment)
     with servers.use(one_worker_class, workers=1) as server:
         [worker], log = server.workers(), server.logs.path("application.log")
         server.logs.rotate()
         log.mkdir()
         server.signal("workers")
         server.reopening.until(
-            lambda: any("Is a directory" in line for line in server.logs.lines("error.log")),
-            lambda: f"the error log said nothing of a log that could not be reopened {server.reopening} after SIGUSR1",
+            lambda: any("Is a directory" in line for line in [server.stderr(), *server.logs.lines("error.log")]),
+            lambda: f"nothing was said of a log that could not be reopened {server.reopening} after SIGUSR1",
         )
         others = [file for file in server.logs.rotated() if not file.name.startswith("application.log")]
         server.reopening.until(

@@ -14,18 +14,12 @@ from properties.expect import Broken
 from properties.rows import ROWS
 from properties.server import Server
 
-#: Under uvicorn's patch alone, a signal that comes before the worker has its handler is lost on both servers, and what
-#: cannot be opened ends a worker on both. How often seems to be chance, so that is compared in thorough runs only.
-CHANCE = "without Gunicorn's patch chance decides how often a worker misses a signal or ends, on both servers"
-
 #: The releases of uvicorn whose workers ignore SIGUSR1 as published
 IGNORING = ("0.13.0", "0.13.1", "0.13.2")
 
 
 def test_rows(environment: Environment, published: Dict[str, str], row_class: str, row: str) -> None:
     """Nothing that an application has or does makes a rotation worse than without patch."""
-    if not environment.own_classes and settings().max_examples <= 100:
-        pytest.skip(CHANCE)
     fails = side_by_side(environment, published, row_class, ROWS[row])
     if fails:
         pytest.skip(f"the published server does not get through it: {fails}")
@@ -35,8 +29,6 @@ def test_rows(environment: Environment, published: Dict[str, str], row_class: st
 @given(case=cases)
 def test_drawn(environment: Environment, published: Dict[str, str], one_worker_class: str, case: Case) -> None:
     """Whatever handlers an application has, and whatever it does, a rotation makes nothing worse than without patch."""
-    if not environment.own_classes and settings().max_examples <= 100:
-        pytest.skip(CHANCE)
     assume(not side_by_side(environment, published, one_worker_class, case))
 
 

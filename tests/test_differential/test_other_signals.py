@@ -17,25 +17,6 @@ from properties.server import Server
 from test_interruptions.subjects import environment
 from usr1 import patches
 
-APPLICATION = """
-import os
-import subprocess
-import checkpoints
-
-async def app(scope, receive, send):
-    if scope["type"] == "lifespan":
-        await receive()
-        await send({"type": "lifespan.startup.complete"})
-        checkpoints.note("started", os.getpid())
-        await receive()
-        return await send({"type": "lifespan.shutdown.complete"})
-    commands = ("exit 0", "exit 3", "kill -9 $$") if scope["path"].startswith("/codes/") else ()
-    codes = [subprocess.call(["sh", "-c", command]) for command in commands]
-    body = repr(codes).encode()
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(body))]})
-    await send({"type": "http.response.body", "body": body})
-"""
-
 Step = Tuple[str, signal.Signals]
 S = signal.Signals
 
@@ -75,7 +56,7 @@ def returns_codes(workers: Workers) -> bool:
 
 
 def observe(target: Environment, workers: Workers, source: str, sequence: List[Step], end: signal.Signals) -> Events:
-    modules = {"worker": source, "application": APPLICATION}
+    modules = {"worker": source}
     answers = []
     with Server(target.python, "worker.UvicornWorker", 1, ["--graceful-timeout", "5"], modules=modules) as server:
         answers.append(_request(server, workers))
@@ -114,7 +95,7 @@ def _signal(server: Server, target: str, number: signal.Signals) -> None:
 
 def _request(server: Server, workers: Workers) -> bytes:
     with Client(server.socket) as client:
-        return client.get("codes" if returns_codes(workers) else "none", "id")
+        return client.get("exit_codes" if returns_codes(workers) else "async", "id")
 
 
 # Races without us: the arbiter may send SIGTERM twice, and the second one has uvicorn skip its shutdown; the arbiter
@@ -172,6 +153,7 @@ def compare(workers: Workers, examples: int) -> None:
     check()
 
 
-@pytest.mark.parametrize("workers", environments.variants())
-def test_other_signals_do_what_they_did(workers: Workers, pytestconfig: pytest.Config) -> None:
-    compare(workers, 20 if pytestconfig.getoption("--full") else 3)
+@pytest.mark.full
+@pytest.mark.parametrize("workers", environments.VARIANTS, ids=str)
+def test_other_signals_do_what_they_did(workers: Workers) -> None:
+    compare(workers, 20)

@@ -1,7 +1,6 @@
 """scripts/build-fork.sh: wheels for an index."""
 
 import resource
-import runpy
 import subprocess
 from pathlib import Path
 from typing import Dict, List
@@ -120,10 +119,9 @@ def test_no_network(
 
 
 @pytest.mark.parametrize("arguments", [["--all", NEWEST], ["--distribution", "starlette"]])
-def test_bad_usage(arguments: List[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr("sys.argv", ["build_fork", *arguments])
+def test_bad_usage(arguments: List[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
-        runpy.run_path(build_fork.__file__, run_name="__main__")
+        build_fork.main(arguments)
     assert "build-fork.sh: error: " in capsys.readouterr().err
 
 

@@ -32,75 +32,13 @@ WORKER_CLASSES = {
 #: How a worker ends that gets SIGTERM; uvicorn raises the signal again when all is done.
 ENDED = {"exited with 0", "killed by SIGTERM"}
 
-#: An application of a few lines, which logs through the root logger.
-LOGGING = 'logging.basicConfig(filename=os.environ["APPLICATION_LOG"], level=logging.INFO)'
-WSGI = """
-import logging, os, time
-import checkpoints
-{logging}
-
-def app(environ, start_response):
-    kind, request = environ["PATH_INFO"].split("/")[1:3]
-    logging.info(request)
-    logging.getLogger("gunicorn.error").info(request)
-    checkpoints.pause(request)
-    start_response("200 OK", [("Content-Length", "2")])
-    return [b"ok"]
-
-checkpoints.pause("load")
-checkpoints.note("started", os.getpid())
-"""
-ASGI = """
-import logging, os
-import checkpoints
-{logging}
-checkpoints.pause("load")
-
-async def app(scope, receive, send):
-    if scope["type"] == "lifespan":
-        await receive()
-        await send({{"type": "lifespan.startup.complete"}})
-        checkpoints.note("started", os.getpid())
-        await receive()
-        return await send({{"type": "lifespan.shutdown.complete"}})
-    kind, request = scope["path"].split("/")[1:3]
-    logging.info(request)
-    logging.getLogger("gunicorn.error").info(request)
-    if kind == "block":
-        checkpoints.pause(request)
-    await checkpoints.pause_async(request)
-    await send({{"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]}})
-    await send({{"type": "http.response.body", "body": b"ok"}})
-"""
-AIOHTTP = """
-import logging, os
-import checkpoints
-from aiohttp import web
-{logging}
-checkpoints.pause("load")
-
-async def answer(request):
-    logging.info(request.path)
-    logging.getLogger("gunicorn.error").info(request.path)
-    if request.match_info["kind"] == "block":
-        checkpoints.pause(request.match_info["request"])
-    await checkpoints.pause_async(request.match_info["request"])
-    return web.Response(text="ok")
-
-app = web.Application()
-app.add_routes([web.get("/{{kind}}/{{request}}", answer)])
-checkpoints.note("started", os.getpid())
-"""
 AIOHTTPS = "aiohttp.GunicornWebWorker"
-APPLICATIONS = {"asgi": ASGI, "uvicorn.workers.UvicornWorker": ASGI, AIOHTTPS: AIOHTTP}
 
 
 def classes(*by_default: str, without: Sequence[str] = ()) -> pytest.MarkDecorator:
     """The worker classes as parameters of a test: these by default, all but some with --full."""
-    marks = {name: [] if name in by_default else [pytest.mark.full] for name in WORKER_CLASSES if name not in without}
-    return pytest.mark.parametrize(
-        "worker_class", [pytest.param(name, marks=marks[name], id=name.split(".")[0]) for name in marks]
-    )
+    names = [name for name in WORKER_CLASSES if name not in without]
+    return pytest.mark.parametrize("worker_class", environments.parameters(names, by_default))
 
 
 class Gunicorn:
@@ -115,7 +53,6 @@ class Gunicorn:
         worker_class: str = "sync",
         *options: str,
         workers: int = 1,
-        logging: str = LOGGING,
         modules: Mapping[str, str] = {},
         variables: Mapping[str, str] = {},
     ) -> Server:
@@ -123,9 +60,7 @@ class Gunicorn:
             pytest.skip(f"Gunicorn {self.release} has no worker class {worker_class}")
         if worker_class == "eventlet" and is_old(self.release) and python(self.release) >= (3, 10):
             pytest.skip("no Python before 3.10 that anybody may run, which eventlet before 0.30.3 takes")
-        modules = {"application": APPLICATIONS.get(worker_class, WSGI).format(logging=logging), **modules}
-        if worker_class == "gthread":
-            options = (*options, "--threads", "8")
+        variables = {"LOGGED_BY": "root", **variables}  # Which only Gunicorn's patch looks after
         return Server(self.environment.python, worker_class, workers, options, variables, modules)
 
 

@@ -11,9 +11,8 @@ from environments import NOBODY
 from properties import wait
 from properties.logs import NAMES
 from properties.server import SERVED, Server
-from test_reopen.logrotation import wait_until_exactly_once
 
-from test_gunicorn.conftest import AIOHTTPS, LOGGING, Gunicorn, classes
+from test_gunicorn.conftest import AIOHTTPS, Gunicorn, classes
 
 
 def held(server: Server) -> "set[str]":
@@ -44,7 +43,7 @@ def test_one_that_fails(gunicorn: Gunicorn, name: str, options: "tuple[str, ...]
             wait.until(lambda: told in server.stderr(), lambda: "it is not told on stderr")
         server.signal("arbiter")
         server.wait_until_reopened(processes)
-        wait_until_exactly_once(server.logs, [request, server.get()])
+        server.logs.expect_exactly_once([request, server.get()])
         assert server.pids("all") == processes, "arbiter and worker are the same"
 
 
@@ -64,7 +63,7 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
 def test_full_disk(gunicorn: Gunicorn, full_disk: Path, worker_class: str) -> None:
     """A log goes on in its rotated file until there is room for a new one, and keeps no other from being reopened."""
     log, rotated = full_disk / "application.log", full_disk / "application.log.1"
-    with gunicorn.serve(worker_class, logging=LOGGING.replace('os.environ["APPLICATION_LOG"]', f"'{log}'")) as server:
+    with gunicorn.serve(worker_class, variables={"APPLICATION_LOG": str(log)}) as server:
         processes = server.pids("all")
         server.logs.rotate()
         log.rename(rotated)
@@ -89,7 +88,6 @@ class Wrapping(logging.FileHandler):
     def _open(self):
         return Wrapped(super()._open())
 
-logging.root.setLevel(logging.INFO)
 closed = logging.FileHandler("logs/closed.log")
 closed.stream.close()
 logging.root.addHandler(closed)
@@ -99,7 +97,7 @@ logging.getLogger("gunicorn.error").addHandler(Wrapping("logs/wrapped.log"))
 
 def test_closed_stream_and_one_without_descriptor(gunicorn: Gunicorn) -> None:
     """The one is left alone, the other one exchanged as in the published release; and they keep no other from it."""
-    with gunicorn.serve("gthread", logging=ODD_STREAMS) as server:
+    with gunicorn.serve("gthread", variables={"ON_LOAD": ODD_STREAMS}) as server:
         processes = server.pids("all")
         server.logs.rotate([*NAMES, "wrapped.log"])
         server.signal("arbiter")
@@ -123,12 +121,9 @@ def user_server(gunicorn: Gunicorn, worker_class: str, *options: str) -> Server:
     if not environments.is_open(gunicorn.environment.python):
         pytest.skip(f"the user nobody may not run {gunicorn.environment.python.resolve()}")
     server = gunicorn.serve(worker_class, "--user", str(NOBODY), *options)
-    server.directory.chmod(0o755)
-    server.control.chmod(0o777)
-    for file in (server.control / "events", server.control / "application.log"):
-        file.touch()
-        file.chmod(0o666)
-    server.variables["APPLICATION_LOG"] = str(server.control / "application.log")
+    server.let_others_in()
+    (server.control / "application.log").touch()
+    (server.control / "application.log").chmod(0o666)
     command = [str(gunicorn.environment.python), "-c", "import os, sys; [os.listdir(name) for name in sys.argv[1:]]"]
     directories = [str(gunicorn.environment.path), str(SERVED), str(server.directory)]
     subprocess.run([*command, *directories], user=NOBODY, check=True)
@@ -147,7 +142,7 @@ def test_user(unprivileged: None, gunicorn: Gunicorn, worker_class: str) -> None
             server.signal("arbiter")
             requests = [server.get() for _ in range(50)]
             server.wait_until_reopened(server.pids("all"))
-            wait_until_exactly_once(server.logs, requests, ["access.log", "error.log"])
+            server.logs.expect_exactly_once(requests, ["access.log", "error.log"])
             for name, old in zip(names, rotated):
                 new = server.logs.path(name).stat()
                 assert (new.st_uid, new.st_gid, new.st_mode) == (old.st_uid, old.st_gid, old.st_mode)

@@ -8,12 +8,12 @@ import environments
 import pytest
 from packaging.version import Version
 from properties import wait
+from properties.cases import Case, Handler
 from properties.clients import Client, Load
 from properties.expect import Broken, Unanswered
 from properties.logs import NAMES
 from properties.server import Server
 from test_interruptions import subjects
-from test_reopen.logrotation import wait_until_exactly_once
 
 from test_gunicorn.conftest import AIOHTTPS, NEWEST, Gunicorn, classes, pristine_environment, uvicorn
 
@@ -35,7 +35,7 @@ def rotate_under_load(server: Server, worker_class: str, rotations: int) -> None
             server.logs.take()
         load.wait_for_answers(10)
     load.expect_unbroken()
-    wait_until_exactly_once(server.logs, load.requests, names(worker_class))
+    server.logs.expect_exactly_once(load.requests, names(worker_class))
     server.expect_no_deaths("in rotations")
     assert "Traceback" not in server.complaints()
 
@@ -78,36 +78,11 @@ def test_root_logger_of_uvicorn_0_18_3(tmp_path: Path) -> None:
         server.expect_same_workers(workers, "by a rotation")
 
 
-#: Files that no logger has: behind a queue, in a memory handler, in a handler of the application's own.
-ELSEWHERE = """
-import logging.handlers, queue
-
-class Wrapping(logging.Handler):
-    def __init__(self, wrapped):
-        super().__init__()
-        self.wrapped = wrapped
-    def emit(self, record):
-        self.wrapped.handle(record)
-
-def file(name):
-    return logging.FileHandler(os.environ["APPLICATION_LOG"].replace("application", name))
-
-records = queue.Queue()
-listener = logging.handlers.QueueListener(records, file("queue"))
-listener.start()
-logging.root.setLevel(logging.INFO)
-for handler in (
-    logging.handlers.QueueHandler(records),
-    logging.handlers.MemoryHandler(1, target=file("memory")),
-    Wrapping(file("wrapped")),
-):
-    logging.root.addHandler(handler)
-"""
-
-
 def test_files_that_no_logger_has(gunicorn: Gunicorn) -> None:
-    with gunicorn.serve(logging=ELSEWHERE) as server:
-        logs = ["queue.log", "memory.log", "wrapped.log"]
+    """Behind a queue, in a memory handler, and of the application's own."""
+    handlers = [Handler(place=place) for place in ("queue", "memory", "nowhere")]
+    with gunicorn.serve(variables=Case(tuple(handlers)).variables) as server:
+        logs = [handler.log(n) for n, handler in enumerate(handlers)]
         server.get()
         server.logs.rotate(logs)
         server.signal("arbiter")
@@ -117,20 +92,6 @@ def test_files_that_no_logger_has(gunicorn: Gunicorn) -> None:
             lambda: all(server.logs.requests(name, current_only=True)[request] for name in logs),
             lambda: f"only {[name for name in logs if server.logs.requests(name, current_only=True)]} have a request",
         )
-
-
-WSGI_ERRORS = """
-import os
-import checkpoints
-
-def app(environ, start_response):
-    checkpoints.pause("id-held")
-    environ["wsgi.errors"].write("id-written later\\n")
-    start_response("200 OK", [("Content-Length", "2")])
-    return [b"ok"]
-
-checkpoints.note("started", os.getpid())
-"""
 
 
 def rotate_during_request(server: Server, kind: str) -> None:
@@ -147,30 +108,27 @@ def rotate_during_request(server: Server, kind: str) -> None:
 
 def write_to_wsgi_errors(server: Server) -> None:
     """In a request that has begun before a rotation."""
-    rotate_during_request(server, "async")
-    assert "id-written later" in server.logs.lines("error.log", current_only=True)
+    rotate_during_request(server, "errors")
+    assert "written late by id-held" in server.logs.lines("error.log", current_only=True)
 
 
 @classes("gthread", without=["asgi", "uvicorn.workers.UvicornWorker", "tornado", AIOHTTPS])
 def test_wsgi_errors(gunicorn: Gunicorn, worker_class: str) -> None:
-    with gunicorn.serve(worker_class, modules={"application": WSGI_ERRORS}) as server:
+    with gunicorn.serve(worker_class) as server:
         write_to_wsgi_errors(server)
 
 
 def test_pristine_breaks_who_writes_to_wsgi_errors(pristine: Gunicorn) -> None:
     with (
-        pristine.serve("gthread", modules={"application": WSGI_ERRORS}) as server,
+        pristine.serve("gthread", variables={"LOGGED_BY": "named"}) as server,
         pytest.raises(Unanswered, match="500 Internal Server Error"),
     ):
         write_to_wsgi_errors(server)
 
 
-MODE_W = 'logging.basicConfig(filename=os.environ["APPLICATION_LOG"], filemode="w", level=logging.INFO)'
-
-
 def test_no_rotation_truncates_nothing(gunicorn: Gunicorn) -> None:
     """A file of mode "w" would be, each time that it is opened."""
-    with gunicorn.serve(logging=MODE_W) as server:
+    with gunicorn.serve(variables={"APPLICATION_LOG_MODE": "w"}) as server:
         request = server.get()
         server.signal("arbiter", times=2)
         server.logs.rotate(["error.log"])

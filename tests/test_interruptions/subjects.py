@@ -63,5 +63,4 @@ def _copy(pristine: Environment, workers: Workers, patched: Tuple[str, ...]) -> 
 
 def subjects(*by_default: str) -> pytest.MarkDecorator:
     """As parameters of a test: these by default, all of them with --full."""
-    marks = {name: [] if name in by_default else [pytest.mark.full] for name in SUBJECTS}
-    return pytest.mark.parametrize("subject", [pytest.param(name, marks=marks[name]) for name in SUBJECTS])
+    return pytest.mark.parametrize("subject", environments.parameters(SUBJECTS, by_default))

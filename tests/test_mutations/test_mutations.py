@@ -1,6 +1,5 @@
 """Every statement of a patch is there for a reason: without it some check fails, and so with what is tempting."""
 
-import re
 from pathlib import Path
 from typing import Dict, Iterator, NamedTuple, Sequence
 
@@ -13,9 +12,6 @@ from usr1 import patches
 
 from test_mutations import checks, mutants
 from test_mutations.checks import Check
-
-#: No check misses these: FILE: WHERE: STATEMENT, and why.
-EQUIVALENT: Dict[str, str] = {}
 
 UVICORN = environments.COMBINATIONS[-1]
 SHARES = 20
@@ -67,108 +63,115 @@ def test_nothing_is_found_in_the_patch(laboratories: Dict[str, Laboratory], dist
     assert checks.found(laboratory.checks, laboratory.environment) == ""
 
 
-def is_equivalent(mutant: mutants.Mutant) -> bool:
-    return any(re.match(pattern, str(mutant)) for pattern in EQUIVALENT)
-
-
 @pytest.mark.full
 @pytest.mark.parametrize("distribution", ["uvicorn", "gunicorn"])
 @pytest.mark.parametrize("share", range(SHARES))
 def test_a_statement_left_out_is_missed(laboratories: Dict[str, Laboratory], distribution: str, share: int) -> None:
     laboratory = laboratories[distribution]
-    wanted = [mutant for mutant in laboratory.mutants() if not is_equivalent(mutant)][share::SHARES]
+    wanted = list(laboratory.mutants())[share::SHARES]
     found = {str(mutant): laboratory.found(mutant.target, mutant.source, laboratory.checks) for mutant in wanted}
     print(*(f"{mutant}\n    {what}" for mutant, what in found.items()), sep="\n")
     assert [mutant for mutant, what in found.items() if not what] == []
 
 
-class Temptation(NamedTuple):
-    """What might be written instead, and the check that finds it wanting."""
+WORKERS, LOGGING = "uvicorn/workers.py", "gunicorn/glogging.py"
+FILES = {WORKERS: checks.UVICORN, LOGGING: SYNC}  # And the worker class that sweeps run
 
+
+class Temptation(NamedTuple):
+    """What might be written in the newest patches instead, and the check that finds it wanting."""
+
+    name: str
     target: str
     old: str
     new: str
     check: Check
 
+    @property
+    def distribution(self) -> str:
+        return self.target.partition("/")[0]
 
-#: In the newest patches.
-TEMPTATIONS: Dict[str, Temptation] = {
-    "uvicorn: reopening as upstream does": Temptation(
-        "uvicorn/workers.py",
-        "os.dup2(new.fileno(), old.fileno(), inheritable=False)",
-        "handler.close(); handler.stream = handler._open()",
+    def __str__(self) -> str:
+        return f"{self.distribution}: {self.name}"
+
+
+TEMPTATIONS = (
+    *(
+        Temptation(name, target, old, new, checks.sweeps(FILES[target], sweep))
+        for target in FILES
+        for name, old, new, sweep in (
+            (
+                "reopening as upstream does",
+                "os.dup2(new.fileno(), old.fileno(), inheritable=False)",
+                "handler.close(); handler.stream = handler._open()",
+                "in_the_handler",
+            ),
+            ("waiting for a lock", "lock.acquire(blocking=False)", "lock.acquire()", "beside_a_thread"),
+        )
+    ),
+    Temptation(
+        "one look",
+        WORKERS,
+        "seen = self._asked\n                self.reopen_files(sig, frame)",
+        "self.reopen_files(sig, frame)\n                seen = self._asked",
         checks.sweeps(checks.UVICORN, "in_the_handler"),
     ),
-    "uvicorn: reopening in the event loop": Temptation(
-        "uvicorn/workers.py",
+    Temptation(
+        "one look",
+        LOGGING,
+        "seen = Logger.asked\n                self.reopen_all()",
+        "self.reopen_all()\n                seen = Logger.asked",
+        checks.sweeps(SYNC, "in_the_handler"),
+    ),
+    Temptation(
+        "reopening in the event loop",
+        WORKERS,
         "self.reopen_files(sig, frame)\n",
         "asyncio.get_event_loop().call_soon_threadsafe(self.reopen_files, sig, frame)\n",
         checks.promises("-k", "blocked_loop"),
     ),
-    "uvicorn: waiting for a lock": Temptation(
-        "uvicorn/workers.py",
-        "lock.acquire(blocking=False)",
-        "lock.acquire()",
-        checks.sweeps(checks.UVICORN, "beside_a_thread"),
+    Temptation(
+        "SIG_DFL for an instant",
+        WORKERS,
+        "set(self.SIGNALS) - {signal.SIGUSR1}",
+        "self.SIGNALS",
+        checks.life(checks.UVICORN, 15),
     ),
-    "uvicorn: one look": Temptation(
-        "uvicorn/workers.py",
-        "self._asked = False\n                    self.reopen_files(sig, frame)",
-        "self.reopen_files(sig, frame)\n                    self._asked = False",
-        checks.sweeps(checks.UVICORN, "in_the_handler"),
+    Temptation(
+        "the signal from whoever has it",
+        WORKERS,
+        "isinstance(signal.getsignal(signal.SIGUSR1), signal.Handlers)",
+        "True",
+        checks.promises(),
     ),
-    "uvicorn: SIG_DFL for an instant": Temptation(
-        "uvicorn/workers.py", "set(self.SIGNALS) - {signal.SIGUSR1}", "self.SIGNALS", checks.life(checks.UVICORN, 15)
-    ),
-    "uvicorn: the signal from whoever has it": Temptation(
-        "uvicorn/workers.py", "isinstance(signal.getsignal(signal.SIGUSR1), signal.Handlers)", "True", checks.promises()
-    ),
-    "uvicorn: Gunicorn's sockets": Temptation(
-        "uvicorn/workers.py",
+    Temptation(
+        "Gunicorn's sockets",
+        WORKERS,
         '[getattr(s, "sock", s) for s in self.sockets]',
         "self.sockets",
         checks.promises(),
     ),
-    "gunicorn: reopening as upstream does": Temptation(
-        "gunicorn/glogging.py",
-        "os.dup2(new.fileno(), old.fileno(), inheritable=False)",
-        "handler.close(); handler.stream = handler._open()",
-        checks.sweeps(SYNC, "in_the_handler"),
-    ),
-    "gunicorn: waiting for a lock": Temptation(
-        "gunicorn/glogging.py",
-        "lock.acquire(blocking=False)",
-        "lock.acquire()",
-        checks.sweeps(SYNC, "beside_a_thread"),
-    ),
-    "gunicorn: one look": Temptation(
-        "gunicorn/glogging.py",
-        "self.asked = False\n                    self.reopen_all()",
-        "self.reopen_all()\n                    self.asked = False",
-        checks.sweeps(SYNC, "in_the_handler"),
-    ),
-    "gunicorn: telling at once": Temptation(
-        "gunicorn/glogging.py",
+    Temptation(
+        "telling at once",
+        LOGGING,
         "_thread.start_new_thread(self.report, (failed,))",
         "self.report(failed)",
         checks.promises(),
     ),
-    "gunicorn: any timeout for a failure": Temptation(
-        "gunicorn/glogging.py",
-        "if not is_ours(e):\n                raise\n            failed",
-        "failed",
+    Temptation(
+        "any timeout for a failure",
+        LOGGING,
+        'if not is_ours(e, getattr(h, "baseFilename", "")):\n                raise\n            done[key]',
+        "done[key]",
         checks.sweeps(SYNC, "exception"),
     ),
-}
+)
 BY_DEFAULT = ("uvicorn: waiting for a lock", "gunicorn: one look")
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[] if n in BY_DEFAULT else [pytest.mark.full]) for n in TEMPTATIONS]
-)
-def test_a_temptation_is_found_wanting(laboratories: Dict[str, Laboratory], name: str) -> None:
-    temptation = TEMPTATIONS[name]
-    laboratory = laboratories[name.partition(":")[0]]
+@pytest.mark.parametrize("temptation", environments.parameters(TEMPTATIONS, BY_DEFAULT))
+def test_a_temptation_is_found_wanting(laboratories: Dict[str, Laboratory], temptation: Temptation) -> None:
+    laboratory = laboratories[temptation.distribution]
     patched = laboratory.file(temptation.target).read_text()
     assert patched.count(temptation.old) == 1, f"{temptation.old!r} is not in the patched file once"
     source = patched.replace(temptation.old, temptation.new)

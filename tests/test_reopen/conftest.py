@@ -15,24 +15,6 @@ from test_reopen.logrotation import found
 UVICORN = "0.54.0"
 GUNICORN = "27.0.1"
 
-#: The application of tests/properties/served, for a worker class that serves WSGI.
-WSGI = """
-import logging, os
-import checkpoints
-
-log = logging.getLogger("application")
-log.setLevel(logging.INFO)
-log.addHandler(logging.FileHandler(os.environ["APPLICATION_LOG"]))
-
-def app(environ, start_response):
-    request = environ["PATH_INFO"].split("/")[2]
-    log.info(request)
-    logging.getLogger("gunicorn.error").info(request)
-    body = b"%d" % os.getpid()
-    start_response("200 OK", [("Content-Length", str(len(body)))])
-    return [body]
-"""
-
 #: Like a worker that has changed its user.
 NOT_DUMPABLE = """
 import ctypes
@@ -77,12 +59,9 @@ def server(environment: Environment) -> Iterator[Server]:
 
 
 def gunicorn(environment: Environment, worker_class: str = UVICORN_WORKER, more_application: str = "") -> Server:
-    """Gunicorn with a pidfile; more_application is the source of what a WSGI application does besides."""
+    """Gunicorn with a pidfile; more_application is the source of what the application does besides."""
     options = ("--pid", "pidfile")
-    if worker_class != "gthread":
-        return Server(environment.python, worker_class, options=options)
-    modules = {"application": WSGI + more_application + '\ncheckpoints.note("started", os.getpid())\n'}
-    return Server(environment.python, worker_class, options=(*options, "--threads", "8"), modules=modules)
+    return Server(environment.python, worker_class, options=options, variables={"ON_LOAD": more_application})
 
 
 def without_ptrace() -> List[str]:

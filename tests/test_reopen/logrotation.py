@@ -6,11 +6,10 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Dict, Iterable, List, Optional, Sequence, Set
+from typing import Dict, List, Optional, Sequence, Set
 
 import pytest
-from properties import wait
-from properties.logs import NAMES, Logs
+from properties.logs import Logs
 
 REOPEN = Path(__file__).resolve().parents[2] / "scripts" / "reopen.sh"
 
@@ -114,13 +113,6 @@ def named(complaint: str) -> Dict[int, List[str]]:
 def files(complaint: str) -> Set[str]:
     """The names of the files in that."""
     return {Path(what.partition(": ")[2]).name for whats in named(complaint).values() for what in whats}
-
-
-def wait_until_exactly_once(logs: Logs, requests: Iterable[str], names: Iterable[str] = NAMES) -> None:
-    """Each request has one line in each log; a worker may log one only after it has answered."""
-    wait.until(
-        lambda: not logs.not_exactly_once(requests, names), lambda: str(logs.not_exactly_once(requests, names)[:9])
-    )
 
 
 class Logrotate:

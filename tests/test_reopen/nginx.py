@@ -11,7 +11,7 @@ from typing import Optional
 
 from properties import wait
 from properties.clients import Client
-from properties.logs import Logs
+from properties.logs import Logs, settling
 
 CONFIGURATION = """
 daemon off;
@@ -41,7 +41,7 @@ class Nginx:
         """user is who runs it, if another one."""
         self.user = user
         self.directory = Path(tempfile.mkdtemp(prefix="usr1-nginx-"))
-        self.logs = Logs(self.directory / "logs")
+        self.logs = Logs(self.directory / "logs", settling)
         self.socket = self.directory / "socket"
         self.configuration = self.directory / "nginx.conf"
         directive = "user root;" if os.geteuid() == 0 and user is None else ""

@@ -1,9 +1,9 @@
 """What tail -F misses, which follows a log by its name: lines that are written to the old file after the rename."""
 
 import re
+import statistics
 import subprocess
-from collections import Counter
-from typing import Dict
+from typing import Dict, List
 
 import pytest
 from environments import Environment
@@ -20,8 +20,8 @@ POSTROTATES = {
 }
 
 
-def missed(environment: Environment, rotations: int) -> Dict[str, int]:
-    """How many lines of the access log it misses, by what postrotate does."""
+def missed(environment: Environment, rotations: int) -> Dict[str, List[int]]:
+    """How many lines of the access log it misses in each rotation, by what postrotate does."""
     with gunicorn(environment) as server:
         log = server.logs.path("access.log")
         followed = server.directory / "followed"
@@ -50,15 +50,16 @@ def missed(environment: Environment, rotations: int) -> Dict[str, int]:
             follower.kill()
             follower.wait()
         seen = set(re.findall(r"\bid-\d+\b", followed.read_text()))
-        missed: "Counter[str]" = Counter()
+        missed: Dict[str, List[int]] = {name: [] for name in POSTROTATES}
         for path, name in rotated.items():
             requests = re.findall(r"\bid-\d+\b", server.logs.path(path).read_text())
-            missed[name] += len(set(requests) - seen)
-        print(f"{len(load.requests)} lines, {rotations} rotations each: missed {dict(missed)}")
+            missed[name].append(len(set(requests) - seen))
+        print(f"{len(load.requests)} lines, {rotations} rotations each: missed {missed}")
         return missed
 
 
 @pytest.mark.full
 def test_followers_miss_no_more_than_with_kill(environment: Environment) -> None:
+    """In most rotations: in some, the machine was elsewhere for long."""
     found = missed(environment, 40)
-    assert found["reopen.sh"] <= 1.5 * found["kill"]
+    assert statistics.median(found["reopen.sh"]) <= 1.5 * statistics.median(found["kill"])

@@ -13,7 +13,7 @@ from properties.clients import Load
 from properties.server import Server
 
 from test_reopen.conftest import UVICORN_WORKER, gunicorn, make
-from test_reopen.logrotation import Logrotate, found, reopen, wait_until_exactly_once
+from test_reopen.logrotation import Logrotate, found, reopen
 from test_reopen.nginx import Nginx
 from test_reopen.test_refusals import HANDLES_USR1, running
 
@@ -61,7 +61,7 @@ def rotate(server: Server, rotations: int, directives: str, prefix: Sequence[str
                 logrotate.rotate(prefix)
             load.wait_for_answers(16)
         assert not load.broken
-        wait_until_exactly_once(server.logs, load.requests)
+        server.logs.expect_exactly_once(load.requests)
 
 
 def serve(environment: Environment, prefix: Sequence[str]) -> Server:

@@ -9,23 +9,7 @@ from properties.clients import Load
 from properties.server import Server
 
 from test_reopen.conftest import GUNICORN, UVICORN_WORKER, WORKER_CLASSES, make
-from test_reopen.logrotation import Logrotate, files, reopen, wait_until_exactly_once
-
-#: The application of tests/properties/served, but for where it logs to.
-APPLICATION = """
-import importlib.util, logging, os
-import checkpoints
-
-path = os.path.join(os.path.dirname(checkpoints.__file__), "application.py")
-spec = importlib.util.spec_from_file_location("served", path)
-served = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(served)
-served.log.removeHandler(served.handler)
-served.log.propagate = True
-logging.basicConfig(filename=served.handler.baseFilename, level=logging.INFO)
-served.handler.close()
-app = served.app
-"""
+from test_reopen.logrotation import Logrotate, files, reopen
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +22,7 @@ def patched(tmp_path_factory: pytest.TempPathFactory) -> Environment:
 
 def serve(environment: Environment, worker_class: str, *options: str) -> Server:
     options = ("--pid", "pidfile", *options)
-    return Server(environment.python, worker_class, options=options, modules={"application": APPLICATION})
+    return Server(environment.python, worker_class, options=options, variables={"LOGGED_BY": "root"})
 
 
 @pytest.mark.parametrize("worker_class", WORKER_CLASSES[:2])
@@ -50,7 +34,7 @@ def test_every_line_once(patched: Environment, worker_class: str) -> None:
                 load.wait_for_answers(16)
                 logrotate.rotate()
             load.wait_for_answers(16)
-        wait_until_exactly_once(server.logs, load.requests)
+        server.logs.expect_exactly_once(load.requests)
         assert server.logs.requests("application.log", current_only=True)
 
 

@@ -14,7 +14,7 @@ from properties.logs import NAMES
 from properties.server import Server
 
 from test_reopen.conftest import UVICORN_WORKER, gunicorn
-from test_reopen.logrotation import Logrotate, wait_until_exactly_once
+from test_reopen.logrotation import Logrotate
 from test_reopen.nginx import Nginx
 
 DIRECTIVES = ("", "sharedscripts", "extension .log", "olddir old", "sharedscripts\nextension .log")
@@ -49,7 +49,7 @@ def test_every_line_once(environment: Environment, worker_class: str, directives
         load = rotate_under_load(server, rotations, directives)
         assert not load.broken
         assert not server.exits()
-        wait_until_exactly_once(server.logs, load.requests)
+        server.logs.expect_exactly_once(load.requests)
         assert server.stderr() == ""
 
 
@@ -59,7 +59,7 @@ def test_every_line_once_with_nginx(directives: str, rotations: int) -> None:
     with Nginx() as server:
         load = rotate_under_load(server, rotations, directives)
         assert not load.broken
-        wait_until_exactly_once(server.logs, load.requests, ["access.log"])
+        server.logs.expect_exactly_once(load.requests, ["access.log"])
 
 
 def test_every_line_once_of_two_servers_with_one_log(environment: Environment, rotations: int) -> None:
@@ -75,8 +75,8 @@ def test_every_line_once_of_two_servers_with_one_log(environment: Environment, r
                     logrotate.rotate()
             other.wait_for_answers(16)
         assert not load.broken + other.broken
-        wait_until_exactly_once(first.logs, load.requests)
-        wait_until_exactly_once(first.logs, other.requests, ["access.log"])
+        first.logs.expect_exactly_once(load.requests)
+        first.logs.expect_exactly_once(other.requests, ["access.log"])
 
 
 def test_every_line_once_while_workers_come_and_go(server: Server, rotations: int) -> None:
@@ -97,7 +97,7 @@ def test_every_line_once_while_workers_come_and_go(server: Server, rotations: in
         churning.join()
     assert len(server.exits()) >= rotations / 10
     assert not [death for death in server.deaths() if "SIGTERM" not in death and "exited with 0" not in death]
-    wait_until_exactly_once(server.logs, load.requests)
+    server.logs.expect_exactly_once(load.requests)
 
 
 def test_a_stopped_worker_is_named_and_the_file_kept(server: Server) -> None:
@@ -148,6 +148,9 @@ def test_without_waiting_lines_are_lost(environment: Environment) -> None:
         answer = logrotate.run()  # Gunicorn, which is pristine here, swallows the signal at that place
         # By chance gzip complains: that the arbiter logged the signal while it compressed that log.
         assert answer.returncode == 0, answer.stdout
+        server.signal("arbiter", signal.SIGWINCH)  # Of two signals that wait, the one with the lower number comes first
+        said = "Handling signal: winch"
+        wait.until(lambda: said in "".join(server.logs.lines("error.log")), lambda: "the arbiter does not say so")
         hold.release()
         server.wait_until_serving()
         request = server.get()

@@ -68,8 +68,7 @@ every_commit = pytest.mark.parametrize("commit", COMMITS, ids=str)
 
 def commits(default: Sequence[str], of: Sequence[Commit] = COMMITS) -> pytest.MarkDecorator:
     """These commits; those that are not named are for --full."""
-    marked = [pytest.param(one, id=str(one), marks=() if str(one) in default else pytest.mark.full) for one in of]
-    return pytest.mark.parametrize("commit", marked)
+    return pytest.mark.parametrize("commit", environments.parameters(of, default))
 
 
 def newest(distribution: str) -> Patch:

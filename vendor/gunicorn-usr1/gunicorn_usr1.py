@@ -36,7 +36,8 @@ def is_plain(handler: Any) -> bool:
     raw = getattr(getattr(getattr(handler, "stream", None), "buffer", None), "raw", None)
     if not isinstance(raw, io.FileIO) or not isinstance(handler, logging.FileHandler):
         return False
-    own, plain, lock = type(handler), logging.FileHandler, type(handler.lock)
+    own, plain = type(handler), logging.FileHandler
+    lock: Any = type(handler.lock)
     methods = own.emit is plain.emit and own.close is plain.close and own._open is plain._open
     return methods and raw.name == handler.baseFilename and (lock is RLOCK or lock is type(threading.RLock()))
 

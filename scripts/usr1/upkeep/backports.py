@@ -7,7 +7,7 @@ release, uvicorn's also to those of uvicorn-worker, after the differences that h
 
 import functools
 from difflib import SequenceMatcher
-from typing import Dict, List, NamedTuple, Tuple
+from typing import Dict, List, NamedTuple, Optional, Tuple
 
 from packaging.version import Version
 
@@ -162,7 +162,7 @@ DIFFERENCES = (
             Replacement("capture_usr1(self) -> None:", "capture_usr1(self):"),
             Replacement("(self, sig: int, frame: Any) -> None:", "(self, sig, frame):"),
             Replacement("(self: Any, sig: int, frame: Any) -> None:", "(self, sig, frame):"),
-            Replacement("(self, *ignored: Any) -> bool:", "(self, *ignored):"),
+            Replacement("reopen_plain(self) -> bool:", "reopen_plain(self):"),
         ),
     ),
     Difference(
@@ -252,22 +252,26 @@ class Change(NamedTuple):
 
         Raises PatchError where a difference is stale, or a file has nothing left of the place of a line.
         """
+        there = differences(distribution, release)
         description, edits = self.description, {}
-        for one in differences(distribution, release):
-            description = _replaced(description, one.description, one.why)
         try:
+            for one in there:
+                description = _replaced(description, one.description, one.why)
             for file, target in self.targets(distribution, release).items():
-                edit = self.edits[file]
-                for one in differences(distribution, release):
-                    if one.file in ("", file):
-                        edit = Edit(
-                            _replaced(edit.pristine, one.upstream, one.why),
-                            _replaced(edit.patched, one.change, one.why),
-                        )
+                edit = self._edit(file, there)
                 edits[target] = Edit(files[target], carried_over(*edit, files[target]))
         except PatchError as error:
             raise PatchError(f"{distribution} {release}: {error}") from error
         return Change(description, edits)
+
+    def _edit(self, file: str, there: List[Difference]) -> Edit:
+        """The edit of a file of the newest release, as it would be if it had these differences."""
+        pristine, patched = self.edits[file]
+        for one in there:
+            if one.file in ("", file):
+                pristine = _replaced(pristine, one.upstream, one.why)
+                patched = _replaced(patched, one.change, one.why)
+        return Edit(pristine, patched)
 
 
 @functools.lru_cache(maxsize=None)  # Most files are the same in many releases
@@ -278,22 +282,30 @@ def carried_over(pristine: str, patched: str, other: str) -> str:
     is not put off by what changed beside it. Raises PatchError where neither line is in the other file.
     """
     old, new, lines = (text.splitlines(keepends=True) for text in (pristine, patched, other))
-    place = {-1: -1, len(old): len(lines)}
+    place = {-1: -1, len(old): len(lines)}  # Of each line of pristine in the other file, that has them; and of the ends
     for block in SequenceMatcher(None, old, lines, autojunk=False).get_matching_blocks():
         place.update((block.a + i, block.b + i) for i in range(block.size))
-    result, done = "", 0
+    result: List[str] = []
+    done = 0  # So many lines of the other file are in the result, or have gone
     for tag, start, end, first, last in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
         if tag == "equal":
             continue
-        if start < end:
-            at = place.get(start)
-            whole = at is not None and all(place.get(i) == at + i - start for i in range(start, end))
-        else:
-            at = place[start - 1] + 1 if start - 1 in place else place.get(start)
-            whole = at is not None
-        if at is None or not whole:
+        at = _place_of_gone(place, start, end) if start < end else _place_of_new(place, start)
+        if at is None:
             found = "".join(old[start:end] or old[start - 1 : start + 1])
             raise PatchError(f"the file has not, or not as one piece, what the patch changes:\n{found}")
-        result += "".join(lines[done:at] + new[first:last])
+        result += lines[done:at] + new[first:last]
         done = at + end - start
-    return result + "".join(lines[done:])
+    return "".join(result + lines[done:])
+
+
+def _place_of_gone(place: Dict[int, int], start: int, end: int) -> Optional[int]:
+    """Where the lines from start to end are; they must all be there, and together, or something else goes with them."""
+    at = place.get(start)
+    together = at is not None and all(place.get(line) == at + line - start for line in range(start, end))
+    return at if together else None
+
+
+def _place_of_new(place: Dict[int, int], before: int) -> Optional[int]:
+    """Where something comes that comes before a line: after the one above it, if that is there."""
+    return place[before - 1] + 1 if before - 1 in place else place.get(before)

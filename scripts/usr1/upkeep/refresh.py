@@ -135,12 +135,10 @@ def composed(path: Path, like: Patch, names: Sequence[str], change: Change) -> s
     """The text of a patch file for some releases: with the header of another, brought up to date."""
     synopsis, description = change.description.split("\n")
     applies_to = " ".join(("Applies-To:", like.distribution, *names))
-    committed = _committed(path)
     edits = sorted(change.edits.items())
     hashes = [[patches.sha256(text.encode()) for text in edit] for _, edit in edits]
     fields = {
         "Description": f"{synopsis}\n{textwrap.fill(description, 79, initial_indent=' ', subsequent_indent=' ')}",
-        "Last-Update": HeaderParser().parsestr(committed)["Last-Update"],
         "Applies-To": textwrap.fill(applies_to, 78, subsequent_indent=" ", break_on_hyphens=False).partition(": ")[2],
         "Revision": str(revision_of(like, names[0])),
         "Pristine-SHA256": "\n ".join(before for before, _ in hashes),
@@ -148,13 +146,14 @@ def composed(path: Path, like: Patch, names: Sequence[str], change: Change) -> s
     }
     diff = "".join(line for target, edit in edits for line in _diff(target, edit))
 
-    def text() -> str:
+    def updated(day: str) -> str:
         whole = re.findall(r"(?m)^(\S+): (.*\n(?: .*\n)*)", like.header)
-        return "".join(f"{name}: {fields.get(name, value.strip())}\n" for name, value in whole) + diff
+        values = {**dict(whole), **fields, "Last-Update": day}
+        return "".join(f"{name}: {values[name].strip()}\n" for name, _ in whole) + diff
 
-    if text() != committed:
-        fields["Last-Update"] = _today()
-    return text()
+    committed = _committed(path)
+    as_committed = updated(HeaderParser().parsestr(committed)["Last-Update"] or "")
+    return as_committed if as_committed == committed else updated(_today())
 
 
 def _diff(target: str, edit: Edit) -> Iterator[str]:
@@ -279,36 +278,49 @@ def proved(wanted: Wanted, texts: Texts) -> bool:
     return subprocess.run(command, cwd=ROOT, env=proof.variables()).returncode == 0
 
 
-def follow(everything: List[Patch], named: Named, texts: Texts) -> None:
-    """Raises NeedsHand if another release has become the newest, and the rest does not follow from it likewise."""
-    now = {name: newest(name, _parsed(texts)) for name in backports.SOURCES.values()}
-    again = "becomes the source, but not all follows from it; say in scripts/usr1/upkeep/backports.py what differed"
-    problem = ", ".join(f"{name} {now[name].releases[-1]}" for name in now)
-    problem = f"{problem} {again} up to the release before"
+def expect_the_same_from_what_is_newest_now(
+    everything: List[Patch], named: Named, sources: Dict[str, Change], texts: Texts
+) -> None:
+    """
+    Raises NeedsHand if a release that is new becomes the newest, and the rest does not follow from it as well.
+
+    For its patch is what the next run takes for the source.
+    """
+    now = {name: newest(name, _parsed(texts)) for name in sources}
+    new = [name for name in sources if now[name].releases[-1] != newest(name, everything).releases[-1]]
+    if not new:
+        return
+    problem = (
+        f"{' and '.join(f'{name} {now[name].releases[-1]}' for name in new)} becomes the source, but not all follows "
+        "from it; say in scripts/usr1/upkeep/backports.py what differed up to the release before"
+    )
     try:
-        others = written(everything, named, {name: change_of(patch) for name, patch in now.items()})
+        again = written(everything, named, {**sources, **{name: change_of(now[name]) for name in new}})
     except PatchError as error:
         raise NeedsHand(f"{problem}: {error}") from error
-    differing = [path.name for path in texts if texts[path] != others.get(path)]
-    if differing:
-        raise NeedsHand(f"{problem}: {', '.join(differing)} would change")
+    changed = [path.name for path in texts if texts[path] != again.get(path)]
+    if changed:
+        raise NeedsHand(f"{problem}: {', '.join(changed)} would change")
+
+
+def all_named(everything: List[Patch], more: List[Wanted]) -> Named:
+    """The releases that have a patch, and more that are to get one."""
+    found: Named = {distribution: [] for distribution in patches.DISTRIBUTIONS}
+    for patch in everything:
+        found[patch.distribution] += patch.releases
+    for distribution, release in more:
+        found[distribution].append(release)
+    return {distribution: sorted(names, key=Version) for distribution, names in found.items()}
 
 
 def refresh(everybody: List[Wanted]) -> int:
     everything = catalogue()
     sources = {name: change_of(newest(name, everything)) for name in set(backports.SOURCES.values())}
-    named = {
-        distribution: sorted(
-            [release for patch in everything if patch.distribution == distribution for release in patch.releases]
-            + [wanted.release for wanted in everybody if wanted.distribution == distribution],
-            key=Version,
-        )
-        for distribution in patches.DISTRIBUTIONS
-    }
+    named = all_named(everything, everybody)
     texts = written(everything, named, sources)
     for wanted in everybody:
         review(wanted, texts)
-    follow(everything, named, texts)
+    expect_the_same_from_what_is_newest_now(everything, named, sources, texts)
     texts.update(forks(_parsed(texts)))
     for wanted in everybody:
         if not proved(wanted, texts):

@@ -1,15 +1,18 @@
 """
-The application that the properties serve: plain ASGI, with a log file of its own.
+The application that the tests serve: plain ASGI, with log files of its own.
 
 A request's path is /KIND/id-N, and each line that it logs names its id-N: one in the
-access log, one in the error log, one in the application's log.
+access log, one in the error log, one in the application's log. LOGGED_BY says how that gets
+there: by a named logger, by the root logger or by a queue.
 """
 
 import asyncio
 import atexit
 import ctypes
 import logging
+import logging.handlers
 import os
+import queue
 import signal
 import subprocess
 import sys
@@ -28,13 +31,21 @@ class OwnFile(logging.FileHandler):
         return open(os.environ["OWN_FILE"], "a")
 
 
-log = logging.getLogger("application")
+by, path = os.environ.get("LOGGED_BY", "named"), os.environ["APPLICATION_LOG"]
+log = logging.getLogger(None if by == "root" else "application")
 log.setLevel(logging.INFO)
 log.propagate = False
 Handler = OwnFile if "OWN_FILE" in os.environ else logging.FileHandler
-handler = Handler(os.environ["APPLICATION_LOG"], mode=os.environ.get("APPLICATION_LOG_MODE", "a"))
-handler.setFormatter(logging.Formatter("[%(process)d] %(message)s"))
-log.addHandler(handler)
+paths = [path] + ["%s-%d.log" % (path[: -len(".log")], n) for n in range(1, int(os.environ.get("FILES", "1")))]
+own = [Handler(one, mode=os.environ.get("APPLICATION_LOG_MODE", "a")) for one in paths]
+for handler in own:
+    handler.setFormatter(logging.Formatter("[%(process)d] %(message)s"))
+    if by != "queue":
+        log.addHandler(handler)
+if by == "queue":
+    lines = queue.Queue()
+    log.addHandler(logging.handlers.QueueHandler(lines))
+    logging.handlers.QueueListener(lines, *own).start()
 error_log = logging.getLogger("gunicorn.error")
 loggers = [log, error_log]
 if "ROOT_LOG" in os.environ:
@@ -49,6 +60,14 @@ def record(message):
         handlers.record(message)
 
 
+def begin(kind, request):
+    """Log a request; a late one has blocked its worker before."""
+    if kind == "late":
+        time.sleep(0.5)
+    record(request)
+
+
+exec(os.environ.get("ON_LOAD", ""))  # What a test adds
 atexit.register(checkpoints.pause, "atexit")
 if "OWN_OUTPUT" in os.environ:
     sys.stdout = open(os.environ["OWN_OUTPUT"], "a", buffering=1)  # noqa: SIM115
@@ -184,7 +203,7 @@ async def app(scope, receive, send):
     if kind == "thread":
         await asyncio.get_event_loop().run_in_executor(None, in_thread, request)
     else:
-        record(request)
+        begin(kind, request)
     if kind == "stream":
         return await stream(send, request, int(scope["query_string"] or 3))
     if kind == "upload":

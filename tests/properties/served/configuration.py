@@ -45,7 +45,7 @@ def post_fork(server, worker):
 
 
 def post_worker_init(worker):
-    if os.environ["SERVES"] == "wsgi":  # With ASGI the application's lifespan says so
+    if os.environ["SERVES"] != "application":  # With ASGI the application's lifespan says so
         checkpoints.note("started", os.getpid())
 
 

@@ -6,7 +6,7 @@ import time
 
 import checkpoints
 import habits
-from application import fork, in_thread, log_until_released, read_in_c, record, spin
+from application import begin, fork, in_thread, log_until_released, read_in_c, spin
 
 
 def stream(request, chunks):
@@ -23,6 +23,9 @@ def text(environ, kind, request):
         environ["wsgi.input"].read()
     elif kind in ("block", "async"):
         checkpoints.pause(request)
+    elif kind == "errors":
+        checkpoints.pause(request)
+        environ["wsgi.errors"].write("written late by %s\n" % request)
     elif kind == "print":
         print("printed", request, flush=True)
     elif kind == "spawn":
@@ -45,7 +48,7 @@ def app(environ, start_response):
     if kind == "thread":
         in_thread(request)
     else:
-        record(request)
+        begin(kind, request)
     if kind == "stream":
         start_response("200 OK", [("Content-Type", "text/plain")])
         return stream(request, int(environ["QUERY_STRING"] or 3))

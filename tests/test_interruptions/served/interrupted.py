@@ -40,32 +40,39 @@ class Interrupter:
 
     def __init__(self, interrupts_boot, captures_output):
         self.captures_output = captures_output
-        with contextlib.suppress(FileNotFoundError), open("places") as places:
+        with open("places", "a+") as places:
+            places.seek(0)
             self.done = set(places.read().splitlines())  # By the workers before this one
-        self.file = os.open("places", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        self.file = os.open("places", os.O_WRONLY | os.O_APPEND)
         self.seen = set()
         self.rotations = self.requests = 0
         self.rotated = collections.deque()
         self.enter("boot", interrupts_boot)
 
-    done = frozenset()
-
     def enter(self, phase, armed=True):
         self.phase, self.armed = phase, armed
         self.calls = collections.Counter()
 
+    def is_armed(self):
+        return self.armed and SCOPE is not None  # Or the interpreter is taking its modules apart
+
     def trace(self, frame, event, argument, trace_boundaries=shots.trace_boundaries):
+        """Called for each function that is entered: its boundaries are traced if they are in SCOPE, CALLS times."""
         code = frame.f_code
         if code.co_name in ("handle_exit", "handle_exit_signal") and self.phase != "told":
             self.enter("told")  # Not before: shots would fill the pipe that tells asyncio of SIGTERM
-        if not self.armed or SCOPE is None or not SCOPE.search("%s:%s" % (code.co_filename, code.co_name)):
+        if not self.is_armed() or not SCOPE.search("%s:%s" % (code.co_filename, code.co_name)):
             return None
         self.calls[code] += 1
         return trace_boundaries(frame) if self.calls[code] <= CALLS else None
 
     def choose(self, frame):
-        """SIGUSR1 where there was none yet, if the one before it is honoured: or it would hide that one's loss."""
-        if not self.armed or SCOPE is None:  # The interpreter takes its modules apart
+        """
+        Called at each boundary that is traced: the signal to send there, or 0.
+
+        SIGUSR1 where there was none yet, if the one before it is honoured: or it would hide that one's loss.
+        """
+        if not self.is_armed():
             return 0
         code, caller = frame.f_code, frame.f_code
         if "/logging/" in code.co_filename and frame.f_back:  # flush() in emit() is not flush() in close()

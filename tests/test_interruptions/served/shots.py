@@ -1,37 +1,41 @@
 """
 Signals at bytecode boundaries of this process.
 
-The trace function is raise(3) itself, called through ctypes: no bytecode runs between the signal and the traced
-instruction, so a signal before the call of write() or flush() is handled where a real one is, inside the call. A
-trace function written in Python would handle the signal itself, before the instruction, and see no reentrant write.
+A signal that arrives there is handled by Python in the instruction that follows: if that calls write() or flush(), in
+the middle of the write. To see that, the signal has to arrive while no other bytecode is left to run before the
+instruction. Those of a trace function would be: the handler would be run in it, before the write. So what traces is
+raise(3) of the C library itself.
+
+sys.settrace() has it called as f(frame, event, argument); it takes an int. ctypes converts what a C function is
+called with by the from_param() of its argtypes: that of the first one chooses the signal, and sees the frame for it;
+0 is none. What runs in from_param() is over when the signal is raised.
 
 Python 3.7 or later: it runs in the target environment.
 """
 
 import ctypes
 
+choose = None  # Given the frame that is at a boundary, the number of the signal to raise there, or 0
 
-class Chosen:
-    """ctypes asks it what to raise for the frame that the trace function is called with."""
 
+class ChosenSignal:
     @staticmethod
-    def from_param(frame, integer=ctypes.c_int):
-        return integer(choose(frame) if choose else 0)  # Neither is there any more when the interpreter ends
+    def from_param(frame, c_int=ctypes.c_int):
+        return c_int(choose(frame) if choose else 0)  # Neither is there any more when the interpreter ends
 
 
 class Ignored:
     @staticmethod
-    def from_param(event_or_argument, integer=ctypes.c_int):
-        return integer(0)
+    def from_param(value, c_int=ctypes.c_int):
+        return c_int(0)
 
-
-choose = None  # For a frame that is at a boundary, the number of the signal that is raised there; 0 for none
 
 raise_chosen = getattr(ctypes.PyDLL(None), "raise")
-raise_chosen.argtypes = (Chosen, Ignored, Ignored)
-raise_chosen.restype = None
+raise_chosen.argtypes = (ChosenSignal, Ignored, Ignored)
+raise_chosen.restype = None  # As sys.settrace() expects
 
 
 def trace_boundaries(frame, trace=raise_chosen):
+    """Have a frame tell of each of its bytecode boundaries from now on."""
     frame.f_trace_opcodes, frame.f_trace_lines = True, False
     return trace

@@ -2,20 +2,18 @@
 
 import calendar
 import re
-import runpy
 import shutil
 import subprocess
 import sys
+import zipfile
 from operator import attrgetter
 from pathlib import Path
-from typing import List
+from typing import Callable, List
 
 import pytest
 from usr1 import patches, releases
 from usr1.upkeep import backports, refresh
 from usr1.upkeep.backports import Difference, Edit, Replacement
-
-from test_patches import madeup
 
 ORIGINAL = patches.PATCHES
 ROOT = ORIGINAL.parent
@@ -285,14 +283,9 @@ def test_wrong_arguments(arguments: List[str], capsys: pytest.CaptureFixture[str
     assert "usage: scripts/refresh.sh" in capsys.readouterr().err
 
 
-def test_help_of_the_script(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_of_the_script() -> None:
     answer = subprocess.run([str(ROOT / "scripts" / "refresh.sh"), "--help"], cwd="/", capture_output=True, text=True)
     assert answer.returncode == 0 and "exit status: 0 done" in answer.stdout
-    monkeypatch.setattr(sys, "argv", ["refresh.sh", "--help"])
-    monkeypatch.delitem(sys.modules, "usr1.upkeep.refresh")
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_module("usr1.upkeep.refresh", run_name="__main__")
-    assert (ended.value.code, capsys.readouterr().out) == (0, answer.stdout)
 
 
 def test_release_that_is_not_published(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -300,17 +293,39 @@ def test_release_that_is_not_published(copy: Path, capsys: pytest.CaptureFixture
     assert "no version of uvicorn==0.13.99" in capsys.readouterr().err
 
 
+Change = Callable[[str, str], str]
+
+
+def make_up(folder: Path, like: str, release: str, change: Change) -> Path:
+    """A wheel of a release that never was: the files of one that was, as change(name, text) has them, or "" not."""
+    published = releases.unpacked("uvicorn", like)
+    old, new = f"uvicorn-{like}.dist-info", f"uvicorn-{release}.dist-info"
+    wheel = folder / f"uvicorn-{release}-py3-none-any.whl"
+    names = []
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for file in sorted(published.rglob("*")):
+            name = file.relative_to(published).as_posix()
+            if file.suffix == ".pyc" or not file.is_file() or not name.startswith(("uvicorn/", f"{old}/")):
+                continue
+            text = change(name, file.read_text().replace(f"Version: {like}\n", f"Version: {release}\n"))
+            if text and not name.endswith(("/RECORD", "/INSTALLER", "/REQUESTED")):
+                names.append(name.replace(old, new))
+                archive.writestr(names[-1], text)
+        archive.writestr(f"{new}/RECORD", "".join(f"{name},,\n" for name in [*names, f"{new}/RECORD"]))
+    return wheel
+
+
 SERVE = "    async def _serve(self)"
 
 
-def replacing(old: str, new: str) -> madeup.Change:
+def replacing(old: str, new: str) -> Change:
     return lambda name, text: text.replace(old, new) if name == "uvicorn/workers.py" else text
 
 
 @pytest.fixture
 def changed(index: Path) -> None:
     """uvicorn 0.55.0, whose workers.py has changed away from what the patch changes."""
-    madeup.make(index, "0.54.0", "0.55.0", replacing(SERVE, f"    answer = 42\n\n{SERVE}"))
+    make_up(index, "0.54.0", "0.55.0", replacing(SERVE, f"    answer = 42\n\n{SERVE}"))
 
 
 def test_changed_release_becomes_the_source(
@@ -345,7 +360,7 @@ def test_changed_release_becomes_the_source(
 def test_release_that_takes_a_person(
     old: str, new: str, said: str, copy: Path, unproved: List[str], index: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    madeup.make(index, "0.54.0", "0.55.0", replacing(old, new))
+    make_up(index, "0.54.0", "0.55.0", replacing(old, new))
     assert refresh.main(["0.55.0"]) == 3
     assert said.format(copy) in capsys.readouterr().err
     assert same(copy, ORIGINAL) and not unproved
@@ -369,7 +384,7 @@ def test_difference_of_the_newest_only(
 def test_release_without_the_file(
     copy: Path, unproved: List[str], index: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    madeup.make(index, "0.54.0", "0.55.0", lambda name, text: "" if name == "uvicorn/workers.py" else text)
+    make_up(index, "0.54.0", "0.55.0", lambda name, text: "" if name == "uvicorn/workers.py" else text)
     assert refresh.main(["0.55.0"]) == 2
     assert "uvicorn 0.55.0: expected uvicorn/workers.py in its wheel, found none" in capsys.readouterr().err
 
@@ -396,7 +411,7 @@ def test_property_that_fails_on_the_release(
 
     monkeypatch.setattr(refresh, "ROOT", repository)
     monkeypatch.setenv("PYTEST_ADDOPTS", "--collect-only")  # Which would prove nothing
-    madeup.make(index, "0.54.0", "0.55.0", broken)
+    make_up(index, "0.54.0", "0.55.0", broken)
     assert refresh.main(["0.55.0"]) == 1
     assert "the property tests fail on uvicorn 0.55.0; nothing is written" in capfd.readouterr().err
     assert same(copy, ORIGINAL)

@@ -5,9 +5,8 @@ import re
 
 import pytest
 from packaging.version import Version
-from usr1 import patches
-
 from test_module.conftest import MODULE
+from usr1 import patches
 
 
 def reopen(source: str) -> str:

@@ -10,7 +10,7 @@ import pytest
 from packaging.version import Version
 from usr1 import patches
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 READMES = ("README.md", "README.zh-CN.md")
 PATHS = [path for pattern in ("*.md", "docs/*.md", "docs/*.svg", "patches/**/*.md") for path in ROOT.glob(pattern)]
 DOCUMENTS = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in PATHS}
@@ -143,33 +143,3 @@ def test_dockerfiles() -> None:
     for text in texts:
         answer = subprocess.run([hadolint, "--ignore", "DL3013", "-"], input=text, capture_output=True, text=True)
         assert (answer.returncode, answer.stdout) == (0, ""), text
-
-
-*_, BEFORE, NEWEST = catalogue("uvicorn")
-ERRORS = [
-    (same_commands, "README.zh-CN.md", "--check venv/", "--check ./venv"),
-    (same_commands, "README.md", "compress\n", "delaycompress\n"),
-    (links, "README.md", "(docs/design.md)", "(docs/desing.md)"),
-    (links, "README.md", "(docs/design.md#limits)", "(docs/design.md#bounds)"),
-    (links, "README.zh-CN.md", "## 限制", "## 例外"),
-    (scripts, "README.md", "`--help`", "`scripts/undo.sh`"),
-    (scripts, "README.md", "--revert", "--undo"),
-    (places, "CONTRIBUTING.md", "tests/properties/", "tests/promises/"),
-    (releases, "docs/design.md", "0.28.1", "0.28.2"),
-    (releases, "docs/private-index.md", "+usr1.", "+usr1.9"),
-    (tables, "README.md", f"– {NEWEST}", f"– {BEFORE}"),
-    (tables, "README.md", "patches for uvicorn 0.13.0 –", "patches for uvicorn 0.13.3 –"),
-    (tables, "README.zh-CN.md", "0.18.3", "0.18.2"),
-    (tables, "docs/moments.svg", f"– {NEWEST}", f"– {BEFORE}"),
-    (tables, "README.md", "uvicorn-worker 0.2.0 –", "uvicorn-worker 0.3.0 –"),
-    (tables, "README.zh-CN.md", f"– {catalogue('gunicorn')[-1]}", "– 26.2.0"),
-    (figures, "README.md", "adds ", "adds 1"),
-    (figures, "README.zh-CN.md", " 行", "0 行"),
-    (figures, "CHANGELOG.md", "## Revision 3", "## Revision 4"),
-]
-
-
-@pytest.mark.parametrize("check, path, right, wrong", ERRORS)
-def test_an_error_is_found(check: Callable[[Documents], Iterator[str]], path: str, right: str, wrong: str) -> None:
-    assert right in DOCUMENTS[path]
-    assert list(check({**DOCUMENTS, path: DOCUMENTS[path].replace(right, wrong)}))

@@ -3,11 +3,12 @@
 #
 # Patches uvicorn, uvicorn-worker and Gunicorn in a virtual environment, and tests the result there. With
 # the patch, Gunicorn's workers reopen their log files on SIGUSR1 without losing a line or a worker.
-# The tests start real servers, with uvicorn's worker classes and with Gunicorn's sync, gthread, asgi and
-# gevent. If a test fails, VENV is restored. A table shows what rotations did to a server of VENV in some
-# seconds, before and after.
-# If root runs this, the tests run as the owner of VENV, or as nobody. They run as root only if that user
-# cannot run them and no other user can write to the code that they run.
+# The tests start servers of their own from VENV, with uvicorn's worker classes and with Gunicorn's sync,
+# gthread, asgi and gevent. If a test fails, VENV is restored. A table shows what some seconds of rotations
+# did to such a server, before and after the patch.
+# If root runs this script, the tests run as the owner of VENV, or as nobody if that is root. If that user
+# cannot run them, root runs them, but only if no other user can write to the code that they run. Otherwise
+# nothing is changed.
 #
 #   --no-tests          patch, but do not test
 #   --create            if VENV does not exist, make it, with Gunicorn and the newest supported uvicorn[standard]
@@ -23,9 +24,9 @@
 #
 # Exit status:
 #   0      done
-#   1      a test failed, or --check found something that is not patched
-#   2      nothing was changed: the message says why; or --check found no environment or nothing to patch
-#   3      a change failed halfway and could not be undone: run this again
+#   1      a test failed, or --check found a package that is not patched
+#   2      nothing was changed, and the message says why; with --check: no environment, or nothing to patch there
+#   3      a change failed halfway and could not be undone: run the same command again, or with --revert
 #   128+N  ended by signal N; VENV was restored
 # Restart running servers afterwards: an arbiter imports its worker class only once.
 

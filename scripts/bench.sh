@@ -2,15 +2,15 @@
 # scripts/bench.sh [--quick | --report]
 #
 # Measures what log rotation costs and loses: uvicorn's and Gunicorn's workers, published and patched, and
-# nginx, side by side. It continues an earlier run of the same patches that was interrupted.
+# nginx, side by side. If a run was interrupted, the next run of the same patches continues it.
 #
 #   --quick   measure a part, in under five minutes, and only print it
 #   --report  measure nothing; write the results of earlier runs to docs/benchmarks.md,
 #             docs/benchmark-results.md and the plot
 #   --help    show this
 #
-# Needs what the tests need (.ci/run), GNU time, and npm to compare with patch-package. Keeps its results
-# in .cache/bench.json.
+# Needs what the tests need (see scripts/test.sh --help), GNU time, and npm to compare with patch-package.
+# Keeps its results in .cache/bench.json.
 # Exit status: 0 done; 2 wrong arguments.
 set -eu
 

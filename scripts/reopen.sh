@@ -2,14 +2,14 @@
 # usage: reopen.sh [-t SECONDS] [-p PIDFILE] ... {PIDFILE | -u UNIT} [FILE ...]
 #        In logrotate's postrotate: reopen.sh PIDFILE "$@"
 # Makes gunicorn or nginx reopen its log files. Sends SIGUSR1 to the arbiter (nginx: the master) in PIDFILE,
-# and returns when no process writes to the rotated files any more. FILE is a rotated file, or a log or a
-# pattern for logs: then their rotated files are found. Without a FILE, waits for the files that the server's
-# processes write to and that have a name as logrotate makes it.
+# and returns when no process writes to the rotated files any more. Each FILE is a rotated file, a log, or a
+# pattern for logs. For logs, reopen.sh finds the rotated files. Without a FILE, it waits for the files that
+# the server's processes write to, if their names look as if logrotate had renamed them.
 #   -u, --unit UNIT        use the main process of this systemd unit instead of a PIDFILE
 #   -p, --pidfile PIDFILE  one more arbiter that writes to the same files
-#   -t, --timeout SECONDS  how long to wait (default 40: a worker may take 30 to end on a reload)
+#   -t, --timeout SECONDS  how long to wait (default: 40; after a reload, an old worker may live for 30)
 # Exit status: 0  no process writes to a rotated file any more
-#              1  a process still does (see stderr), or this is not known: do not compress the files
+#              1  a process still writes (see stderr), or reopen.sh cannot find out: do not compress the files
 #              2  no signal was sent: wrong arguments, or no such server
 # shellcheck disable=SC2010,SC2012,SC2015,SC2016,SC2046,SC2086,SC2094,SC2231,SC3013,SC3067
 set -u

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # scripts/test.sh [--full] [PYTEST ARGUMENT ...]
 #
-# Without arguments: checks style and types, and runs the tests that most likely find a mistake.
-# A path runs only its tests. --full runs all cases, or all cases of a path. It continues an earlier run of
-# the same files that was interrupted. What --full adds:
+# Checks style and types, and then runs the tests: without arguments, one case of each kind; with paths, only
+# their tests. --full runs all cases, or all cases of the paths. If a --full run was interrupted, the next one
+# leaves out what has passed with the same files. What --full adds:
 #
 #   tests/test_combinations.py  the properties on one release for each patch, patched and published
 #   tests/test_sentences.py     what they print for releases that are not patched
 #   tests/test_gunicorn         Gunicorn's patches: each of them with each worker class
 #   tests/test_interruptions    a signal between any two bytecodes, one by one and in large numbers
-#   tests/test_mutations        a patch without one of its statements, and tempting wrong changes
+#   tests/test_mutations        a patch without one of its statements, and typical wrong changes
 #   tests/test_differential     every other signal, and logging, compared with the published release
 #   tests/test_machine.py       random sequences of events that happen to a server
 #   tests/test_load.py          starts and rotations under full load
@@ -27,8 +27,8 @@
 # uvicorn-worker. --environment VENV tests/properties runs the properties on one environment.
 # --rest is for root, after an ordinary user's run of the same files. It runs the tests that were skipped,
 # and those that check more as root.
-# Needs Python 3.9, the Debian packages in tests/packages, and a package index for pip and uv. It reports
-# what is missing.
+# Needs Python 3.9 or later, the Debian packages in tests/packages, and a package index for pip and uv. If
+# something is missing, the script says what.
 #
 # Exit status: 0 all passed; 2 something is missing and no test was run; any other: something failed.
 set -eu

@@ -31,7 +31,8 @@ fail() {
     exit 2
 }
 
-# Whatever Python 3.6 or later there is, at best one that the newest tools run on; those for tests all do.
+# Prints the path of a Python 3.6 or later, if possible of 3.9 or later, which the newest tools need. The tools
+# for tests always need 3.9 or later.
 tools_python() {
     local python minor oldest=6
     [ "$1" != test ] || oldest=9
@@ -51,7 +52,7 @@ tools_python() {
     fail "expected Python 3.$oldest or later for the tools, found ${PYTHON:-none}; install one, or name it: PYTHON=/path/to/python3"
 }
 
-# The pip that an old Python brings along knows no wheels of today.
+# The pip that comes with an old Python cannot install today's wheels.
 OLD_PIP='pip==21.3.1; python_version < "3.9"'
 
 # pip_of ENVIRONMENT ARGUMENTS ... runs the pip of an environment, whatever the user has set for others.
@@ -64,7 +65,8 @@ pip_of() {
 
 use_tools() {
     local requirements=$root/$2 hash home python said
-    # What a requirements file includes lies in the others. cksum and Python's rename: not every system is GNU's.
+    # A requirements file may include another one, so the hash is of all. cksum, and below Python's rename, also work
+    # where the commands are not GNU's.
     hash=$({ cat "$requirements" "$root"/scripts/requirements*.txt && echo "${PYTHON:-}"; } | cksum)
     home=$root/.tools-$1-${hash%% *}
     TOOLS=$home/bin/python
@@ -78,7 +80,7 @@ use_tools() {
     trap 'quiet; rm -rf "$new"' EXIT
     said=$("$python" -m venv "$new" 2>&1) ||
         fail "cannot make the tools' environment (on Debian: apt install python3-venv): $(tail -n 3 <<<"$said" | paste -sd ' ')"
-    missing="mend the network, the index or its certificate as for any package, or see scripts/bundle.sh if there is none"
+    missing="check the network, the index and its certificate, as for any package; without an index, see scripts/bundle.sh"
     if [ -d "$root/wheels" ]; then # This is a bundle.
         export PIP_NO_INDEX=1 PIP_FIND_LINKS=$root/wheels
         missing="$root/wheels has none for this Python: name it to scripts/bundle.sh where there is an index"
@@ -87,7 +89,7 @@ use_tools() {
         fail "pip cannot install the tools; $missing: $(tail -n 3 <<<"$said")"
     # Only this rename makes it visible: an environment is whole, or not there. If another run was
     # faster, its environment is as good, and in use.
-    "$python" -c 'import os, sys; os.rename(*sys.argv[1:])' "$new" "$home" 2>/dev/null || [ -x "$TOOLS" ] || fail "cannot rename $new to $home; is that in the way?"
+    "$python" -c 'import os, sys; os.rename(*sys.argv[1:])' "$new" "$home" 2>/dev/null || [ -x "$TOOLS" ] || fail "cannot rename $new to $home; if there is something at $home, remove it"
     rm -rf "$new"
     quiet
     trap - EXIT

@@ -17,7 +17,7 @@ missing() {
     [ -z "$packages" ] || echo "test.sh: Debian packages are missing; as root: apt-get install --no-install-recommends$packages"
     python=$(tools_python test 2>&1) || { echo "$python" && return; }
     find_pip "$python" || return 0 # Without python3-venv there is none
-    said=$(pip_reaches 2>&1) || echo "test.sh: pip does not reach the package index; mend the network, the index or its" \
+    said=$(pip_reaches 2>&1) || echo "test.sh: pip does not reach the package index; check the network, the index and its" \
         "certificate, as for any package: $(grep -o 'Could not fetch.*' <<<"$said" | head -n 1)"
     set_uv
     uv=$(compgen -G "$root/.tools-test-*/bin/uv" | head -n 1)

@@ -112,7 +112,7 @@ def test_of_two_first_runs_the_slower_leaves_the_tools_of_the_faster(repository:
     (made / "bin" / "python").unlink()
     answer = run(repository, PYTHON=str(python))
     assert answer.returncode == 2
-    assert answer.stderr.endswith(f" to {made}; is that in the way?\n")
+    assert answer.stderr.endswith(f" to {made}; if there is something at {made}, remove it\n")
     assert list(repository.glob(".tools*")) == [made]
 
 
@@ -131,7 +131,7 @@ def test_packages_that_cannot_be_had(repository: Path) -> None:
     told, dots, said = answer.stderr.split("\n", 2)
     assert told.startswith("Setting up the tools in ") and re.fullmatch(r"\.+", dots), "it goes on"
     assert said.startswith(
-        "build-fork.sh: pip cannot install the tools; mend the network, the index or its certificate"
+        "build-fork.sh: pip cannot install the tools; check the network, the index and its certificate"
     )
     assert "scripts/bundle.sh" in answer.stderr and "Debian" not in answer.stderr
     assert tools(repository) == []

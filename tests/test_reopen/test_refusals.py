@@ -176,7 +176,7 @@ def test_arguments(shell: str) -> None:
         assert answer.stdout.startswith(
             "usage: reopen.sh [-t SECONDS] [-p PIDFILE] ... {PIDFILE | -u UNIT} [FILE ...]\n"
         )
-        assert "default 40:" in answer.stdout and answer.stdout.endswith("or no such server\n")
+        assert "default: 40" in answer.stdout and answer.stdout.endswith("or no such server\n")
 
 
 def test_a_machine_without_a_tool(nginx: Nginx, tmp_path: Path) -> None:

@@ -98,19 +98,19 @@ def releases(documents: Documents) -> Iterator[str]:
 def tables(documents: Documents) -> Iterator[str]:
     """The rows of each table by release follow on each other, from the first release to the newest."""
     for path in (*READMES, "docs/moments.svg"):
-        ranges = re.findall(rf"^(?:\| |.*class=\"row\".*>)({RELEASE}) – ({RELEASE})", documents[path], re.MULTILINE)
+        row = rf"^(?:\| uvicorn |.*class=\"row\".*>)({RELEASE}) – ({RELEASE})"
+        ranges = re.findall(row, documents[path], re.MULTILINE)
         starts, ends = [first for first, _ in ranges], [last for _, last in ranges]
         names = catalogue("uvicorn")
         if starts != [names[0], *(names[(names.index(last) + 1) % len(names)] for last in ends[:-1] if last in names)]:
             yield f"{path}: the rows are not without overlap or gap: {ranges}"
         if ends[-1:] != names[-1:]:
             yield f"{path}: the table ends with {ends[-1:]}, the patches with {names[-1:]}"
-        workers = catalogue("uvicorn-worker")
-        if path in READMES and f"uvicorn-worker {workers[0]} – {workers[-1]}" not in documents[path]:
-            yield f"{path}: uvicorn-worker is not named from {workers[0]} to {workers[-1]}"
-        gunicorns = catalogue("gunicorn")
-        if path in READMES and f"{gunicorns[0]} – {gunicorns[-1]}" not in documents[path]:
-            yield f"{path}: Gunicorn is not named from {gunicorns[0]} to {gunicorns[-1]}"
+        for name, times in (("uvicorn", 1), ("uvicorn-worker", 2), ("Gunicorn", 2)) if path in READMES else ():
+            names = catalogue(name.lower())
+            covered = f"{name} {names[0]} – {names[-1]}"
+            if " ".join(documents[path].split()).count(covered) != times:
+                yield f"{path}: expected {covered!r} at the top and, but for uvicorn, in the table"
 
 
 def figures(documents: Documents) -> Iterator[str]:

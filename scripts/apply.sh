@@ -4,8 +4,9 @@
 # Patches what is installed of uvicorn, uvicorn-worker and gunicorn in a virtual environment, so
 # that gunicorn's workers reopen their log files on SIGUSR1 without losing a line or a worker, and
 # proves it there with the signal property tests, of uvicorn's worker classes and of Gunicorn's own
-# (sync, gthread, asgi, gevent). If one fails, VENV is put back as it was found.
-# A table says what rotations did to a server of VENV's for some seconds, before and after.
+# (sync, gthread, asgi, gevent). A table says what rotations did to a server of VENV's for some
+# seconds, before and after. If a test fails, or the patched server loses a line, VENV is put back as
+# it was found.
 # Started by root, the tests run as the owner of VENV, or as nobody; as root only where that user cannot
 # run them, and nobody else may write to what is run.
 #
@@ -13,6 +14,7 @@
 #   --create            if there is no VENV, make it, with the newest supported uvicorn[standard] and gunicorn
 #   --tests-only        only test VENV as it is
 #   --no-figures        leave out the table
+#   --verbose           show every test, not only those that fail
 #   --check VENV ...    say what state each VENV is in, and which servers still run the old code
 #   --check --json      the same as JSON
 #   --revert            put back what was installed

@@ -80,7 +80,7 @@ class Server:
             module = self.directory / f"{name}.py"
             module.parent.mkdir(parents=True, exist_ok=True)
             module.write_text(source, encoding="utf-8")
-        self.worker_count = workers
+        self.worker_class, self.worker_count = worker_class, workers
         self.reopening = reopening["gunicorn" if is_own(base) else base.rpartition(".")[0]]
         threads = ["--threads", "8"] if base == GTHREAD else []
         application = "wsgi" if is_wsgi(base) else "application"

@@ -23,7 +23,7 @@ loads = st.integers(1, 4)
 
 @given(schedule=schedules, clients=loads, kinds=kinds)
 def test_survival(servers: Servers, worker_class: str, schedule: List[Step], clients: int, kinds: List[str]) -> None:
-    """No worker dies of SIGUSR1, and no request is broken by it."""
+    """SIGUSR1 kills no worker and breaks no request."""
     with servers.use(worker_class) as server:
         before = server.workers()
         load = play(schedule, server, clients, kinds)
@@ -35,7 +35,7 @@ def test_survival(servers: Servers, worker_class: str, schedule: List[Step], cli
 def test_exactly_once(
     servers: Servers, worker_class: str, schedule: List[Step], clients: int, kinds: List[str]
 ) -> None:
-    """Every answered request has its line exactly once over all files of the access, error and application logs."""
+    """Every answered request has exactly one line in each of the access, error and application logs."""
     with servers.use(worker_class) as server:
         load = play(schedule, server, clients, kinds)
         server.logs.expect_exactly_once(load.requests)
@@ -79,7 +79,7 @@ def test_promptness(servers: Servers, worker_class: str) -> None:
     times=bursts,
 )
 def test_in_flight(servers: Servers, worker_class: str, requests: List[str], target: str, times: int) -> None:
-    """Requests in flight during a rotation are answered, with their lines exactly once."""
+    """Requests that are being answered during a rotation are completed, and logged exactly once."""
     workers = 4 if worker_class == SYNC else 2  # One for each request
     with servers.use(worker_class, workers=workers) as server, contextlib.ExitStack() as stack:
         in_flight = []
@@ -104,7 +104,7 @@ def test_in_flight(servers: Servers, worker_class: str, requests: List[str], tar
 
 @given(schedule=schedules, clients=loads, kinds=kinds)
 def test_silence(servers: Servers, worker_class: str, schedule: List[Step], clients: int, kinds: List[str]) -> None:
-    """No signal leaves anything like a traceback in the error log or on stderr."""
+    """SIGUSR1 leaves no traceback in the error log or on stderr."""
     with servers.use(worker_class) as server:
         before = server.stderr()
         play(schedule, server, clients, kinds)
@@ -116,7 +116,7 @@ def test_silence(servers: Servers, worker_class: str, schedule: List[Step], clie
 
 
 def test_blocked_loop(servers: Servers, worker_class: str) -> None:
-    """Lines of an application that blocks its event loop, in Python or in C, go to the new files all the while."""
+    """An application that blocks its event loop writes to the new files after a rotation."""
     if worker_class == GEVENT:
         pytest.skip("gevent's worker leaves it to a greenlet, which waits until the application yields")
     with servers.use(worker_class, workers=len(BLOCKING)) as server, Activities(server, BLOCKING) as activities:

@@ -18,7 +18,7 @@ from typing import List, NamedTuple
 import psutil
 
 from usr1.apply.files import Tree
-from usr1.apply.screen import dot, heard
+from usr1.apply.screen import dot, lines_of
 from usr1.refusal import Refusal, refusal
 
 
@@ -189,7 +189,7 @@ def create(path: Path, requirements: List[str]) -> None:
 def _run(command: List[str], path: Path, requirements: List[str]) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         try:
-            said = "\n".join(heard(process, dot))
+            said = "\n".join(lines_of(process, dot))
         except BaseException:
             _end(process.pid)
             raise

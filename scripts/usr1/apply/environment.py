@@ -65,9 +65,10 @@ class Environment(NamedTuple):
             return f"{shlex.quote(str(self.path / 'bin' / 'pip'))} {arguments}"
         return f"uv pip {arguments} --python {shlex.quote(str(self.python))}"
 
-    def reinstall(self, requirement: str) -> str:
-        """The command line that puts a distribution back as it was published."""
-        return self.pip(f"install --force-reinstall --no-deps {requirement}")
+    def reinstall(self, requirement: str, copied: bool = False) -> str:
+        """The command line that puts a distribution back as it was published; copied, as pip does, not linked."""
+        command = self.pip(f"install --force-reinstall --no-deps {requirement}")
+        return f"{command} --link-mode copy" if copied and command.startswith("uv ") else command
 
 
 def named_by_pth(text: str, site_packages: Path) -> List[Path]:

@@ -113,6 +113,8 @@ def apply(environment: Environment, only: Only, tests: Tests) -> int:
         return FAILED
     say(f"undo:    {_undo(environment, found)}")
     say(f"restart: {_restart(environment, found)}")
+    if environment.warning:
+        say(environment.warning)
     return DONE
 
 
@@ -201,12 +203,13 @@ def _report(path: Path, only: Only, explain: bool) -> Report:
         problem = str(error) if explain else str(error).splitlines()[0]
         return {"venv": str(path), "patched": None, "problem": problem, "restart": [], "installed": []}
     states = {one.state for one in found}
+    problems = [str(one.problem) for one in found if one.problem] + list(filter(None, [environment.warning]))
     return {
         "venv": str(path),
         "python": environment.version,
         "gunicorn": gunicorn,
         "patched": None if State.MISSING in states else states <= {State.PATCHED, State.FORK},
-        "problem": "\n".join(str(one.problem) for one in found if one.problem and explain) or None,
+        "problem": "\n".join(problems if explain else []) or None,
         "restart": restart,
         "installed": [
             {

@@ -59,6 +59,16 @@ class Environment(NamedTuple):
         own = Path.home() / ".local" / "lib" / self.site_packages.parent.name / "site-packages"
         return [*named, *self.seen, *([own] if self.seen else [])]
 
+    @property
+    def warning(self) -> str:
+        """If bin/gunicorn runs the Python of another environment, as in one that was copied or moved."""
+        script = self.path / "bin" / "gunicorn"
+        with Tree(self.path) as tree:
+            runs = re.match(r"#!(?:/bin/sh\n'''exec' )?(\"?)(/.*?python[^\s\"]*)\1(?: |\n)", _text(tree, script))
+        if not runs or os.path.realpath(os.path.dirname(runs[2])) == os.path.realpath(script.parent):
+            return ""
+        return f"warning: {script} runs {runs[2]}, not {self.python}: what it starts is not what is patched here"
+
     def pip(self, arguments: str) -> str:
         """The command line with which a user of this environment would install something."""
         if (self.path / "bin" / "pip").exists():

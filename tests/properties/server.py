@@ -22,7 +22,7 @@ NOBODY = 65534
 SERVED = Path(__file__).with_name("served")
 
 #: How long to wait for processes to reopen their logs, by the module that their worker class is in.
-reopening: DefaultDict[str, wait.Patience] = collections.defaultdict(lambda: wait.Patience(10))
+reopening: DefaultDict[str, wait.Patience] = collections.defaultdict(lambda: wait.Patience(5))
 
 #: What a log or stderr says when something went wrong.
 COMPLAINT = re.compile(r"Traceback|Error|Exception|\[ERROR\]|\[CRITICAL\]|--- Logging error")

@@ -251,7 +251,7 @@ def test_system_calls(servers: Servers, one_worker_class: str) -> None:
             wait_in_read(worker, activities)
             server.signal("worker", times=5)
             wait_in_read(worker, activities)
-            activities.finish()
+            activities.finish().expect_lossless("while C code waited in a system call")
         expect(server.times("interrupted") == interrupted, "a system call was interrupted by SIGUSR1", BREAKS)
 
 
@@ -259,8 +259,15 @@ def wait_in_read(pid: int, activities: Activities) -> None:
     """Wait until a process waits in read(2), or is past it."""
     calls = Path(f"/proc/{pid}/syscall")
     [activity] = activities.running
+
+    def waits() -> bool:
+        try:
+            return activity.client.answered() or calls.read_text().split()[0] == "0"
+        except OSError:  # The process has ended
+            return True
+
     wait.until(
-        lambda: activity.client.answered() or calls.read_text().split()[0] == "0",
+        waits,
         lambda: f"the application did not come to call read(2) within {wait.PATIENCE:g} s",
     )
 

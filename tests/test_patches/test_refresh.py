@@ -426,12 +426,19 @@ def test_series_that_ends_in_something_else(why: str, copy: Path, capsys: pytest
     assert f"\nleft to do:\n  patches/upstream/gunicorn: the series is stale: {why}" in said, said
 
 
+COMPARED = '''
+def test_boot(published):
+    """There is a published uvicorn to compare the new one with."""
+    assert "uvicorn" in __import__("os").listdir(published["PYTHONPATH"].partition(":")[0])
+'''
+
+
 def test_proof_with_the_patch_in_place(
     changed: None, copy: Path, repository: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What is compared with the published release is tested, too: the tests know the patch before it is written."""
     boot = repository / "tests" / "properties" / "test_boot.py"
-    boot.write_text('def test_it(published):\n    """It is compared."""\n')
+    boot.write_text(COMPARED)
     monkeypatch.setattr(refresh, "ROOT", repository)
     assert refresh.main(["0.55.0"]) == 0
     assert "all 1 promise hold here" in capfd.readouterr().out

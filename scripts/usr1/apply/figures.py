@@ -74,7 +74,7 @@ def measure(environment: Environment, when: str, user: Optional[User] = None) ->
 def show(columns: Columns, kept: bool, patched: Sequence[str]) -> None:
     """Print a table, and what follows from it, from whether all promises are kept, and from what is patched."""
     if columns:
-        say("\n".join([*_table(columns), WRAPPED.fill(conclusion(columns, kept, patched))]))
+        say("\n".join([*table(columns), WRAPPED.fill(conclusion(columns, kept, patched))]))
 
 
 def conclusion(columns: Columns, kept: bool, patched: Sequence[str]) -> str:
@@ -91,7 +91,7 @@ def conclusion(columns: Columns, kept: bool, patched: Sequence[str]) -> str:
     return f"{''.join(before)}{'Now nothing' if before else 'Nothing'} went wrong in these rotations."
 
 
-def _table(columns: Columns) -> List[str]:
+def table(columns: Columns) -> List[str]:
     all_figures = list(columns.values())
     lines = " / ".join(f"{one.lines // len(one.lost):,}" for one in all_figures)
     asked = " / ".join(f"{one.requests:,}" for one in all_figures)

@@ -46,8 +46,5 @@ done
 
 # shellcheck source=scripts/tools.sh
 . "$(dirname "$(readlink -f "$0")")/tools.sh"
-case " $* " in
-*" --check "* | *" --no-tests "* | *" --revert "* | *" --dry-run "*) use_tools patch scripts/requirements.txt ;;
-*) use_tools run scripts/requirements-properties.txt ;;
-esac
+use_tools run scripts/requirements.txt
 run_tool apply.apply "$@"

@@ -259,14 +259,16 @@ class Play:
     def wait_until_let_go(self, target: str) -> Held:
         """Which rotated files are held all the same."""
         known = self.published.held[len(self.held)] if self.published else set()
-        end = time.monotonic() + (5 if self.published else 0.5)
+        start = time.monotonic()
         while True:
             held = {
                 (pid == self.server.arbiter, re.sub(r"\.\d{6}$", "", log.rpartition(" ")[2]))
                 for pid in self.server.reached_by(target)
                 for log in self.server.logs.held([pid], self.server.logs.rotated())
             }
-            if held <= known or time.monotonic() > end:
+            # The arbiter passes a signal on when it has reopened its own logs: on a busy machine that may take long.
+            patience = 5 if self.published or (True, "error.log") in held else 0.5
+            if held <= known or time.monotonic() > start + patience:
                 return held
             time.sleep(0.005)
 

@@ -236,10 +236,8 @@ class Play:
             self.ask()
             server.logs.directory.chmod(0o755)
         server.signal(round.target, round.number)
-        if round.number == signal.SIGKILL:
-            server.wait_until_serving()
-        if round.number == signal.SIGHUP:
-            wait.until(lambda: not set(workers) & set(server.workers()), lambda: "a reload did not come to its end")
+        if round.number in (signal.SIGHUP, signal.SIGKILL):
+            wait.until(lambda: not set(workers) & set(server.workers()), lambda: "workers were not replaced")
             server.wait_until_serving()
         start = time.monotonic()
         self.held.append(self.wait_until_let_go(round.target))

@@ -4,8 +4,8 @@
 # Patches uvicorn, uvicorn-worker and Gunicorn in a virtual environment, and tests the result there. With
 # the patch, Gunicorn's workers reopen their log files on SIGUSR1 without losing a line or a worker.
 # The tests start servers of their own from VENV, with uvicorn's worker classes and with Gunicorn's sync,
-# gthread, asgi and gevent. If a test fails, VENV is restored. A table shows what some seconds of rotations
-# did to such a server, before and after the patch.
+# gthread, asgi and gevent. A table shows what some seconds of rotations did to such a server, before and after
+# the patch. If a test fails, or the patched server loses a line, VENV is restored.
 # If root runs this script, the tests run as the owner of VENV, or as nobody if that is root. If that user
 # cannot run them, root runs them, but only if no other user can write to the code that they run. Otherwise
 # nothing is changed.
@@ -14,6 +14,7 @@
 #   --create            if VENV does not exist, make it, with Gunicorn and the newest supported uvicorn[standard]
 #   --tests-only        test VENV as it is, and change nothing
 #   --no-figures        do not measure the table
+#   --verbose           show every test, not only those that fail
 #   --check VENV ...    show whether each VENV is patched, and which servers still run the old code
 #   --check --json      the same as JSON
 #   --revert            restore the published files
@@ -47,8 +48,5 @@ done
 
 # shellcheck source=scripts/tools.sh
 . "$(dirname "$(readlink -f "$0")")/tools.sh"
-case " $* " in
-*" --check "* | *" --no-tests "* | *" --revert "* | *" --dry-run "*) use_tools patch scripts/requirements.txt ;;
-*) use_tools run scripts/requirements-properties.txt ;;
-esac
+use_tools run scripts/requirements.txt
 run_tool apply.apply "$@"

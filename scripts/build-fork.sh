@@ -4,5 +4,5 @@ set -eu
 
 # shellcheck source=scripts/tools.sh
 . "$(dirname "$(readlink -f "$0")")/tools.sh"
-use_tools patch scripts/requirements.txt
+use_tools run scripts/requirements.txt
 run_tool forks.build_fork "$@"

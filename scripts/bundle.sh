@@ -37,7 +37,7 @@ for python; do
     said=$(
         pip_of "$work/venv" install "$OLD_PIP" &&
             pip_of "$work/venv" download --only-binary :all: --dest "$bundle/wheels" \
-                "$OLD_PIP" -r "$root/scripts/requirements-properties.txt"
+                "$OLD_PIP" -r "$root/scripts/requirements.txt"
     ) || fail "pip cannot download the tools for $python: $(tail -n 3 <<<"$said")"
 done
 tar -czf "$work/bundle" -C "$work" uvicorn-usr1

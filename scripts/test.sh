@@ -49,8 +49,7 @@ PATH=$PATH:/usr/sbin:/sbin
 tools=$(compgen -G ".tools-test-*/bin/uv") || true
 look
 # All tools, or a test would have to wait for those of the scripts that it runs.
-use_tools patch scripts/requirements.txt
-use_tools run scripts/requirements-properties.txt
+use_tools run scripts/requirements.txt
 use_tools test tests/requirements.txt
 find_pip "$TOOLS"
 set_uv

@@ -249,7 +249,11 @@ def test_release_that_a_patch_names(
     spelling: str, release: str, copy: Path, unproved: List[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert refresh.main([spelling]) == 0
-    assert capsys.readouterr().out == f"uvicorn {release}: 0.17.0-0.18.3.patch names it already\n"
+    assert capsys.readouterr().out == (
+        f"uvicorn {release}: 0.17.0-0.18.3.patch names it already\n"
+        f"nothing to write: all of {copy} follows from the newest patches\n"
+        "nothing is left to do\n"
+    )
     assert not unproved
 
 
@@ -333,8 +337,16 @@ def test_changed_release_becomes_the_source(
 ) -> None:
     assert refresh.main(["0.55"]) == 0
     assert unproved == ["uvicorn 0.55.0"]
-    new = patches.find("uvicorn", "0.55.0")
-    assert new and new.path.name == "0.55.0.patch" and new.text in capsys.readouterr().out, "shown for review"
+    new, said = patches.find("uvicorn", "0.55.0"), capsys.readouterr().out
+    assert new and new.path.name == "0.55.0.patch" and new.text in said, "shown for review"
+    assert new.revision == NEWEST.revision
+    stale, names, *others = said.partition("left to do:\n")[2].splitlines()
+    assert re.fullmatch(
+        r"  patches/upstream/uvicorn: the series is stale: 000\d-.*\.patch does not apply to 0\.55\.0 as it is", stale
+    )
+    assert {"README.md,", "README.zh-CN.md,", "docs/moments.svg,"} <= set(names.split()), names
+    assert names.endswith(": name 0.54.0, see whether 0.55.0 takes its place")
+    assert others == ["  CHANGELOG.md: name uvicorn 0.55.0", "  docs/matrix.md: scripts/test.sh --full writes it"]
     before, after = (
         (releases.unpacked("uvicorn", release) / "uvicorn" / "workers.py").read_bytes()
         for release in ("0.54.0", "0.55.0")
@@ -415,6 +427,36 @@ def test_property_that_fails_on_the_release(
     assert refresh.main(["0.55.0"]) == 1
     assert "the property tests fail on uvicorn 0.55.0; nothing is written" in capfd.readouterr().err
     assert same(copy, ORIGINAL)
+
+
+@pytest.mark.parametrize("why", ["left-out.diff does not apply to ", "it does not end in what "])
+def test_series_that_ends_in_something_else(why: str, copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    left_out = copy / "upstream" / "gunicorn" / "left-out.diff"
+    text = left_out.read_text()
+    left_out.write_text(
+        text[: text.rindex("\ndiff --git") + 1] if why.startswith("it") else text.replace("\n ", "\n x")
+    )
+    assert refresh.main([]) == 0
+    said = capsys.readouterr().out
+    assert f"\nleft to do:\n  patches/upstream/gunicorn: the series is stale: {why}" in said, said
+
+
+COMPARED = '''
+def test_boot(published):
+    """There is a published uvicorn to compare the new one with."""
+    assert "uvicorn" in __import__("os").listdir(published["PYTHONPATH"].partition(":")[0])
+'''
+
+
+def test_proof_with_the_patch_in_place(
+    changed: None, copy: Path, repository: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is compared with the published release is tested, too: the tests know the patch before it is written."""
+    boot = repository / "tests" / "properties" / "test_boot.py"
+    boot.write_text(COMPARED)
+    monkeypatch.setattr(refresh, "ROOT", repository)
+    assert refresh.main(["0.55.0"]) == 0
+    assert "all 1 promise hold here" in capfd.readouterr().out
 
 
 @pytest.mark.full

@@ -152,16 +152,12 @@ def test_a_python_without_venv(repository: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("option", ["--check", "--no-tests", "--revert", "--dry-run"])
-def test_what_tests_nothing_needs_no_tools_for_tests(option: str, repository: Path) -> None:
-    shutil.copy(ROOT / "scripts" / "requirements.txt", repository / "scripts")
-    (repository / "scripts" / "requirements-properties.txt").write_text("not-to-be-had==1.0\n")
-    script = str(repository / "scripts" / "apply.sh")
-    answer = subprocess.run([script, option, str(repository)], capture_output=True, text=True)
-    said = answer.stdout + answer.stderr
-    assert "Setting up the tools" in said and "is not a virtual environment" in said
-    answer = subprocess.run([script, str(repository)], capture_output=True, text=True)
-    assert answer.returncode == 2 and "not-to-be-had" in answer.stderr
+def test_one_set_for_all(repository: Path) -> None:
+    """Whatever is run first, nothing else is set up later."""
+    for arguments in (["apply.sh", "--check", "none"], ["apply.sh", "none"], ["build-fork.sh", "--help"]):
+        script, *options = arguments
+        subprocess.run([repository / "scripts" / script, *options], cwd=repository, capture_output=True)
+        assert len(tools(repository)) == 1
 
 
 def test_a_clone_that_may_not_be_written() -> None:

@@ -236,8 +236,8 @@ class Play:
             self.ask()
             server.logs.directory.chmod(0o755)
         server.signal(round.target, round.number)
-        if round.number != signal.SIGUSR1:
-            wait.until(lambda: not set(workers) & set(server.workers()), lambda: "the workers did not end")
+        if round.number in (signal.SIGHUP, signal.SIGKILL):
+            wait.until(lambda: not set(workers) & set(server.workers()), lambda: "workers were not replaced")
             server.wait_until_serving()
         start = time.monotonic()
         self.held.append(self.wait_until_let_go(round.target))
@@ -257,14 +257,16 @@ class Play:
     def wait_until_let_go(self, target: str) -> Held:
         """Which rotated files are held all the same."""
         known = self.published.held[len(self.held)] if self.published else set()
-        end = time.monotonic() + (5 if self.published else 0.5)
+        start = time.monotonic()
         while True:
             held = {
                 (pid == self.server.arbiter, re.sub(r"\.\d{6}$", "", log.rpartition(" ")[2]))
                 for pid in self.server.reached_by(target)
                 for log in self.server.logs.held([pid], self.server.logs.rotated())
             }
-            if held <= known or time.monotonic() > end:
+            # The arbiter passes a signal on when it has reopened its own logs: on a busy machine that may take long.
+            patience = 5 if self.published or (True, "error.log") in held else 0.5
+            if held <= known or time.monotonic() > start + patience:
                 return held
             time.sleep(0.005)
 

@@ -15,7 +15,8 @@ import pytest
 from properties import environment as environments
 from properties import pristine
 from properties.environment import SYNC, Environment
-from properties.expect import Broken, count
+from properties.expect import MEANINGS, Broken
+from properties.promises import summary
 from properties.rows import ROWS
 from properties.server import SERVED, Server
 
@@ -70,8 +71,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         if effort != "thorough":  # By turns
             rows = [(row, names[n % len(names) :][:1]) for n, (row, names) in enumerate(rows)]
         metafunc.parametrize("row,row_class", [(row, name) for row, names in rows for name in names])
-    if "own_class" in metafunc.fixturenames:
-        metafunc.parametrize("own_class", _own(environment, effort, metafunc.function), scope="session")
 
 
 def _own(environment: Environment, effort: str, test: Callable[..., None]) -> List[str]:
@@ -155,7 +154,8 @@ def pytest_report_teststatus(report: pytest.TestReport, config: pytest.Config) -
     line = report.sentence + (f" [{served[1]}]" if served else "")
     config.stash[DONE].add(report.nodeid)
     progress = f"{len(config.stash[DONE])} of {config.pluginmanager.getplugin('session').testscollected}"
-    reason = textwrap.indent(report.reason and f"{report.reason}\n", "       ")
+    means = MEANINGS.get(report.harm) if report.outcome == "failed" else ""
+    reason = textwrap.indent("".join(f"{line}\n" for line in (report.reason, means) if line), "       ")
     return (
         report.outcome,
         f"{report.outcome.upper()} {line} ({report.duration:.1f} s, {progress})\n{reason}",
@@ -166,24 +166,8 @@ def pytest_report_teststatus(report: pytest.TestReport, config: pytest.Config) -
 def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter", config: pytest.Config) -> None:
     if config.getoption("--environment") is not None:
         terminalreporter.ensure_newline()
-        terminalreporter.line(verdict(terminalreporter.stats))
-
-
-def verdict(stats: Mapping[str, List[Any]]) -> str:
-    """How many promises hold, and what becomes of a server where they do not, in one line."""
-    broken = stats.get("failed", []) + stats.get("error", [])
-    kept, skipped = len(stats.get("passed", [])), len(stats.get("skipped", []))
-    tested = kept + len(broken)
-    aside = f" ({count(skipped, 'other')} could not be tested)" if skipped else ""
-    if broken:
-        harms = list(dict.fromkeys(filter(None, (getattr(report, "harm", "") for report in broken))))
-        why = f": SIGUSR1 {', '.join(harms[:-1])}{' and ' if harms[1:] else ''}{harms[-1]}" if harms else ""
-        return (
-            f"{len(broken)} of {count(tested, 'promise')} {'is' if len(broken) == 1 else 'are'} broken here{why}{aside}"
-        )
-    if not kept:
-        return "no promise was tested here"
-    return f"all {count(kept, 'promise')} hold here{aside}"
+        for line in summary(terminalreporter.stats):
+            terminalreporter.line(line)
 
 
 def _environment(config: pytest.Config) -> Environment:

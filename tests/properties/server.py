@@ -22,7 +22,7 @@ NOBODY = 65534
 SERVED = Path(__file__).with_name("served")
 
 #: How long to wait for processes to reopen their logs, by the module that their worker class is in.
-reopening: DefaultDict[str, wait.Patience] = collections.defaultdict(lambda: wait.Patience(10))
+reopening: DefaultDict[str, wait.Patience] = collections.defaultdict(lambda: wait.Patience(5))
 
 #: What a log or stderr says when something went wrong.
 COMPLAINT = re.compile(r"Traceback|Error|Exception|\[ERROR\]|\[CRITICAL\]|--- Logging error")
@@ -80,7 +80,7 @@ class Server:
             module = self.directory / f"{name}.py"
             module.parent.mkdir(parents=True, exist_ok=True)
             module.write_text(source, encoding="utf-8")
-        self.worker_count = workers
+        self.worker_class, self.worker_count = worker_class, workers
         self.reopening = reopening["gunicorn" if is_own(base) else base.rpartition(".")[0]]
         threads = ["--threads", "8"] if base in (GTHREAD, "gthread") else []
         application = "wsgi" if is_wsgi(base) else "aiohttps" if is_aiohttps(base) else "application"

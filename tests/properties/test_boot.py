@@ -18,7 +18,7 @@ places = st.sampled_from(["post_fork", "load", "lifespan", "blocking-lifespan"])
 @example(place="post_fork", target="workers", times=1, create=True)
 @given(place=places, target=st.sampled_from(["workers", "all"]), times=bursts, create=st.booleans())
 def test_boot(servers: Servers, worker_class: str, place: str, target: str, times: int, create: bool) -> None:
-    """A signal during post_fork, application load or lifespan startup is honoured before the first request."""
+    """A worker that is still starting when the logs are rotated reopens them before its first request."""
     if is_wsgi(worker_class) and "lifespan" in place:
         place = "load"  # It has no lifespan
     with servers.use(worker_class, workers=1) as server:

@@ -45,7 +45,7 @@ def rotate_and_check(server: Server, target: str = "arbiter", kinds: Sequence[st
 def test_captured_output(
     environment: Environment, servers: Servers, one_worker_class: str, boot: bool, target: str
 ) -> None:
-    """With capture_output what is printed is in the new error log too, after a rotation at boot as well."""
+    """With --capture-output, what the application prints goes to the new error log after a rotation."""
     boot = boot and bool(environment.own_classes)  # uvicorn's patch alone does not look at what is captured then
     # The access log goes the same way, by a name that never names a rotated file
     options = ("--capture-output", "--access-logfile", "/dev/stdout")
@@ -79,9 +79,9 @@ def expect_in_error_log(server: Server, what: str, line: str) -> None:
     )
 
 
-def test_root_logger(environment: Environment, own_class: str) -> None:
-    """A file of the root logger, as basicConfig() sets it up, is reopened like the others, and loses no line."""
-    with Server(environment.python, own_class, 1, variables={"ROOT_LOG": "logs/root.log"}) as server:
+def test_root_logger(environment: Environment, worker_class: str) -> None:
+    """A file of the root logger (logging.basicConfig) is reopened like the others, and loses no line."""
+    with Server(environment.python, worker_class, 1, variables={"ROOT_LOG": "logs/root.log"}) as server:
         logs = [*NAMES, "root.log"]
         requests = [server.get()]
         for _ in range(3):
@@ -94,7 +94,7 @@ def test_root_logger(environment: Environment, own_class: str) -> None:
 
 
 def test_own_files(environment: Environment, one_worker_class: str) -> None:
-    """A file that the application has put in the place of sys.stdout, or of a handler's own, is left alone."""
+    """A rotation leaves a file alone that the application has put in the place of sys.stdout or of a log."""
     variables = {"OWN_OUTPUT": "output", "OWN_FILE": "file"}
     server = Server(environment.python, one_worker_class, 1, ["--capture-output"], variables)
     server.logs.path("application.log").touch()
@@ -106,7 +106,7 @@ def test_own_files(environment: Environment, one_worker_class: str) -> None:
 
 
 def test_preloaded(environment: Environment, one_worker_class: str) -> None:
-    """With preload_app a boot reopens what was rotated meanwhile, and truncates no other log of mode "w"."""
+    """With --preload, a worker that starts reopens what was rotated, and empties no log of mode "w"."""
     with Server(environment.python, one_worker_class, 1, ["--preload"], {"APPLICATION_LOG_MODE": "w"}) as server:
         requests = [server.get()]
         server.logs.expect_exactly_once(requests)  # Before its worker is killed
@@ -122,7 +122,7 @@ def test_preloaded(environment: Environment, one_worker_class: str) -> None:
 
 
 def test_unreachable_log(environment: Environment, one_worker_class: str) -> None:
-    """A log that cannot be reopened at boot keeps no other one on its rotated file; the next signal mends it."""
+    """While a worker starts, a log that cannot be reopened does not keep it from reopening the others."""
     with Server(environment.python, one_worker_class, 1, ["--preload"]) as server:
         access = server.logs.path("access.log")
         with server.hold("post_fork") as hold:
@@ -144,7 +144,7 @@ def test_unreachable_log(environment: Environment, one_worker_class: str) -> Non
 
 
 def test_extended_handler(environment: Environment, servers: Servers, one_worker_class: str) -> None:
-    """A subclass that overrides handle_usr1 and calls super(), and a logger class, have their part in it."""
+    """A subclass of the worker that extends handle_usr1(), and a logger class, are still called."""
     expect_gunicorns_patch(environment)
     with servers.use(*EXTENDED, base=one_worker_class, workers=1) as server:
         handled, reopened = server.times("handled"), server.times("reopened")
@@ -156,7 +156,7 @@ def test_extended_handler(environment: Environment, servers: Servers, one_worker
 
 
 def test_reported_fix(environment: Environment, one_worker_class: str) -> None:
-    """A subclass with the bug report's own fix in init_signals is lossless."""
+    """A subclass of the worker with the fix from the bug report loses no line."""
     with Server(environment.python, "customised.AsReported", 1, variables={"WORKER_CLASS": one_worker_class}) as server:
         before = server.stderr()
         rotate_and_check(server, "workers")
@@ -164,7 +164,7 @@ def test_reported_fix(environment: Environment, one_worker_class: str) -> None:
 
 
 def test_ignored_signal(environment: Environment, one_worker_class: str) -> None:
-    """Where the application ignores SIGUSR1 while it loads, as one must not to die of it, logs are reopened too."""
+    """If the application ignores SIGUSR1 while it loads, the logs are reopened all the same."""
     if is_own(one_worker_class):
         pytest.skip(ONLY_UVICORN)
     with Server(environment.python, one_worker_class, 1, variables={"ON_USR1": "ignore"}) as server:
@@ -172,7 +172,7 @@ def test_ignored_signal(environment: Environment, one_worker_class: str) -> None
 
 
 def test_reset_signal(environment: Environment, one_worker_class: str) -> None:
-    """Where the application resets SIGUSR1 to SIG_DFL while it loads, that is not fatal, and logs are reopened."""
+    """If the application resets SIGUSR1 to SIG_DFL while it loads, the signal still kills no worker."""
     if is_own(one_worker_class):
         pytest.skip(ONLY_UVICORN)
     with Server(environment.python, one_worker_class, 1, variables={"ON_USR1": "reset"}) as server:
@@ -186,14 +186,14 @@ def test_reset_signal(environment: Environment, one_worker_class: str) -> None:
 
 
 def test_own_handler(environment: Environment, one_worker_class: str) -> None:
-    """An application that sets a handler of its own for SIGUSR1 while it loads keeps it."""
+    """If the application sets its own handler for SIGUSR1 while it loads, that handler stays."""
     with Server(environment.python, one_worker_class, 1, variables={"ON_USR1": "note"}) as server:
         server.signal("worker")
         wait.until(lambda: server.times("noted"), lambda: "the application's own handler was not called", harm=CHANGES)
 
 
 def test_own_server(environment: Environment, one_worker_class: str) -> None:
-    """A subclass that serves with uvicorn's own Server still reopens its logs."""
+    """A subclass of the worker that runs uvicorn's own Server reopens its logs."""
     if not environment.has_serve:
         pytest.skip("workers of this release have no _serve() to override")
     with Server(
@@ -203,7 +203,7 @@ def test_own_server(environment: Environment, one_worker_class: str) -> None:
 
 
 def test_hook_log(environment: Environment, one_worker_class: str) -> None:
-    """A log opened in post_fork and renamed while the worker boots is reopened, with or without a new one there."""
+    """A log that post_fork opens, and that is rotated while the worker starts, is reopened."""
     path = "logs/hook.log"
     with Server(environment.python, one_worker_class, 1, variables={"HOOK_LOG": path}) as server:
         for create in (True, False):
@@ -218,7 +218,7 @@ def test_hook_log(environment: Environment, one_worker_class: str) -> None:
 
 
 def test_failing_reopening(environment: Environment, servers: Servers, one_worker_class: str) -> None:
-    """A log that cannot be reopened is told, is written to as before, and keeps no other on its rotated file."""
+    """If a log cannot be reopened, the worker reports it, goes on writing to it, and reopens the others."""
     with servers.use(one_worker_class, workers=1) as server:
         [worker], log = server.workers(), server.logs.path("application.log")
         server.logs.rotate()
@@ -243,14 +243,14 @@ def test_failing_reopening(environment: Environment, servers: Servers, one_worke
 
 
 def test_system_calls(servers: Servers, one_worker_class: str) -> None:
-    """SIGUSR1 does not interrupt a system call that C code waits in."""
+    """SIGUSR1 interrupts no system call of C code."""
     with servers.use(*EXTENDED, base=one_worker_class, workers=1) as server:
         [worker], interrupted = server.workers(), server.times("interrupted")
         with Activities(server, ["reading"]) as activities:
             wait_in_read(worker, activities)
             server.signal("worker", times=5)
             wait_in_read(worker, activities)
-            activities.finish()
+            activities.finish().expect_lossless("while C code waited in a system call")
         expect(server.times("interrupted") == interrupted, "a system call was interrupted by SIGUSR1", BREAKS)
 
 
@@ -258,14 +258,21 @@ def wait_in_read(pid: int, activities: Activities) -> None:
     """Wait until a process waits in read(2), or is past it."""
     calls = Path(f"/proc/{pid}/syscall")
     [activity] = activities.running
+
+    def waits() -> bool:
+        try:
+            return activity.client.answered() or calls.read_text().split()[0] == "0"
+        except OSError:  # The process has ended
+            return True
+
     wait.until(
-        lambda: activity.client.answered() or calls.read_text().split()[0] == "0",
+        waits,
         lambda: f"the application did not come to call read(2) within {wait.PATIENCE:g} s",
     )
 
 
 def test_forked_process(environment: Environment, one_worker_class: str) -> None:
-    """A process that the application forks reopens its logs on SIGUSR1s of its own, whatever it is logging."""
+    """A process that the application forks reopens its logs on SIGUSR1, whatever it is logging."""
     with Server(environment.python, one_worker_class, 1, ["--capture-output"]) as server:
         signal_forked_process(server, "by a process that the application forked")
 

@@ -71,7 +71,7 @@ def pair(servers: Servers, published: Dict[str, str], worker_class: str) -> Iter
 
 
 def test_dispositions(pair: Tuple[Server, Server], places: List[str]) -> None:
-    """Every other signal has the disposition that the pristine release gives it, at each stage of a worker's life."""
+    """At each stage of a worker's life, every other signal is handled as in the published release."""
     ours, upstreams = (life(server, places) for server in pair)
     for place, kinds in ours.items():
         for kind, signals in kinds.items():
@@ -82,7 +82,7 @@ def test_dispositions(pair: Tuple[Server, Server], places: List[str]) -> None:
 
 
 def test_inheritance(pair: Tuple[Server, Server], places: List[str]) -> None:
-    """SIGUSR1 is neither blocked nor ignored in a serving worker, nor in a process that its application starts."""
+    """SIGUSR1 is neither blocked nor ignored in a serving worker, nor in a program that it starts."""
     found = life(pair[0], places)
     expect("SIGUSR1" in found["async"]["SigCgt"], "a worker that serves does not catch SIGUSR1", KILLS)
     for place, kind in itertools.product(found.keys() - {"worker_exit", "atexit"}, ("SigBlk", "SigIgn")):
@@ -115,7 +115,7 @@ def ends(pair: Tuple[Server, Server], number: signal.Signals) -> List[str]:
 
 
 def test_other_ends(pair: Tuple[Server, Server]) -> None:
-    """SIGTERM, SIGINT and SIGQUIT do to a worker what they do to the pristine one."""
+    """SIGTERM, SIGINT and SIGQUIT end a worker as they end a published one."""
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
         ours, upstreams = ends(pair, number)
         expect(

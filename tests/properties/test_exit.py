@@ -34,7 +34,7 @@ def arrive(server: Server, worker: int, hold: Hold) -> None:
 @few
 @given(told=told)
 def test_way_out(servers: Servers, worker_class: str, told: Dict[str, Tuple[str, int]]) -> None:
-    """A signal is not fatal on the way out: in shutdown, after the loop has closed, in exit hooks, in finalization."""
+    """SIGUSR1 does not kill a worker that is ending: in shutdown, in exit hooks, in finalization."""
     with servers.use(worker_class, "--max-requests", "2", workers=1) as server, contextlib.ExitStack() as stack:
         [worker] = server.workers()
         places = PLACES[1:] if is_wsgi(worker_class) else PLACES  # It has no lifespan
@@ -71,7 +71,7 @@ def end_worker(server: Server, number: signal.Signals, usr1_target: str = "") ->
 @few
 @given(number=st.sampled_from([signal.SIGTERM, signal.SIGINT]), target=st.sampled_from(["arbiter", "workers"]))
 def test_stopping(servers: Servers, worker_class: str, number: signal.Signals, target: str) -> None:
-    """A worker that is told to stop, and SIGUSR1 all the way, ends as it does without."""
+    """A worker that is told to stop ends with SIGUSR1 as it does without."""
     with servers.use(worker_class, workers=1) as server:
         disturbed, alone = end_worker(server, number, target), end_worker(server, number)
         expect(
@@ -84,7 +84,7 @@ def test_stopping(servers: Servers, worker_class: str, number: signal.Signals, t
 @few
 @given(clients=st.integers(1, 4), kinds=kinds)
 def test_turnover(servers: Servers, worker_class: str, clients: int, kinds: List[str]) -> None:
-    """While workers end after max_requests and others take their place, no line is lost and no worker killed."""
+    """While max_requests replaces workers, no line is lost and no worker is killed."""
     try:
         turn_over(servers, worker_class, clients, kinds)
     except Broken:

@@ -133,7 +133,7 @@ def test_never_worse(
     one_worker_class: str,
     schedule: Tuple[Application, List[Rotation]],
 ) -> None:
-    """Whatever the application does meanwhile, rotations lose, double, break and kill no more than without patch."""
+    """Whatever the application does, rotations do no more harm than in the published release."""
     application, rotations = schedule
     variables, workers = application.variables(), application.workers(one_worker_class)
     ours = Server(environment.python, one_worker_class, workers, variables=variables)

@@ -42,7 +42,7 @@ def may_import(python: Path, *directories: Path) -> bool:
 
 
 def test_unprivileged(server: Server) -> None:
-    """Under --user a rotation without create, which workers may not follow, breaks no request, and they come to it."""
+    """With --user, workers that may not create the new log reopen it all the same, and break no request."""
     for names in (["access.log"], ["access.log", "error.log"]):
         server.logs.rotate(names)
         server.signal("arbiter")

@@ -19,7 +19,7 @@ IGNORING = ("0.13.0", "0.13.1", "0.13.2")
 
 
 def test_rows(environment: Environment, published: Dict[str, str], row_class: str, row: str) -> None:
-    """Nothing that an application has or does makes a rotation worse than without patch."""
+    """No set-up of an application makes a rotation do more harm than in the published release."""
     fails = side_by_side(environment, published, row_class, ROWS[row])
     if fails:
         pytest.skip(f"the published server does not get through it: {fails}")
@@ -28,7 +28,7 @@ def test_rows(environment: Environment, published: Dict[str, str], row_class: st
 @settings(max_examples=200 if settings().max_examples > 100 else 2)
 @given(case=cases)
 def test_drawn(environment: Environment, published: Dict[str, str], one_worker_class: str, case: Case) -> None:
-    """Whatever handlers an application has, and whatever it does, a rotation makes nothing worse than without patch."""
+    """No combination of log handlers makes a rotation do more harm than in the published release."""
     assume(not side_by_side(environment, published, one_worker_class, case))
 
 

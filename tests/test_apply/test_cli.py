@@ -79,6 +79,7 @@ def test_help(arguments: list[str]) -> None:
         "--dry-run",
         "--only",
         "--no-figures",
+        "--verbose",
         "--help",
         "--version",
     ):
@@ -102,6 +103,7 @@ def test_version() -> None:
         (["--create", "--revert", "venv"], "--create goes with what patches"),
         (["--only", "uvicorn", "--tests-only", "venv"], "--tests-only tests all that is there"),
         (["--check", "--no-figures", "venv"], "--no-figures goes with what tests"),
+        (["--revert", "--verbose", "venv"], "--verbose goes with what tests"),
         (["--only", "starlette", "venv"], "invalid choice: 'starlette'"),
         ([""], "VENV: expected a path"),
         (["--check", "one", ""], "VENV: expected a path"),

@@ -8,6 +8,7 @@ import re
 import select
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Dict, Iterator, List
 
@@ -21,18 +22,19 @@ from test_apply import trees
 from test_apply.test_cli import HOLDS, suite
 
 LOST = {"access.log": 12_000, "root.log": 403}
-BAD = Figures(LOST, 7, 96_110, 14, 24_041, 1, 1, 6, None)
-GOOD = Figures(dict.fromkeys(LOST, 0), 0, 95_872, 0, 23_968, 0, 0, 6, 0.0213)
+BAD = Figures("uvicorn.workers.UvicornWorker", LOST, 7, 48_054, 14, 24_041, 1, 1, 6, None)
+GOOD = Figures("uvicorn.workers.UvicornWorker", dict.fromkeys(LOST, 0), 0, 47_936, 0, 23_968, 0, 0, 6, 0.0213)
 TABLE = """
-In 6 / 6 rotations:           as found     patched
-log lines lost                  12,403           0   of 96,110 / 95,872
-log lines doubled                    7           0
-requests broken                     14           0   of 24,041 / 23,968
-workers killed or hung               2           0
-slowest to let go of a log       never      0.02 s
+In 6 rotations:                       before       after
+lines lost of access.log              12,000           0   of 24,027 / 23,968
+lines lost of root.log                   403           0   of 24,027 / 23,968
+lines written twice                        7           0
+requests broken                           14           0   of 24,041 / 23,968
+workers killed or hung                     2           0
+a rotated file still open after        > 1 s      0.02 s
 
 """
-CLEAN = "As found it is clean: in these rotations nothing went wrong.\n"
+WRONG = "lose lines of access.log and root.log, write lines twice, break requests, kill workers and hang workers"
 
 #: In the place of tests/properties/figures.py: bad before the first rotation, and good after it.
 MEASURES = """
@@ -58,14 +60,57 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_before_and_after(root: Path, environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
-    """Side by side at the end; where there is nothing to patch, as it is, and that it is clean."""
+    """Side by side at the end, and in words; where there is nothing to patch, as it is now."""
     assert apply.main([str(environment.path)]) == 0
     said = capsys.readouterr().out
-    assert TABLE in said and CLEAN not in said
+    assert TABLE in said
+    conclusion = f"Before, rotations could {WRONG}. Now nothing went wrong in these rotations. "
+    assert conclusion in " ".join(said.split())
     assert apply.main([str(environment.path)]) == 0
     said = capsys.readouterr().out
-    assert "\nIn 6 rotations:               as found\nlog lines lost                       0   of 95,872\n" in said
-    assert CLEAN in said
+    assert "\nIn 6 rotations:                          now\nlines lost of access.log                   0   of " in said
+    assert "\nNothing went wrong in these rotations.\n" in said
+
+
+@pytest.mark.parametrize("only", [[], ["--only", "gunicorn"]])
+def test_the_verdict_and_the_table_agree(
+    only: List[str],
+    tmp_path: Path,
+    root: Path,
+    environment: Environment,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """What is patched and still loses lines breaks its promise, whatever the tests find."""
+    measures(root, "print({bad!r})\n")
+    assert apply.main([*only, str(environment.path)]) == 1
+    said = capsys.readouterr().out
+    assert f"Although patched, rotations {WRONG} here. " in " ".join(said.split())
+    assert "is as it was found" in said and "undo: " not in said
+    assert apply.main(["--tests-only", str(environment.path)]) == 1
+    said = capsys.readouterr().out
+    assert f"Here rotations {WRONG}. The patch of uvicorn or that of gunicorn fixes this." in " ".join(said.split())
+
+
+CONCLUSIONS = [
+    ({"now": GOOD}, True, "Nothing went wrong in these rotations."),
+    ({"now": GOOD}, False, "Nothing went wrong in these rotations, but others do harm: see the broken promises above."),
+    ({"before": GOOD, "after": GOOD}, True, "Nothing went wrong in these rotations."),
+    (
+        {"now": BAD._replace(worker_class="gunicorn.workers.sync.SyncWorker", doubled=0, broken=0, dead=0, hung=0)},
+        True,
+        "Here rotations lose lines of access.log and root.log. The patch of gunicorn fixes this.",
+    ),
+    (
+        {"now": GOOD._replace(worker_class="uvicorn_worker.UvicornWorker", hung=1)},
+        False,
+        "Here rotations hang workers. The patch of uvicorn-worker or that of gunicorn fixes this.",
+    ),
+]
+
+
+@pytest.mark.parametrize("columns, kept, said", CONCLUSIONS)
+def test_conclusion(columns: figures.Columns, kept: bool, said: str) -> None:
+    assert figures.conclusion(columns, kept, []) == said
 
 
 def test_without_figures(root: Path, environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
@@ -85,7 +130,7 @@ def test_what_cannot_be_served_is_told(
     measures(root, "print('no worker comes up')\nexit(1)\n")
     assert apply.main([str(environment.path)]) == 0
     said = capsys.readouterr().out
-    assert "no figures as found: no worker comes up\n" in said and "no figures patched: " in said
+    assert "no figures before: no worker comes up\n" in said and "no figures now: " in said
     assert "rotations" not in said
 
 
@@ -113,10 +158,10 @@ def test_colour_on_a_terminal(variables: Dict[str, str], monkeypatch: pytest.Mon
     with terminal(monkeypatch) as its:
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
-        figures.show({"as found": BAD, "patched": GOOD})
+        figures.show({"before": BAD, "after": GOOD}, True, [])
         said = read(its).replace("\r\n", "\n")
-    assert re.sub(r"\033\[\d+m", "", said) == TABLE
-    assert said.count("\033[31m") == said.count("\033[32m") == (0 if variables else 4)
+    assert re.sub(r"\033\[\d+m", "", said).startswith(TABLE)
+    assert said.count("\033[31m") == said.count("\033[32m") == (0 if variables else 5)
 
 
 SLOW = """
@@ -142,12 +187,12 @@ def test_what_goes_on_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
             """Tell it twice, then let it go on."""
             if "first" not in told:  # It takes its time to start
                 return
-            screen.tell("waiting " * 40)
+            screen.progress("waiting", len(told), 4)
             told.append("waiting")
             if len(told) == 3:
                 process.stdin.close()  # type: ignore[union-attr]
 
-        for line in screen.heard(process, waiting):
+        for line in screen.lines_of(process, waiting):
             told.append(line)
             screen.say(line)
         said = read(its)
@@ -155,20 +200,20 @@ def test_what_goes_on_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         screen.dot()
         screen.say("done")
         dotted = read(its)
-    status = ("waiting " * 40)[:79]
+    bars = [f"waiting [{'#' * 10 * done:40}] {done}/4" for done in (1, 2)]
     replaced = "\r\033[K"
-    assert said.startswith(f"first\r\n{status}{replaced}"), said
-    assert said.endswith(f"{status}{replaced}second\r\n")
+    assert said == f"first\r\n{bars[0]}{replaced}{bars[1]}{replaced}second\r\n"
     assert dotted == "..\r\ndone\r\n"
 
 
 def test_what_goes_on_is_told_elsewhere(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """In a file, but only what follows on silence."""
+    """In a file a line for progress, but only after twenty seconds of silence."""
     screen.say("first")
-    screen.tell("too soon")
-    monkeypatch.setattr(screen, "PATIENCE", 0)
-    screen.tell("second")
-    assert capsys.readouterr().out == "first\nsecond\n"
+    now = time.monotonic()
+    for seconds in (19.0, 21.0, 22.0, 42.0):
+        monkeypatch.setattr(time, "monotonic", lambda seconds=seconds: now + seconds)
+        screen.progress("tests", int(seconds), 50)
+    assert capsys.readouterr().out == "first\n  tests: 21 of 50 done\n  tests: 42 of 50 done\n"
 
 
 def test_a_terminal_is_not_told_what_to_do(
@@ -177,20 +222,40 @@ def test_a_terminal_is_not_told_what_to_do(
     """By code that may be another user's."""
     suite(root, "def test_it():\n    print('\\033]0;title\\007\\tü')\n")
     (root / "setup.cfg").write_text("[tool:pytest]\naddopts = -s\n")
-    proof.hold(environment)
+    proof.run_checks(environment)
     assert "?]0;title?\tü\n" in capsys.readouterr().out
 
 
-def test_properties_are_counted(
-    root: Path, environment: Environment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+RESULTS = """
+def test_it():
+    print("PASSED one (0.1 s, 1 of 7)\\n       why")
+    print("SKIPPED two (0.1 s, 2 of 7)\\n       why not")
+    print("FAILED three (0.1 s, 3 of 7)\\n       what is wrong\\n       what it means")
+    print("serving  1/3\\n\\n1 of 3 promises is broken here")
+"""
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_what_fails_is_shown(
+    verbose: bool,
+    root: Path,
+    environment: Environment,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    suite(root, "def test_it():\n    print('PASSED a promise (0.1 s, 3 of 7)', flush=True)\n    input()\n")
+    """In full, and what pytest sums up; what passes, and is left out, with --verbose only. Nothing else of pytest's."""
+    suite(root, RESULTS)
     (root / "setup.cfg").write_text("[tool:pytest]\naddopts = -s\n")
-    monkeypatch.setattr(screen, "PATIENCE", 0.01)
-    proof.hold(environment)
-    said = capsys.readouterr().out
-    assert "  ... promises: starting, 0 s\n" in said
-    assert re.search(r"^  \.\.\. promises: 3 of 7 done, \d s$", said, re.MULTILINE), said
+    proof.run_checks(environment, verbose=verbose)
+    said = capsys.readouterr().out.splitlines()
+    failed = ["FAILED three", "       what is wrong", "       what it means"]
+    sums = ["serving  1/3", "1 of 3 promises is broken here"]
+    if verbose:
+        others = ["PASSED one (0.1 s)", "       why", "SKIPPED two (0.1 s)", "       why not", "FAILED three (0.1 s)"]
+        assert said[:-1] == [*others, *failed[1:], *sums]
+    else:
+        assert said[:-1] == [*failed, *sums]
+    assert said[-1] == "."  # The stub has no conftest that says otherwise
 
 
 RELEASES = {"0.13.1": "20.0.4", "0.18.3": "20.1.0", "0.54.0": "27.0.1"}
@@ -206,9 +271,8 @@ def test_figures_of_a_real_server(release: str, tmp_path: Path) -> None:
     pristine = environments.cached(python, *environments.packages(release, f"gunicorn=={gunicorn}"))
     copy = environments.patched_copy(pristine, tmp_path / "venv", "uvicorn", release)
     environments.patched(copy, "gunicorn", gunicorn)
-    before, after = (figures.measure(find(one.path), "here") for one in (pristine, copy))
-    assert before and after
+    before, after = (figures.measure(find(one.path), "here")["here"] for one in (pristine, copy))
     assert before.rotations == after.rotations == 6
     assert before.dead if release == "0.18.3" else sum(before.lost.values()) > 1000, before
-    assert not before.clean and before.slowest is None
-    assert after.clean and after.slowest is not None, after
+    assert before.wrong and before.slowest is None
+    assert not after.wrong and after.slowest is not None, after

@@ -33,7 +33,7 @@ def test_apply(release: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) 
     environment = environments.make(tmp_path / "venv", version, *packages)
     assert apply.main(["--tests-only", "--no-figures", str(environment.path)]) == 1
     assert "broken here: SIGUSR1" in capfd.readouterr().out
-    assert apply.main([str(environment.path)]) == 0
+    assert apply.main(["--verbose", str(environment.path)]) == 0
     said = capfd.readouterr().out
     assert "promises hold here" in said
     for worker_class in ("SyncWorker", "ThreadWorker", "GeventWorker"):

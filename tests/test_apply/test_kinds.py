@@ -137,7 +137,34 @@ def test_hard_links_to_uv_s_cache(tmp_path: Path) -> None:
     assert [trees.snapshot(path) for path in (other.path, tmp_path / "cache")] == shared
 
 
-def test_symbolic_links_to_a_cache_are_refused(environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+def test_symbolic_links_to_uv_s_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are named, and what is advised ends them, whatever the user has set for uv."""
+    for name, value in {"UV_CACHE_DIR": f"{tmp_path}/cache", "UV_LINK_MODE": "symlink"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PATH", f"{environments.UV.parent}:{os.environ['PATH']}")
+    venv = tmp_path / "venv"
+    subprocess.run(["uv", "venv", "-q", "--python", sys.executable, venv], check=True)
+    packages = [f"uvicorn=={trees.NEWEST}", "gunicorn"]
+    subprocess.run(["uv", "pip", "install", "-q", "--python", venv, *packages], check=True)
+    environment = find(venv)
+    for distribution in ("uvicorn", "gunicorn"):
+        [metadata] = environment.site_packages.glob(f"{distribution}-*.dist-info/METADATA")
+        found = f"{metadata}, a link to {metadata.resolve()}"
+        assert apply.main(["--check", "--only", distribution, str(venv)]) == 1
+        said = capsys.readouterr().out
+        assert f": outside the environment ({found})\n" in said, said
+        advice = re.search(r"do: +(.*), then run this again", said)
+        assert advice and "--link-mode copy" in advice[1]
+        subprocess.run(f"{advice[1]} -q", shell=True, check=True)
+    assert apply.main(["--no-tests", str(venv)]) == 0
+
+
+def test_symbolic_links_to_another_cache_are_refused(
+    environment: Environment, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As conda makes them, where it cannot make hard links."""
     file = environment.site_packages / "uvicorn" / "workers.py"
     elsewhere = file.rename(environment.path.parent / "workers.py")
     file.symlink_to(elsewhere)

@@ -1,9 +1,14 @@
 """The properties as they are run for people, on their machines."""
 
+import shutil
 from pathlib import Path
+from typing import NamedTuple, Set
 
 import pytest
+from properties import promises
 from properties import run as properties
+from properties.expect import MEANINGS, MISSES
+from usr1.apply import apply
 
 from test_apply import trees
 
@@ -11,11 +16,13 @@ from test_apply import trees
 def test_what_fails_says_why_in_a_few_words() -> None:
     status, output = properties.run(trees.source().path, "--tb=no", "-rN", test="test_boot.py::test_boot")
     assert status == 1
-    failed, why, *_, verdict, _ = [line for line in output.splitlines() if line]
-    assert failed.startswith("FAILED A signal during post_fork, ")
+    failed, why, means, *_, kind, verdict, _ = [line for line in output.splitlines() if line]
+    assert failed.startswith("FAILED A worker that is still starting when the logs are rotated ")
     assert (
         why == "       1 of 1 processes still wrote to a rotated access.log, error.log after SIGUSR1 during post_fork"
     )
+    assert means == f"       {MEANINGS[MISSES]}"
+    assert kind == "starting                    0/1  1 broken"
     assert verdict == "1 of 1 promise is broken here: SIGUSR1 misses rotations"
 
 
@@ -27,3 +34,54 @@ def test_a_long_path_to_temporary_files(tmp_path: Path, monkeypatch: pytest.Monk
     status, output = properties.run(trees.source().path, test="test_serving.py::test_promptness")
     assert status == 0, output
     assert [list(directory.iterdir()) for directory in tmp_path.iterdir()] == [[], []]
+
+
+def collected(environment: Path) -> Set[str]:
+    """The promises that are tested there, each once."""
+    status, output = properties.run(environment, "--collect-only")
+    assert status == 0, output
+    return {line.partition("[")[0] for line in output.splitlines() if "::" in line}
+
+
+def test_there_are_as_many_before_and_after(tmp_path: Path) -> None:
+    """Each has its kind, and none is there for nothing: as pytest has it where there is nothing to be tested with."""
+    pristine, patched = tmp_path / "pristine", tmp_path / "patched"
+    for path in (pristine, patched):
+        shutil.copytree(trees.source().path, path, symlinks=True)
+    assert apply.main(["--no-tests", str(patched)]) == 0
+    found = collected(pristine)
+    assert found == collected(patched) and len(found) > 30
+    assert {promises.kind(name) for name in found} == set(promises.KINDS.values())
+    assert "NOTSET" not in properties.run(pristine, "--collect-only")[1]
+
+
+class Report(NamedTuple):
+    nodeid: str
+    harm: str = ""
+    sentence: str = "It works."
+
+
+def test_what_is_kept_is_kept_under_every_worker_class() -> None:
+    place = "tests/properties"
+    stats = {
+        "passed": [Report(f"{place}/test_boot.py::test_boot[one]"), Report(f"{place}/test_exit.py::test_way_out[one]")],
+        "failed": [Report(f"{place}/test_exit.py::test_way_out[other]", "kills workers")],
+        "error": [Report(f"{place}/test_worse.py::test_drawn[one]", "loses lines")],
+        "skipped": [
+            Report(f"{place}/test_boot.py::test_boot[other]"),
+            Report(f"{place}/test_customised.py::test_system_calls[one]"),
+        ],
+        "": [Report(f"{place}/test_boot.py::test_boot[one]")],
+    }
+    assert promises.summary(stats) == [
+        "starting                    1/1",
+        "serving                     0/1  1 not tested here",
+        "stopping                    0/1  1 broken",
+        "no worse than published     0/1  1 broken",
+        "2 of 4 promises are broken here: SIGUSR1 kills workers and loses lines (1 other could not be tested)",
+    ]
+    assert promises.summary({"passed": stats["passed"][:1]})[-1] == "all 1 promise hold here"
+    assert promises.summary({"passed": stats["passed"], "skipped": stats["skipped"]})[-1] == (
+        "2 of 3 promises hold here (1 other could not be tested)"
+    )
+    assert promises.summary({"skipped": stats["skipped"]})[-1] == "no promise was tested here"

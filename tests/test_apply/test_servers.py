@@ -1,6 +1,7 @@
 """Which running servers still run the old code: real ones."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -87,6 +88,28 @@ def test_servers_of_other_environments_are_not_named(served: Environment, tmp_pa
     with running(served.path.parent, str(served.path / "bin" / "gunicorn")):
         assert apply.main(["--no-tests", str(other.path)]) == 0
         assert old(other) == []
+
+
+SCRIPTS = {
+    "one line": "#!{}\nimport sys\n",
+    "a long path": "#!/bin/sh\n'''exec' {} \"$0\" \"$@\"\n' '''\nimport sys\n",
+    "with spaces": "#!/bin/sh\n'''exec' \"{}\" \"$0\" \"$@\"\n' '''\nimport sys\n",
+}
+
+
+@pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS)
+def test_a_copied_environment_is_warned_of(
+    script: str, environment: Environment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its bin/gunicorn runs the Python of the original, which is not patched."""
+    other = tmp_path / ("the other" if '"{}"' in script else "other")
+    shutil.copytree(environment.path, other, symlinks=True)
+    for path, warned in ((other / "bin" / "python", True), (environment.path / "bin" / "python3", False)):
+        (environment.path / "bin" / "gunicorn").write_text(script.format(path))
+        for options in (["--no-tests"], ["--check"]):
+            assert apply.main([*options, str(environment.path)]) == 0
+            said = capsys.readouterr().out
+            assert (f"warning: {environment.path}/bin/gunicorn runs {path}, not" in said) == warned, said
 
 
 def test_a_file_that_is_gone_tells_nothing(environment: Environment) -> None:

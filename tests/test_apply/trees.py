@@ -50,7 +50,8 @@ def light(path: Path, like: Environment, python: Optional[Path] = None, bytecode
         for directory in like.site_packages.glob(pattern):
             shutil.copytree(directory, copy.site_packages / directory.name, ignore=shutil.ignore_patterns("*.pyc"))
     for script in like.path.glob("bin/*icorn*"):
-        shutil.copy(script, copy.path / "bin")
+        text = script.read_bytes().replace(os.fsencode(like.path), os.fsencode(path))
+        (copy.path / "bin" / script.name).write_bytes(text)
     if bytecode:
         compile_all(copy)
         for one in installed.find(copy):
@@ -127,6 +128,8 @@ def disagreements(environment: Environment) -> List[str]:
         with one.record.open(newline="", encoding="utf-8", errors="replace") as record:
             for name, digest, size in filter(None, csv.reader(record)):
                 file = environment.site_packages / name
+                if name.startswith("../"):
+                    continue  # In bin/: light() has rewritten them
                 if not file.exists() and file.suffix != ".pyc":
                     wrong.append(f"{name} is missing")
                 elif digest and (digest, size) != (_digest(file.read_bytes()), str(file.stat().st_size)):

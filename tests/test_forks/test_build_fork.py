@@ -67,6 +67,20 @@ def test_by_pip_they_are_the_same(wheels: Path, tmp_path: Path) -> None:
         assert path.read_bytes() == (wheels / path.name).read_bytes()
 
 
+def test_all_is_of_each_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But of one, if that is asked for."""
+    built: List[str] = []
+    monkeypatch.setattr(build_fork, "build", lambda distribution, releases, outdir: built.append(distribution))
+    for arguments, expected in (
+        (["--all"], [*patches.DISTRIBUTIONS]),
+        (["--all", "--distribution", "gunicorn"], ["gunicorn"]),
+        ([], ["uvicorn"]),
+    ):
+        built.clear()
+        assert build_fork.main(arguments) == 0
+        assert built == expected
+
+
 def test_all_of_them(wheels: Path, tmp_path: Path, pytestconfig: pytest.Config) -> None:
     """By the script itself, from anywhere; only the few of uvicorn-worker, unless all are asked for."""
     outdir = tmp_path / "with space"

@@ -8,12 +8,17 @@ from typing import Callable, Dict, Iterator, List, Tuple
 import environments
 import pytest
 from packaging.version import Version
+from properties.expect import MEANINGS
+from properties.promises import KINDS
 from usr1 import patches
+from usr1.apply.figures import Columns, Figures, conclusion, table
+from usr1.apply.screen import WRAPPED
 
 ROOT = Path(__file__).resolve().parents[2]
 READMES = ("README.md", "README.zh-CN.md")
 PATHS = [path for pattern in ("*.md", "docs/*.md", "docs/*.svg", "patches/**/*.md") for path in ROOT.glob(pattern)]
 DOCUMENTS = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in PATHS}
+PROPERTIES = [path.read_text() for path in ROOT.glob("tests/properties/test_*.py")]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 RELEASE = r"(?<![\w.])0\.\d+\.\d+(?:\.post\d+)?(?![\w.]*\d)"
 
@@ -126,7 +131,63 @@ def figures(documents: Documents) -> Iterator[str]:
         yield f"CHANGELOG.md: expected revision {revision} first, found {told}"
 
 
-CHECKS = (same_commands, links, scripts, places, releases, tables, figures)
+def output(documents: Documents) -> Iterator[str]:
+    """What apply.sh prints of a good and of a bad server, with other figures at most; left out is only what fails."""
+    promises = dict(re.findall(r"def (test_\w+)\((?:[^)]|\n)*\) -> None:\n    \"\"\"(.*)\"\"\"", "\n".join(PROPERTIES)))
+    printed = [text for _, text in BLOCK.findall(documents["README.md"]) if "rotations:" in text]
+    if len(printed) != 2:
+        yield f"README.md: expected the output of a bad and of a good run, found {len(printed)}"
+    for text, bad in zip(printed, (True, False)):
+        joined = re.sub(r"\n {7}(?=\[|\w+ *\.? )", " ", text)
+        for sentence in re.findall(r"^FAILED (.*?) \[", joined, re.MULTILINE):
+            if sentence not in promises.values():
+                yield f"README.md: no property says: {sentence}"
+        for line in re.findall(r"^ +(On your server: .*)", text, re.MULTILINE):
+            if line not in MEANINGS.values():
+                yield f"README.md: no harm means: {line}"
+        kinds = re.findall(r"^(\w[\w -]+?) +(\d+)/(\d+)", text, re.MULTILINE)
+        if [kind for kind, _, _ in kinds] != list(dict.fromkeys(KINDS.values())):
+            yield f"README.md: other kinds of promises: {kinds}"
+        total = sum(int(number) for _, _, number in kinds)
+        if total != len(promises) or f" of {total} promises" not in text:
+            yield f"README.md: expected {len(promises)} promises, found {total}"
+        printed_table = text[text.index("\nIn ") :].partition("\nundo:")[0]
+        found = read_table(printed_table)
+        again = "\n".join([*table(found), WRAPPED.fill(conclusion(found, not bad, []))])
+        if printed_table.strip() != again.strip():
+            yield f"README.md: another table or conclusion: expected {again}"
+
+
+def read_table(text: str) -> Columns:
+    """The figures in a table that apply.sh has printed."""
+    whens = re.findall(r"\w+", text.splitlines()[1].partition(":")[2])
+    rows = [(line[:32].strip(), line[32:].split("of")) for line in text.splitlines()[2:] if line[:1].islower()]
+    cells = {label: re.findall(r"> 1 s|[\d,.]+", cells[0]) for label, cells in rows}
+    of = {label: re.findall(r"[\d,]+", cells[-1]) for label, cells in rows}
+    logs = [label.split()[-1] for label in cells if label.startswith("lines lost of ")]
+
+    def number(label: str, column: int, total: bool = False) -> int:
+        return int((of if total else cells)[label][column].replace(",", ""))
+
+    def column(n: int) -> Figures:
+        slowest = cells["a rotated file still open after"][n]
+        return Figures(
+            worker_class="uvicorn.workers.UvicornWorker",
+            lost={log: number(f"lines lost of {log}", n) for log in logs},
+            doubled=number("lines written twice", n),
+            lines=len(logs) * number(f"lines lost of {logs[0]}", n, total=True),
+            broken=number("requests broken", n),
+            requests=number("requests broken", n, total=True),
+            dead=number("workers killed or hung", n),
+            hung=0,
+            rotations=int(text.split()[1]),
+            slowest=None if slowest.startswith(">") else float(slowest),
+        )
+
+    return {when: column(n) for n, when in enumerate(whens)}
+
+
+CHECKS = (same_commands, links, scripts, places, releases, tables, figures, output)
 
 
 @pytest.mark.parametrize("check", CHECKS)

@@ -31,6 +31,7 @@ class Tests(NamedTuple):
 
     properties: bool
     figures: bool
+    verbose: bool
 
 
 class Arguments(argparse.ArgumentParser):
@@ -47,6 +48,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         does.add_argument(option, action="store_true")
     parser.add_argument("--create", action="store_true")
     parser.add_argument("--no-figures", action="store_true")
+    parser.add_argument("--verbose", action="store_true")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--only", action="append", choices=patches.DISTRIBUTIONS, default=[])
     parser.add_argument("paths", metavar="VENV", nargs="+", type=_path)
@@ -55,8 +57,9 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         parser.error("--json goes with --check")
     if options.create and (options.check or options.revert or options.dry_run or options.tests_only):
         parser.error("--create goes with what patches")
-    if options.no_figures and (options.check or options.revert or options.dry_run or options.no_tests):
-        parser.error("--no-figures goes with what tests")
+    for option, given in (("--no-figures", options.no_figures), ("--verbose", options.verbose)):
+        if given and (options.check or options.revert or options.dry_run or options.no_tests):
+            parser.error(f"{option} goes with what tests")
     if options.only and options.tests_only:
         parser.error("--tests-only tests all that is there, --only is for what changes it")
     if options.check:
@@ -64,14 +67,14 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     if len(options.paths) > 1:
         parser.error("only --check takes several environments")
     [path] = options.paths
+    tests = Tests(not options.no_tests, not options.no_figures, options.verbose)
     try:
         if options.revert:
             return revert(find(path), options.only)
         if options.dry_run:
             return dry_run(find(path), options.only)
         if options.tests_only:
-            return tests_only(find(path), not options.no_figures)
-        tests = Tests(not options.no_tests, not options.no_figures)
+            return tests_only(find(path), tests)
         if options.create and not exists(path):
             return apply_anew(path, options.only, tests)
         return apply(find(path), options.only, tests)
@@ -93,21 +96,16 @@ def apply(environment: Environment, only: Only, tests: Tests) -> int:
     with change.alone(environment, say):
         found = _known(environment, only)
         say(f"{environment.path}: Python {environment.version}, gunicorn {_gunicorn(environment)}")
-        measured: Dict[str, Optional[figures.Figures]] = {}
+        measured: figures.Columns = {}
         tester = _tester(environment) if tests.properties else None
         if tests.properties and tests.figures and not all(one.finished and one.is_patched for one in found):
-            measured["as found"] = figures.measure(environment, "as found", tester)
+            measured.update(figures.measure(environment, "before", tester))
         change.make(environment, [(one, one.patched) for one in found])
         proved = False
         try:
             for before, one in zip(found, installed.find(environment, only)):
                 say(f"  {_line(one)}{', as before' if before.finished and before.contents == one.contents else ''}")
-            held = not tests.properties or proof.hold(environment, tester)
-            if held and tests.properties and tests.figures:
-                when = "patched" if measured else "as found"
-                measured[when] = figures.measure(environment, when, tester)
-                figures.show(measured)
-            proved = held
+            proved = not tests.properties or _prove(environment, tests, tester, measured)
         finally:
             if not proved:
                 _put_back(environment, only, found)
@@ -115,7 +113,18 @@ def apply(environment: Environment, only: Only, tests: Tests) -> int:
         return FAILED
     say(f"undo:    {_undo(environment, found)}")
     say(f"restart: {_restart(environment, found)}")
+    if environment.warning:
+        say(environment.warning)
     return DONE
+
+
+def _prove(environment: Environment, tests: Tests, tester: Optional[User], before: figures.Columns) -> bool:
+    """Whether every promise is kept, in the tests and under load; before is what was measured earlier."""
+    kept = proof.run_checks(environment, tester, tests.verbose)
+    measured = figures.measure(environment, "after" if before else "now", tester) if tests.figures else {}
+    patched = [one.distribution for one in installed.find(environment) if one.is_patched]
+    figures.show({**before, **measured}, kept, patched)
+    return kept and not any(one.wrong for one in measured.values())
 
 
 def apply_anew(path: Path, only: Only, tests: Tests) -> int:
@@ -160,7 +169,7 @@ def dry_run(environment: Environment, only: Only) -> int:
     return DONE
 
 
-def tests_only(environment: Environment, with_figures: bool) -> int:
+def tests_only(environment: Environment, tests: Tests) -> int:
     found = installed.find(environment)
     for one in found:
         if one.problem and one.state in (State.MISSING, State.OUTSIDE):
@@ -169,10 +178,7 @@ def tests_only(environment: Environment, with_figures: bool) -> int:
     tester = _tester(environment)
     for one in found:
         say(f"  {_line(one)}")
-    held = proof.hold(environment, tester)
-    if with_figures:
-        figures.show({"as found": figures.measure(environment, "as found", tester)})
-    return DONE if held else FAILED
+    return DONE if _prove(environment, tests, tester, {}) else FAILED
 
 
 def check(paths: List[Path], only: Only, as_json: bool) -> int:
@@ -197,12 +203,13 @@ def _report(path: Path, only: Only, explain: bool) -> Report:
         problem = str(error) if explain else str(error).splitlines()[0]
         return {"venv": str(path), "patched": None, "problem": problem, "restart": [], "installed": []}
     states = {one.state for one in found}
+    problems = [str(one.problem) for one in found if one.problem] + list(filter(None, [environment.warning]))
     return {
         "venv": str(path),
         "python": environment.version,
         "gunicorn": gunicorn,
         "patched": None if State.MISSING in states else states <= {State.PATCHED, State.FORK},
-        "problem": "\n".join(str(one.problem) for one in found if one.problem and explain) or None,
+        "problem": "\n".join(problems if explain else []) or None,
         "restart": restart,
         "installed": [
             {
@@ -296,7 +303,7 @@ def _published(environment: Environment, fork: Installed) -> str:
 def _restart(environment: Environment, found: List[Installed]) -> str:
     pids = servers.outdated(environment, [file for one in found for file in one.written])
     if not pids:
-        return "running servers, if any; none was found here that still runs the old code"
+        return "no running server uses the old code"
     return f"the servers that still run the old code: gunicorn with pid {', '.join(map(str, pids))}"
 
 

@@ -18,7 +18,7 @@ from typing import List, NamedTuple
 import psutil
 
 from usr1.apply.files import Tree
-from usr1.apply.screen import dot, heard
+from usr1.apply.screen import dot, lines_of
 from usr1.refusal import Refusal, refusal
 
 
@@ -59,15 +59,26 @@ class Environment(NamedTuple):
         own = Path.home() / ".local" / "lib" / self.site_packages.parent.name / "site-packages"
         return [*named, *self.seen, *([own] if self.seen else [])]
 
+    @property
+    def warning(self) -> str:
+        """If bin/gunicorn runs the Python of another environment, as in one that was copied or moved."""
+        script = self.path / "bin" / "gunicorn"
+        with Tree(self.path) as tree:
+            runs = re.match(r"#!(?:/bin/sh\n'''exec' )?(\"?)(/.*?python[^\s\"]*)\1(?: |\n)", _text(tree, script))
+        if not runs or os.path.realpath(os.path.dirname(runs[2])) == os.path.realpath(script.parent):
+            return ""
+        return f"warning: {script} runs {runs[2]}, not {self.python}: what it starts is not what is patched here"
+
     def pip(self, arguments: str) -> str:
         """The command line with which a user of this environment would install something."""
         if (self.path / "bin" / "pip").exists():
             return f"{shlex.quote(str(self.path / 'bin' / 'pip'))} {arguments}"
         return f"uv pip {arguments} --python {shlex.quote(str(self.python))}"
 
-    def reinstall(self, requirement: str) -> str:
-        """The command line that puts a distribution back as it was published."""
-        return self.pip(f"install --force-reinstall --no-deps {requirement}")
+    def reinstall(self, requirement: str, copied: bool = False) -> str:
+        """The command line that puts a distribution back as it was published; copied, as pip does, not linked."""
+        command = self.pip(f"install --force-reinstall --no-deps {requirement}")
+        return f"{command} --link-mode copy" if copied and command.startswith("uv ") else command
 
 
 def named_by_pth(text: str, site_packages: Path) -> List[Path]:
@@ -189,7 +200,7 @@ def create(path: Path, requirements: List[str]) -> None:
 def _run(command: List[str], path: Path, requirements: List[str]) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         try:
-            said = "\n".join(heard(process, dot))
+            said = "\n".join(lines_of(process, dot))
         except BaseException:
             _end(process.pid)
             raise

@@ -1,11 +1,12 @@
 """What became of a server in an environment while its logs were rotated, before and after, side by side."""
 
 import json
-from typing import Dict, List, NamedTuple, Optional, Tuple
+import re
+from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 from usr1.apply import proof
 from usr1.apply.environment import Environment
-from usr1.apply.screen import heard, painted, say, tell
+from usr1.apply.screen import WRAPPED, lines_of, painted, progress, say
 from usr1.apply.user import User
 
 WIDTH = 12  # Of a column
@@ -14,6 +15,7 @@ WIDTH = 12  # Of a column
 class Figures(NamedTuple):
     """As tests/properties/figures.py prints them."""
 
+    worker_class: str
     lost: Dict[str, int]  # By log
     doubled: int
     lines: int
@@ -22,60 +24,96 @@ class Figures(NamedTuple):
     dead: int
     hung: int
     rotations: int
-    slowest: Optional[float]  # Seconds; none if some process never let go
+    slowest: Optional[float]  # Seconds; none if some process kept a rotated file open
 
     @property
-    def clean(self) -> bool:
-        return not (any(self.lost.values()) or self.doubled or self.broken or self.dead or self.hung)
+    def wrong(self) -> List[str]:
+        """What rotations do to the server, in words."""
+        losing = [log for log, number in self.lost.items() if number]
+        done = {
+            f"lose lines of {listed(losing)}": losing,
+            "write lines twice": self.doubled,
+            "break requests": self.broken,
+            "kill workers": self.dead,
+            "hang workers": self.hung,
+        }
+        return [what for what, number in done.items() if number]
+
+    @property
+    def fixed_by(self) -> List[str]:
+        """The distributions any one of whose patches is enough for this worker class."""
+        package = self.worker_class.partition(".")[0].replace("_", "-")
+        return [package, "gunicorn"] if package != "gunicorn" else [package]
 
 
-def measure(environment: Environment, when: str, user: Optional[User] = None) -> Optional[Figures]:
-    """Serve it for some seconds, and rotate; none if that cannot be done."""
-    line = "starting"
+Columns = Dict[str, Figures]  # By when they were measured
+
+
+def listed(things: List[str], last: str = "and") -> str:
+    return f" {last} ".join(filter(None, [", ".join(things[:-1]), *things[-1:]]))
+
+
+def measure(environment: Environment, when: str, user: Optional[User] = None) -> Columns:
+    """Serve it for some seconds, and rotate; nothing if that cannot be done."""
+    line, step, steps = "", 0, 0
 
     def waiting() -> None:
-        tell(f"  ... figures, {when}: {line}")
+        progress(f"load, {when}", step, steps)
 
     with proof.started(user, "properties.figures", str(environment.path)) as process:
-        for line in heard(process, waiting):
-            if not line.startswith("{"):
-                waiting()
+        for line in lines_of(process, waiting):
+            at = re.match(r"step (\d+) of (\d+)", line)
+            step, steps = (int(at[1]) - 1, int(at[2])) if at else (step, steps)
+            waiting()
         failed = process.wait() != 0
     if failed:
         say(f"no figures {when}: {line}")
-    return None if failed else Figures(**json.loads(line))
+    return {} if failed else {when: Figures(**json.loads(line))}
 
 
-def show(columns: Dict[str, Optional[Figures]]) -> None:
-    """Print a table of what could be measured."""
-    measured = {when: figures for when, figures in columns.items() if figures}
-    if measured:
-        say("\n".join(_table(measured)))
-    if measured.get("as found") and measured["as found"].clean:
-        say("As found it is clean: in these rotations nothing went wrong.")
+def show(columns: Columns, kept: bool, patched: Sequence[str]) -> None:
+    """Print a table, and what follows from it, from whether all promises are kept, and from what is patched."""
+    if columns:
+        say("\n".join([*table(columns), WRAPPED.fill(conclusion(columns, kept, patched))]))
 
 
-def _table(measured: Dict[str, Figures]) -> List[str]:
-    columns = list(measured.values())
-    rows: List[Tuple[str, List[str], List[str]]] = [
-        ("log lines lost", [f"{sum(one.lost.values()):,}" for one in columns], [f"{one.lines:,}" for one in columns]),
-        ("log lines doubled", [f"{one.doubled:,}" for one in columns], []),
-        ("requests broken", [f"{one.broken:,}" for one in columns], [f"{one.requests:,}" for one in columns]),
-        ("workers killed or hung", [f"{one.dead + one.hung:,}" for one in columns], []),
+def conclusion(columns: Columns, kept: bool, patched: Sequence[str]) -> str:
+    *earlier, last = columns.values()
+    if last.wrong and set(last.fixed_by) & set(patched):
+        again = "Run this again: the machine may have been too busy."
+        return f"Although patched, rotations {listed(last.wrong)} here. {again}"
+    if last.wrong:
+        fixes = listed([f"that of {one}" for one in last.fixed_by], "or").replace("that", "The patch", 1)
+        return f"Here rotations {listed(last.wrong)}. {fixes} fixes this."
+    if not kept:
+        return "Nothing went wrong in these rotations, but others do harm: see the broken promises above."
+    before = [f"Before, rotations could {listed(one.wrong)}. " for one in earlier if one.wrong]
+    return f"{''.join(before)}{'Now nothing' if before else 'Nothing'} went wrong in these rotations."
+
+
+def table(columns: Columns) -> List[str]:
+    all_figures = list(columns.values())
+    lines = " / ".join(f"{one.lines // len(one.lost):,}" for one in all_figures)
+    asked = " / ".join(f"{one.requests:,}" for one in all_figures)
+    number = " / ".join(dict.fromkeys(str(one.rotations) for one in all_figures))
+    rows: List[Tuple[str, List[int], str]] = [
+        *(
+            (f"lines lost of {log}", [one.lost[log] for one in all_figures], f"   of {lines}")
+            for log in all_figures[0].lost
+        ),
+        ("lines written twice", [one.doubled for one in all_figures], ""),
+        ("requests broken", [one.broken for one in all_figures], f"   of {asked}"),
+        ("workers killed or hung", [one.dead + one.hung for one in all_figures], ""),
     ]
-    slowest = ["never" if one.slowest is None else f"{one.slowest:.2f} s" for one in columns]
-    number = " / ".join(f"{one.rotations}" for one in columns)
+    slowest = ["> 1 s" if one.slowest is None else f"{one.slowest:.2f} s" for one in all_figures]
     return [
         "",
-        f"{f'In {number} rotations:':26}{''.join(f'{when:>{WIDTH}}' for when in measured)}",
-        *(
-            f"{what:26}{''.join(map(_cell, cells))}{'   of ' + ' / '.join(totals) if totals else ''}"
-            for what, cells, totals in rows
-        ),
-        f"{'slowest to let go of a log':26}{''.join(f'{cell:>{WIDTH}}' for cell in slowest)}",
+        f"{f'In {number} rotations:':32}{''.join(f'{when:>{WIDTH}}' for when in columns)}",
+        *(f"{what:32}{''.join(map(_cell, cells))}{total}" for what, cells, total in rows),
+        f"{'a rotated file still open after':32}{''.join(f'{cell:>{WIDTH}}' for cell in slowest)}",
         "",
     ]
 
 
-def _cell(figure: str) -> str:
-    return painted(f"{figure:>{WIDTH}}", "green" if figure == "0" else "red")
+def _cell(figure: int) -> str:
+    return painted(f"{figure:>{WIDTH},}", "red" if figure else "green")

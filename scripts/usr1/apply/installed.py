@@ -201,13 +201,14 @@ def _look(tree: Tree, environment: Environment, distribution: str) -> Optional[I
     # Of several the newest: what has left them is an upgrade that was interrupted
     newest = max(dist_infos, key=lambda path: [int(n) for n in re.findall(r"\d+", path.name)], default=Path())
     version = dist_infos and _version(tree, newest) or ""
-    where = Where(tree, environment, distribution, version, newest)
+    where = Where(tree, environment, distribution, version or newest.stem.partition("-")[2], newest)
     try:
         if not dist_infos:
             _look_elsewhere(where)
             return None
         if len(dist_infos) > 1:
             raise _broken(where, "one dist-info directory", " and ".join(path.name for path in dist_infos))
+        _inside(where, newest / "METADATA")
         if not version:
             raise _broken(where, f"a Version in {where.dist_info}/METADATA", "none")
         fork = _FORK.fullmatch(version)
@@ -336,7 +337,7 @@ def _outside(where: Where, found: str) -> _Problem:
         f"{where.distribution} lives outside {where.environment.path}, where others may use it",
         f"its files in {where.environment.site_packages}",
         found,
-        f"{where.environment.reinstall(requirement)}, then run this again",
+        f"{where.environment.reinstall(requirement, copied=True)}, then run this again",
     )
     return _Problem(State.OUTSIDE, problem, found)
 

@@ -1,4 +1,4 @@
-"""Running the signal property tests against an environment."""
+"""Run the signal property tests against an environment, and show what they find."""
 
 import contextlib
 import os
@@ -8,12 +8,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Dict, Iterator, Optional
 
 from usr1.apply.environment import Environment
-from usr1.apply.screen import heard, painted, say, tell
+from usr1.apply.screen import WRAPPED, lines_of, painted, progress, say
 from usr1.apply.user import User
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -65,18 +64,27 @@ def started(user: Optional[User], module: str, *arguments: str) -> "Iterator[sub
             raise
 
 
-def hold(environment: Environment, user: Optional[User] = None) -> bool:
-    """Whether every property holds there. They say so themselves, one line each, and a verdict at the end."""
+def run_checks(environment: Environment, user: Optional[User] = None, verbose: bool = False) -> bool:
+    """Whether every property holds there. Shows those that do not, or all; and at the end what pytest sums up."""
     suite = [str(ROOT / "tests" / "properties"), "--environment", str(environment.path)]
-    start, done = time.monotonic(), "starting"
+    options = ["-p", "no:cacheprovider", "-o", "console_output_style=classic", "-qq", "--tb=no", "-rN"]
+    done, number, shown = 0, 0, True
 
     def waiting() -> None:
-        tell(f"  ... promises: {done}, {time.monotonic() - start:.0f} s")
+        progress("tests", done, number)
 
-    with started(user, "pytest", "-p", "no:cacheprovider", "-qq", "--tb=no", "-rN", *suite) as pytest:
-        for line in heard(pytest, waiting):
-            word, space, rest = line.partition(" ")
-            say(painted(word, OUTCOMES[word]) + space + rest if word in OUTCOMES else line)
-            counted = re.search(r" s, (\d+ of \d+)\)$", line)
-            done = f"{counted[1]} done" if counted else done
+    with started(user, "pytest", *options, *suite) as pytest:
+        for line in lines_of(pytest, waiting):
+            tested = re.fullmatch(r"(PASSED|FAILED|ERROR|SKIPPED) (.*) \(([\d.]+ s), (\d+) of (\d+)\)", line)
+            if tested:
+                outcome, promise, seconds = tested[1], tested[2], tested[3]
+                done, number = int(tested[4]), int(tested[5])
+                shown = verbose or outcome in ("FAILED", "ERROR")
+                line = f"{painted(outcome, OUTCOMES[outcome])} {promise}{f' ({seconds})' if verbose else ''}"
+            elif not line.startswith("   "):  # What belongs to a test is indented
+                shown = True
+            if shown and line:
+                say(WRAPPED.fill(line))
+            else:
+                waiting()
         return pytest.wait() == 0

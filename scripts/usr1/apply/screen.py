@@ -5,22 +5,28 @@ import selectors
 import shutil
 import subprocess
 import sys
+import textwrap
 import time
 from typing import Callable, Iterator, Optional, TextIO
 
-PATIENCE = 1.0  # Seconds without a word from what is run, until it is said that it goes on
+PATIENCE = 1.0  # Seconds without a word from what is run, until progress is shown
+INTERVAL = 20.0  # Seconds between two lines of progress where there is no terminal
+BAR = 40  # Characters
+WRAPPED = textwrap.TextWrapper(
+    110, subsequent_indent=" " * 7, break_long_words=False, expand_tabs=False, replace_whitespace=False
+)
 COLOURS = {"green": 32, "red": 31, "yellow": 33}
 
-_before = ""  # What ends the line that the cursor is in: one that tell() wrote is replaced
-_told = 0.0  # When something was last said
+_before = ""  # What ends the line that the cursor is in: one that progress() wrote is replaced
+_said = 0.0  # When something was last said
 
 
 def say(text: str, end: str = "\n", stream: Optional[TextIO] = None) -> None:
-    global _before, _told
+    global _before, _said
     # What is said must never decide what is done: once it cannot be written (A | head, a full disk),
     # the rest goes nowhere.
     stream = stream or sys.stdout
-    before, _before, _told = _before, "", time.monotonic()
+    before, _before, _said = _before, "", time.monotonic()
     try:
         print(before + text, end=end, file=stream, flush=True)
     except OSError as error:
@@ -29,14 +35,15 @@ def say(text: str, end: str = "\n", stream: Optional[TextIO] = None) -> None:
             say(f"apply.sh: cannot write what there is to say: {error}", stream=sys.stderr)
 
 
-def tell(text: str) -> None:
-    """Say what is going on: on a terminal in one line, elsewhere if nothing else was said for long."""
+def progress(what: str, done: int, of: int) -> None:
+    """Show how far something is: on a terminal by a bar, elsewhere by a line if nothing was said for a while."""
     global _before
     if sys.stdout.isatty():
-        say(text[: shutil.get_terminal_size().columns - 1], end="")
+        bar = "#" * (BAR * done // max(of, 1))
+        say(f"{what:7} [{bar:{BAR}}] {done}/{of}"[: shutil.get_terminal_size().columns - 1], end="")
         _before = "\r\033[K"
-    elif time.monotonic() - _told >= 1.5 * PATIENCE:  # Asked each second, so within two
-        say(text)
+    elif time.monotonic() - _said >= INTERVAL:
+        say(f"  {what}: {done} of {of} done")
 
 
 def dot() -> None:
@@ -54,7 +61,7 @@ def painted(text: str, colour: str) -> str:
     return f"\033[{COLOURS[colour]}m{text}\033[0m"
 
 
-def heard(process: "subprocess.Popen[bytes]", waiting: Callable[[], None]) -> Iterator[str]:
+def lines_of(process: "subprocess.Popen[bytes]", waiting: Callable[[], None]) -> Iterator[str]:
     """What a process prints, line by line; as long as it prints nothing, calls waiting() each second."""
     assert process.stdout is not None
     rest = b""

@@ -49,15 +49,17 @@ def main(arguments: List[str]) -> int:
         description="Build the patched wheels, X.Y.Z+usr1.N, from the published releases.",
         epilog="Exit status: 0 done; 2 refused, and the message says why. Every wheel that is there is whole.",
     )
-    parser.add_argument("--distribution", choices=patches.DISTRIBUTIONS, default=patches.DISTRIBUTIONS[0])
+    names = patches.DISTRIBUTIONS
+    parser.add_argument("--distribution", choices=names, help=f"(default: with --all each, else {names[0]})")
     parser.add_argument("--outdir", type=Path, default=Path("dist"), help="where the wheels go (default: dist)")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("versions", nargs="*", metavar="VERSION", default=[], help="releases (default: the newest)")
-    what.add_argument("--all", action="store_true", help="every release that has a patch")
+    what.add_argument("--all", action="store_true", help="every release that has a patch, of each distribution")
     options = parser.parse_args(arguments)
-    every = fork.releases(options.distribution)
     try:
-        build(options.distribution, every if options.all else options.versions or every[-1:], options.outdir)
+        for distribution in [options.distribution] if options.distribution else names if options.all else names[:1]:
+            every = fork.releases(distribution)
+            build(distribution, every if options.all else options.versions or every[-1:], options.outdir)
     except Refusal as error:
         return _refused(error)
     except OSError as error:

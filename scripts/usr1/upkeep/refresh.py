@@ -89,23 +89,33 @@ def newest(distribution: str, everything: List[Patch]) -> Patch:
     return max(candidates, key=lambda patch: Version(patch.releases[-1]))
 
 
-def change_of(patch: Patch) -> Change:
-    """What the hunks of a patch make of its newest release, right or wrong as its header may be; raises PatchError."""
-    before = published_files(patch.distribution, patch.releases[-1], patch.pristine)
+def git_apply(files: Dict[str, str], diff: str, *options: str) -> Tuple[Dict[str, str], str]:
+    """What a diff makes of some files, by their names, and what git says to it; raises PatchError with that."""
     with tempfile.TemporaryDirectory() as work:
-        for name, text in before.items():
+        for name, text in files.items():
             Path(work, name).parent.mkdir(parents=True, exist_ok=True)
             Path(work, name).write_bytes(text.encode())
         # A repository around the working directory would take the paths for its own.
         environment = {**os.environ, "GIT_CEILING_DIRECTORIES": os.path.dirname(work)}
-        # Without counts it is only such a line that ends the hunks of a file.
-        diff = "".join(f"diff --git a/{part.target} b/{part.target}\n{part.text}" for part in patch.parts)
-        command = ["git", "apply", "--recount", "-"]
+        command = ["git", "apply", *options, "-"]
         answer = subprocess.run(command, cwd=work, env=environment, input=diff.encode(), stderr=subprocess.PIPE)
-        edits = {name: Edit(text, Path(work, name).read_bytes().decode()) for name, text in before.items()}
+        after = {name: Path(work, name).read_bytes().decode() for name in files}
     if answer.returncode != 0:
-        raise PatchError(f"{patch.path}: does not apply to {patch.releases[-1]}: {answer.stderr.decode().strip()}")
+        raise PatchError(answer.stderr.decode().strip())
+    return after, answer.stderr.decode()
+
+
+def change_of(patch: Patch) -> Change:
+    """What the hunks of a patch make of its newest release, right or wrong as its header may be; raises PatchError."""
+    before = published_files(patch.distribution, patch.releases[-1], patch.pristine)
+    # Without counts it is only such a line that ends the hunks of a file.
+    diff = "".join(f"diff --git a/{part.target} b/{part.target}\n{part.text}" for part in patch.parts)
+    try:
+        after, _ = git_apply(before, diff, "--recount")
+    except PatchError as error:
+        raise PatchError(f"{patch.path}: does not apply to {patch.releases[-1]}: {error}") from error
     synopsis, _, description = HeaderParser().parsestr(patch.header)["Description"].partition("\n")
+    edits = {name: Edit(text, after[name]) for name, text in before.items()}
     return Change(f"{synopsis}\n{' '.join(description.split())}", edits)
 
 
@@ -274,8 +284,60 @@ def proved(wanted: Wanted, texts: Texts) -> bool:
             file.unlink()  # uv links files to its cache: not to be written through
             file.write_bytes(after)
     print(f"{wanted}: running the signal property tests in {venv}", flush=True)
-    command = [sys.executable, "-m", "pytest", "-q", "tests/properties", "--environment", str(venv)]
+    folder = WORK / "patches"  # They compare with the published files only what a patch names
+    for path, text in texts.items():
+        (folder / path.relative_to(patches.PATCHES)).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path.relative_to(patches.PATCHES)).write_text(text)
+    command = [sys.executable, "-c", PROVE, str(folder), "-q", "tests/properties", "--environment", str(venv)]
     return subprocess.run(command, cwd=ROOT, env=proof.variables()).returncode == 0
+
+
+#: pytest in ROOT, with the patches that are in another folder.
+PROVE = """
+import pathlib, sys
+sys.path.insert(0, "scripts")
+from usr1 import patches
+patches.PATCHES = pathlib.Path(sys.argv.pop(1))
+import pytest
+sys.exit(pytest.main(sys.argv[1:]))
+"""
+
+
+def stale(patch: Patch) -> str:
+    """Why the series for upstream does not end in what a patch makes of its newest release, if it does not."""
+    series = patches.PATCHES / "upstream" / patch.distribution
+    published = published_files(patch.distribution, patch.releases[-1], patch.pristine)
+    files, only = published, [f"--include={name}" for name in patch.pristine]
+    for diff in [*sorted(series.glob("*.patch")), series / "left-out.diff"]:
+        try:
+            files, said = git_apply(files, diff.read_text(), "--verbose", *only)
+        except PatchError as error:
+            said = f"{error} (offset "
+        if " (offset " in said:
+            return f"{diff.name} does not apply to {patch.releases[-1]} as it is"
+    patched = {part.target: part.apply(published[part.target].encode()).decode() for part in patch.parts}
+    return "" if files == patched else f"it does not end in what {patch.path.name} does"
+
+
+def left_to_do(before: List[Patch], everybody: List[Wanted]) -> List[str]:
+    """What a person has to do after this."""
+    found = []
+    for distribution in patches.DISTRIBUTIONS:
+        then, now = (newest(distribution, everything) for everything in (before, catalogue()))
+        why = stale(now)
+        if why:
+            found.append(f"patches/upstream/{distribution}: the series is stale: {why}")
+        old, new = then.releases[-1], now.releases[-1]
+        if old != new:
+            named = re.compile(rf"(?<![\w.]){re.escape(old)}(?![\w.])")
+            places = ("*.md", "docs/*.md", "docs/*.svg", "tests/**/*.py")
+            files = sorted(path for place in places for path in ROOT.glob(place) if named.search(path.read_text()))
+            names = ", ".join(str(path.relative_to(ROOT)) for path in files)
+            found.append(f"{names}: name {old}, see whether {new} takes its place")
+    if everybody:
+        found.append(f"CHANGELOG.md: name {', '.join(map(str, everybody))}")
+        found.append("docs/matrix.md: scripts/test.sh --full writes it")
+    return found
 
 
 def expect_the_same_from_what_is_newest_now(
@@ -329,10 +391,15 @@ def refresh(everybody: List[Wanted]) -> int:
         shutil.rmtree(WORK, ignore_errors=True)
     for path in {patch.path for patch in everything if patch.path.exists()} - texts.keys():
         path.unlink()
-    for path, text in texts.items():
-        if not path.exists() or path.read_bytes() != text.encode():
-            path.write_bytes(text.encode())
-            print(f"written: {path}")
+        print(f"removed: {path}")
+    changed = [path for path, text in texts.items() if not path.exists() or path.read_bytes() != text.encode()]
+    for path in changed:
+        path.write_bytes(texts[path].encode())
+        print(f"written: {path}")
+    if not changed:
+        print(f"nothing to write: all of {patches.PATCHES} follows from the newest patches")
+    left = left_to_do(everything, everybody)
+    print("\n".join(["left to do:", *(f"  {one}" for one in left)]) if left else "nothing is left to do")
     return 0
 
 

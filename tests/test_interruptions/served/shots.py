@@ -9,6 +9,7 @@ Python 3.7 or later: it runs in the target environment.
 """
 
 import ctypes
+import sys
 
 
 class Chosen:
@@ -32,6 +33,10 @@ raise_chosen.argtypes = (Chosen, Ignored, Ignored)
 raise_chosen.restype = None
 
 
+sys._getframe().f_trace_opcodes = True  # For Python 3.12, where settrace() looks whether any frame has it
+
+
 def trace_boundaries(frame, trace=raise_chosen):
+    frame.f_trace = trace  # Else 3.13 takes no notice of the next line
     frame.f_trace_opcodes, frame.f_trace_lines = True, False
     return trace

@@ -22,18 +22,13 @@ say() { printf 'reopen.sh: %s\n' "$*" >&3; }
 # What others choose the names of: no newline or escape sequence may reach a terminal.
 printable() { printf %s "$*" | tr -c ' -~' '?'; }
 refuse() { say "$(printable "$*"); no signal was sent" && exit 2; }
-# Sets the user of process $1, and the signals that it has handlers for: bits, in hexadecimal.
+# Sets the signals that process $1 has handlers for: bits. From one line: shells read files byte by byte.
 status() {
-    user='' caught=0
-    while read -r key value _; do
-        case $key$value in
-        State:[XZ]) return 1 ;;
-        Uid:*) user=$value ;;
-        SigCgt:*) caught=${value#????????} ;;
-        esac
-    done <"/proc/$1/status"
+    IFS= read -r caught <"/proc/$1/stat" || return
+    set -- ${caught##*) }
+    caught=${32-0} && case $1 in X | Z) return 1 ;; esac
 } 2>/dev/null
-catches() { [ $((0x$caught & $1)) = $(($1)) ]; }
+catches() { [ $((caught & $1)) = $(($1)) ]; }
 
 # By the signals that it handles, for which nobody has to look into it: HUP INT QUIT USR1 USR2 TERM CHLD
 # WINCH, and TTIN TTOU, which nothing but gunicorn handles besides these; or nginx's title.
@@ -66,7 +61,8 @@ read_pidfile() {
     case $pid in '' | 0* | *[!0-9]* | ???????????*) return 1 ;; esac
     complaint='stale, there is no such process; is the server running?'
     status "$pid" || return
-    complaint="belongs to user $owner, but the process that it names to user $user"
+    [ "$owner" = 0 ] || user=$(stat -c %u "/proc/$pid")
+    complaint="belongs to user $owner, but the process that it names to user ${user-}"
     [ "$owner" = 0 ] || [ "$owner" = "$user" ]
 }
 read_unit() {
@@ -215,23 +211,28 @@ name=${1-} name=${name##*/} files=''
 [ $# != 2 ] || [ ! -f "$2" ] || case ${2##*/} in "${name%.*}"*) files=$2 && shift 2 ;; esac
 for given; do
     case ${given##*/} in *.pid* | *pidfile*) refuse "$given: expected a log; for one more server say -p $given" ;; esac
-    known=$files patterns=${given%"${given##*[![:space:]]}"}
-    # A file, or patterns as in logrotate's configuration, with blanks between them and quotes
-    [ -d "${patterns%/*}" ] || case $given in
-    *[[:space:]*?[\"\'\\]*) patterns=$(printf %s "$given" | xargs printf '%s\n') ;;
+    [ -d "${given%/*}" ] || case $given in
+    *[[:space:]*?[\"\'\\]*) ;;
     *) refuse "$given: expected the path of a log, found no such directory" ;;
     esac
-    IFS=$newline && set -f
-    for pattern in $patterns; do set +f && find_rotated "$pattern"; done
-    unset IFS
-    [ "$files" = "$known" ] && { [ -e "$given" ] || [ -h "$given" ]; } || continue
-    [ -f "$given" ] && [ ! -h "$given" ] || refuse "$given: expected a log, found no regular file"
-    files=$files$given$newline
+    [ ! -e "$given" ] && [ ! -h "$given" ] || { [ -f "$given" ] && [ ! -h "$given" ]; } && continue
+    known=$files && find_rotated "$given"
+    [ "$files" != "$known" ] || refuse "$given: expected a log, found no regular file"
 done
-[ -n "$files" ] || files=$(open_rotated)
+[ $# -gt 0 ] || [ -n "$files" ] || files=$(open_rotated)
 kill -0 $arbiters 2>/dev/null || refuse "may not signal process$arbiters"
 failed=1 && kill -USR1 $arbiters
 
+for given; do # Now that it does not matter how long that takes
+    known=$files patterns=${given%"${given##*[![:space:]]}"}
+    # A file, or patterns as in logrotate's configuration, with blanks between them and quotes
+    [ -d "${patterns%/*}" ] || patterns=$(printf %s "$given" | xargs printf '%s\n')
+    IFS=$newline && set -f
+    for pattern in $patterns; do set +f && find_rotated "$pattern"; done
+    unset IFS
+    [ "$files" != "$known" ] || [ ! -f "$given" ] || files=$files$given$newline
+done
+[ -n "$files" ] || files=$(open_rotated)
 IFS=$newline && set -f && set -- $files
 unset IFS && set +f
 [ $# -gt 0 ] || { say 'found no rotated file; name it: reopen.sh PIDFILE "$@"' && hidden >&2 && exit 1; }

@@ -186,6 +186,11 @@ def environment(request: pytest.FixtureRequest) -> Environment:
     return _environment(request.config)
 
 
+def expect_gunicorns_patch(environment: Environment) -> None:
+    if not environment.own_classes:
+        pytest.skip("uvicorn's patch alone leaves this to Gunicorn, which does it as published")
+
+
 class Servers:
     """Keeps one server of each kind running from example to example."""
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from properties import wait
 from properties.activities import Activities, ended
 from properties.clients import Load
-from properties.conftest import Servers
+from properties.conftest import Servers, expect_gunicorns_patch
 from properties.environment import Environment, is_own
 from properties.expect import BREAKS, CHANGES, LOSES, MISSES, count, expect
 from properties.logs import NAMES
@@ -22,11 +22,6 @@ from properties.server import Server, send
 ONLY_UVICORN = "only uvicorn's patch takes the signal over again, as uvicorn does with other signals"
 
 EXTENDED = ("customised.Extending", "--logger-class", "customised.NotingLogger")
-
-
-def expect_gunicorns_patch(environment: Environment) -> None:
-    if not environment.own_classes:
-        pytest.skip("uvicorn's patch alone leaves this to Gunicorn, which does it as published")
 
 
 def rotate_and_check(server: Server, target: str = "arbiter", kinds: Sequence[str] = ("async", "thread")) -> None:

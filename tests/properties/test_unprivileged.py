@@ -10,6 +10,7 @@ from typing import Iterator, List
 import pytest
 
 from properties.clients import Client, new_request
+from properties.conftest import expect_gunicorns_patch
 from properties.environment import Environment
 from properties.expect import BREAKS, Unanswered, expect
 from properties.server import NOBODY, SERVED, Server
@@ -20,6 +21,7 @@ def server(environment: Environment, worker_class: str) -> Iterator[Server]:
     """One whose worker may write to the application's log, but create nothing beside the other two."""
     if os.geteuid() != 0:
         pytest.skip("only root can start Gunicorn with --user")
+    expect_gunicorns_patch(environment)
     server = Server(environment.python, worker_class, 1, ["--user", str(NOBODY)])
     server.let_others_in()
     if not may_import(environment.python, SERVED, server.control):

@@ -30,7 +30,7 @@ PUBLISHED = {
 
 
 def published(name: str) -> Environment:
-    python = max(version for version in environments.pythons() if version <= (3, 12))
+    python = max(version for version in environments.pythons() if version <= (3, 13))
     return environments.cached(python, *PUBLISHED[name])
 
 

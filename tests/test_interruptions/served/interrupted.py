@@ -162,7 +162,6 @@ def post_fork(server, worker):
     shots.choose = interrupter.choose
     sys.settrace(interrupter.trace)
     shots.trace_boundaries(sys._getframe(1))  # The arbiter's spawn_worker(): the worker's life ends in it
-    sys._getframe(1).f_trace = shots.raise_chosen
 
 
 def post_worker_init(worker):

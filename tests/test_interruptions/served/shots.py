@@ -14,6 +14,7 @@ Python 3.7 or later: it runs in the target environment.
 """
 
 import ctypes
+import sys
 
 choose = None  # Given the frame that is at a boundary, the number of the signal to raise there, or 0
 
@@ -35,7 +36,11 @@ raise_chosen.argtypes = (ChosenSignal, Ignored, Ignored)
 raise_chosen.restype = None  # As sys.settrace() expects
 
 
+sys._getframe().f_trace_opcodes = True  # For Python 3.12, where settrace() looks whether any frame has it
+
+
 def trace_boundaries(frame, trace=raise_chosen):
     """Have a frame tell of each of its bytecode boundaries from now on."""
+    frame.f_trace = trace  # Else 3.13 takes no notice of the next line
     frame.f_trace_opcodes, frame.f_trace_lines = True, False
     return trace

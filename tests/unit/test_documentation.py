@@ -1,16 +1,19 @@
 """What the documentation says of commands, files, releases and figures is so, in both languages."""
 
+import inspect
 import re
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Callable, Dict, Iterator, List, Tuple
 
 import environments
 import pytest
 from packaging.version import Version
 from properties.expect import MEANINGS
-from properties.promises import KINDS
+from properties.promises import KINDS, summary
 from usr1 import patches
+from usr1.apply import apply
 from usr1.apply.figures import Columns, Figures, conclusion, table
 from usr1.apply.screen import WRAPPED
 
@@ -132,30 +135,71 @@ def figures(documents: Documents) -> Iterator[str]:
 
 
 def output(documents: Documents) -> Iterator[str]:
-    """What apply.sh prints of a good and of a bad server, with other figures at most; left out is only what fails."""
+    """What apply.sh prints of a bad and of a good server, with other figures at most; left out is only what fails."""
     promises = dict(re.findall(r"def (test_\w+)\((?:[^)]|\n)*\) -> None:\n    \"\"\"(.*)\"\"\"", "\n".join(PROPERTIES)))
-    printed = [text for _, text in BLOCK.findall(documents["README.md"]) if "rotations:" in text]
-    if len(printed) != 2:
-        yield f"README.md: expected the output of a bad and of a good run, found {len(printed)}"
-    for text, bad in zip(printed, (True, False)):
-        joined = re.sub(r"\n {7}(?=\[|\w+ *\.? )", " ", text)
-        for sentence in re.findall(r"^FAILED (.*?) \[", joined, re.MULTILINE):
-            if sentence not in promises.values():
-                yield f"README.md: no property says: {sentence}"
-        for line in re.findall(r"^ +(On your server: .*)", text, re.MULTILINE):
-            if line not in MEANINGS.values():
-                yield f"README.md: no harm means: {line}"
-        kinds = re.findall(r"^(\w[\w -]+?) +(\d+)/(\d+)", text, re.MULTILINE)
-        if [kind for kind, _, _ in kinds] != list(dict.fromkeys(KINDS.values())):
-            yield f"README.md: other kinds of promises: {kinds}"
-        total = sum(int(number) for _, _, number in kinds)
-        if total != len(promises) or f" of {total} promises" not in text:
-            yield f"README.md: expected {len(promises)} promises, found {total}"
-        printed_table = text[text.index("\nIn ") :].partition("\nundo:")[0]
-        found = read_table(printed_table)
-        again = "\n".join([*table(found), WRAPPED.fill(conclusion(found, not bad, []))])
-        if printed_table.strip() != again.strip():
-            yield f"README.md: another table or conclusion: expected {again}"
+    for path in READMES:
+        shown = "\n".join(text for _, text in BLOCK.findall(documents[path]) if "rotations:" in text)
+        _, *runs = re.split(r"^\$ scripts/apply\.sh (.*)\n", shown, flags=re.MULTILINE)
+        if runs[::2] != ["--tests-only /tmp/demo", "/tmp/demo"]:
+            yield f"{path}: expected the output of a bad and of a good run, found {runs[::2]}"
+        for text, bad in zip(runs[1::2], (True, False)):
+            yield from (f"{path}: {wrong}" for wrong in run_output(text, bad, promises))
+
+
+def run_output(text: str, bad: bool, promises: Dict[str, str]) -> Iterator[str]:
+    if not re.match(r"/tmp/demo: Python [\d.]+, gunicorn [\d.]+\n", text):
+        yield f"another first line: {text.splitlines()[0]}"
+    for distribution, release, state in re.findall(r"^  (\w+) ([\d.]+)(.*)", text, re.MULTILINE):
+        patch = patches.find(distribution, release)
+        assert patch is not None
+        name = f"{patch.path.relative_to(ROOT)}, revision {patch.revision}"
+        if state != (f": pristine (to be patched with {name})" if bad else f": patched ({name})"):
+            yield f"another state of {distribution}{state}"
+    joined = re.sub(r"\n {7}(?=\[|\w+ *\.? )", " ", text)
+    failed = re.findall(r"^FAILED (.*?) \[", joined, re.MULTILINE)
+    if bool(failed) != bad:
+        yield f"failed: {failed}"
+    for sentence in failed:
+        if sentence not in promises.values():
+            yield f"no property says: {sentence}"
+    known = set(re.findall(r"\w+", "".join(path.read_text() for path in ROOT.glob("tests/properties/*.py"))))
+    for reason, line in re.findall(r"^ {7}(\w.*)\n {7}(.*)\n(?=FAILED|\.\.\.)", text, re.MULTILINE):
+        if line not in MEANINGS.values():
+            yield f"no harm means: {line}"
+        if not known.issuperset(re.findall(r"[A-Za-z_]\w*", reason)):
+            yield f"no property fails for: {reason}"
+    tests, printed, *last = re.split(r"\n(?=\nIn )|\n(?=undo: )", text)
+    stats = read_kinds(tests)
+    total = sum(map(len, stats.values()))
+    if total != len(promises):
+        yield f"expected {len(promises)} promises, found {total}"
+    counted = "\n".join(map(WRAPPED.fill, summary(stats)))
+    if not tests.endswith(f"\n{counted}"):
+        yield f"another count of promises: expected {counted}"
+    found = read_table(printed)
+    again = "\n".join([*table(found), WRAPPED.fill(conclusion(found, not bad, []))])
+    if printed.rstrip() != again:
+        yield f"another table or conclusion: expected {again}"
+    source = inspect.getsource(apply)
+    for label, words in re.findall(r"^(\S+ +)(.*?)(?:/tmp/demo)?$", "".join(last), re.MULTILINE):
+        if label not in source or words not in source:
+            yield f"apply.sh does not say: {label}{words}"
+
+
+def read_kinds(text: str) -> Dict[str, List[SimpleNamespace]]:
+    """Reports of as many tests as apply.sh has counted."""
+    [harms] = re.findall(r" broken here: SIGUSR1 ([^(]*)", " ".join(text.split())) or [""]
+    left = sorted((harm for harm in MEANINGS if harm in harms), key=harms.index)
+    stats: Dict[str, List[SimpleNamespace]] = {"passed": [], "failed": [], "skipped": []}
+    for kind, kept, aside in re.findall(r"^(\w[\w -]+?) +(\d+)/\d+(.*)", text, re.MULTILINE):
+        module = next((name for name, about in KINDS.items() if about == kind), "test_boot")
+        broken, skipped = (sum(map(int, re.findall(rf"(\d+) {word}", aside))) for word in ("broken", "not tested"))
+        for outcome, number in (("passed", int(kept)), ("failed", broken), ("skipped", skipped)):
+            for n in range(number):
+                harm = left.pop(0) if outcome == "failed" and left else ""
+                report = SimpleNamespace(nodeid=f"{module}.py::test_{outcome}_{n}", sentence="", harm=harm)
+                stats[outcome].append(report)
+    return stats
 
 
 def read_table(text: str) -> Columns:
@@ -164,6 +208,7 @@ def read_table(text: str) -> Columns:
     rows = [(line[:32].strip(), line[32:].split("of")) for line in text.splitlines()[2:] if line[:1].islower()]
     cells = {label: re.findall(r"> 1 s|[\d,.]+", cells[0]) for label, cells in rows}
     of = {label: re.findall(r"[\d,]+", cells[-1]) for label, cells in rows}
+    hung = "hang workers" in text  # What of the two it was says the conclusion alone
     logs = [label.split()[-1] for label in cells if label.startswith("lines lost of ")]
 
     def number(label: str, column: int, total: bool = False) -> int:
@@ -178,8 +223,8 @@ def read_table(text: str) -> Columns:
             lines=len(logs) * number(f"lines lost of {logs[0]}", n, total=True),
             broken=number("requests broken", n),
             requests=number("requests broken", n, total=True),
-            dead=number("workers killed or hung", n),
-            hung=0,
+            dead=0 if hung else number("workers killed or hung", n),
+            hung=number("workers killed or hung", n) if hung else 0,
             rotations=int(text.split()[1]),
             slowest=None if slowest.startswith(">") else float(slowest),
         )

@@ -161,8 +161,8 @@ TEMPTATIONS = (
     Temptation(
         "any timeout for a failure",
         LOGGING,
-        'if not is_ours(e, getattr(h, "baseFilename", "")):\n                raise\n            done[key]',
-        "done[key]",
+        'if not is_ours(e, getattr(h, "baseFilename", "")):\n                raise\n            failed.append',
+        "failed.append",
         checks.sweeps(SYNC, "exception"),
     ),
 )

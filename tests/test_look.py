@@ -76,6 +76,7 @@ def test_uv_asks_the_index_of_pip(tmp_path: Path) -> None:
 
 
 def test_the_documents_name_the_packages() -> None:
-    text = (ROOT / "CONTRIBUTING.md").read_text()
-    [command] = re.findall(r"^\$ sudo apt-get install --no-install-recommends (.*)", text, re.M)
-    assert command.split() == PACKAGES
+    for document in ("README.md", "README.zh-CN.md", "CONTRIBUTING.md"):
+        text = (ROOT / document).read_text()
+        [command] = re.findall(r"sudo apt-get install --no-install-recommends ([\w -]*)", text)
+        assert command.split() == PACKAGES, document

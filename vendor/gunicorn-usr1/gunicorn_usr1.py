@@ -37,9 +37,10 @@ def is_plain(handler: Any) -> bool:
     if not isinstance(raw, io.FileIO) or not isinstance(handler, logging.FileHandler):
         return False
     own, plain = type(handler), logging.FileHandler
-    lock: Any = type(handler.lock)
+    lock: Any = type(getattr(handler, "lock", None))
     methods = own.emit is plain.emit and own.close is plain.close and own._open is plain._open
-    return methods and raw.name == handler.baseFilename and (lock is RLOCK or lock is type(threading.RLock()))
+    known = raw.name == handler.baseFilename and "w" not in handler.mode  # The arbiter empties such a file
+    return methods and known and (lock is RLOCK or lock is type(threading.RLock()))
 
 
 def reopen(handler: Any) -> None:
@@ -91,7 +92,7 @@ def look(log: Any, signalled: bool) -> List[Any]:
                 is_there = key in known or h.stream.closed or os.fstat(h.stream.fileno()).st_nlink
                 if is_there and (signalled or not os.path.islink(h.baseFilename)):
                     reopen(h)
-            elif getattr(h, "stream", 0) is None and getattr(h.lock, "_is_owned", bool)():
+            elif getattr(h, "stream", 0) is None and getattr(getattr(h, "lock", None), "_is_owned", bool)():
                 late.append(h)  # A signal has interrupted its first line
             elif key in named and isinstance(h, logging.FileHandler):
                 own.append(h)

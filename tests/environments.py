@@ -115,6 +115,8 @@ def _install(path: Path, python: Version, requirements: Tuple[str, ...], options
             if not re.search("No solution found|Failed to build", said):
                 raise RuntimeError(said)
             raise NotInstallable(said[:300])
+    for lock in path.glob("lib/python3.6/site-packages/.lock"):  # uv's, which anybody may write to
+        lock.unlink()
 
 
 def make(

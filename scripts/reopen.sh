@@ -184,7 +184,8 @@ timeout=40 arbiters='' given='' complaint='cannot open it' unit='' failed=2
 # Should somebody put a pipe in the place of a pidfile, opening it would last for ever.
 trap 'refuse "$given: $complaint"' ALRM
 trap '[ $? = 0 ] || exit $failed' EXIT # A shell that cannot go on has other exit statuses.
-{ sleep 5 && read -r _ _ _ parent _ </proc/self/stat && [ "$parent" = $$ ] && kill -ALRM $$; } >/dev/null 2>&1 3>&1 &
+{ trap 'kill $slept; exit' TERM; sleep 5 & slept=$! && wait $slept && read -r stat </proc/self/stat &&
+    set -- ${stat##*) } && [ "$2" = $$ ] && kill -ALRM $$; } >/dev/null 2>&1 3>&1 &
 while [ $# -gt 0 ]; do
     case $1 in
     -h | --help) sed -n '2,/  2  /s/^# \{0,1\}//p' "$0" && exit ;;
@@ -233,8 +234,7 @@ for given; do # Now that it does not matter how long that takes
     [ "$files" != "$known" ] || [ ! -f "$given" ] || files=$files$given$newline
 done
 [ -n "$files" ] || files=$(open_rotated)
-IFS=$newline && set -f && set -- $files
-unset IFS && set +f
+IFS=$newline && set -f && set -- $files; unset IFS; set +f
 [ $# -gt 0 ] || { say 'found no rotated file; name it: reopen.sh PIDFILE "$@"' && hidden >&2 && exit 1; }
 # In hundredths of seconds since boot: no change of the clock makes the wait longer or shorter.
 read -r now _ </proc/uptime

@@ -39,7 +39,8 @@ def is_plain(handler: Any) -> bool:
     own, plain = type(handler), logging.FileHandler
     lock: Any = type(getattr(handler, "lock", None))
     methods = own.emit is plain.emit and own.close is plain.close and own._open is plain._open
-    known = raw.name == handler.baseFilename and "w" not in handler.mode  # The arbiter empties such a file
+    # The arbiter empties a file of mode "w"
+    known = raw.name == getattr(handler, "baseFilename", None) and "w" not in handler.mode
     return methods and known and (lock is RLOCK or lock is type(threading.RLock()))
 
 

@@ -21,7 +21,7 @@ from properties.server import NOBODY, Server
 
 #: What served/handlers.py knows; and where an application has its handlers.
 OWN = (
-    "Header", "Named", "Lazy", "Compressed", "Footer", "Emitting", "Equal", "Incomparable",
+    "Header", "Named", "Lazy", "Compressed", "Footer", "Emitting", "Interrupted", "Equal", "Incomparable",
     "Locked", "Shared", "Streaming", "Elsewhere", "BeingMade", "Born",
 )  # fmt: skip
 PLACES = ("logger", "root", "queue", "memory", "nowhere", "loggers", "unused", "removed")
@@ -90,7 +90,8 @@ class Case(NamedTuple):
 
     def concerns(self, worker_class: str) -> bool:
         """Signals come into what the application does, unless a thread of gthread's does it."""
-        return worker_class != GTHREAD or not {round.does for round in self.rounds} & set(INTERRUPTED)
+        interrupted = {round.does for round in self.rounds} & set(INTERRUPTED)
+        return worker_class != GTHREAD or not interrupted and not self.signals_itself
 
     @property
     def can_start_again(self) -> bool:
@@ -101,7 +102,13 @@ class Case(NamedTuple):
     @property
     def by_chance(self) -> bool:
         """Whether chance says how many signals come, and so how often a file is opened."""
-        return any(round.how == "closed" or round.does.startswith(("recurse", "limit_time")) for round in self.rounds)
+        return self.signals_itself or any(
+            round.how == "closed" or round.does.startswith(("recurse", "limit_time")) for round in self.rounds
+        )
+
+    @property
+    def signals_itself(self) -> bool:
+        return any("Interrupted" in handler.own for handler in self.handlers)
 
     @property
     def variables(self) -> Dict[str, str]:

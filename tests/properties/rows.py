@@ -39,6 +39,7 @@ ROWS: Dict[str, Case] = {
     "threads and programs started in fork hooks": Case((), (HUP,), PRELOAD, habit="start_threads_in_children"),
     "a deleted file that no logger has": Case((Handler(place="removed"), Handler()), (Round(how="deleted"), Round())),
     "own locks, preloaded": Case(each(("Locked",), ("Shared",)), (Round(), KILL, Round()), PRELOAD),
+    "a signal in an own emit()": Case(each(("Interrupted",)), (Round(), Round(rotated=OTHERS))),
     "a stream that was given": Case(each(("Elsewhere",)), (Round(), Round(rotated=OTHERS))),
     "own streams": Case(each(("Streaming",), places=("root", "nowhere")), (Round(), KILL, Round()), PRELOAD),
     "own comparisons": Case(each(("Equal",), ("Incomparable",)), (Round(), Round())),

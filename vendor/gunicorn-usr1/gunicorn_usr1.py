@@ -52,12 +52,12 @@ def reopen(handler: Any) -> None:
             return
     except FileNotFoundError:
         pass
-    new, owned = handler._open(), lock._is_owned()
+    owned = lock._is_owned()
     try:
         if "".encode(old.encoding) or not (owned or lock.acquire(blocking=False)):
-            handler.stream = new  # With a byte order mark; or a thread writes to the old one, and closes it in the end
+            handler.stream = handler._open()  # With a byte order mark; or a thread writes to the old one, and closes it
         elif handler.stream is old:
-            with new:
+            with io.FileIO(handler.baseFilename, handler.mode.replace("t", "")) as new:
                 os.dup2(new.fileno(), old.fileno(), inheritable=False)
     finally:
         if not owned:

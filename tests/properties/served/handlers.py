@@ -65,6 +65,25 @@ class Emitting:
         self.stream.flush()
 
 
+class Interrupted:
+    """A signal comes while it writes, and nobody may close or open its file then."""
+
+    writing = False
+
+    def emit(self, record):
+        self.writing = True
+        try:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        finally:
+            self.writing = False
+        super().emit(record)
+
+    def _open(self):
+        if self.writing:
+            raise RuntimeError("opened in the middle of a line")
+        return super()._open()
+
+
 class Equal:
     def __hash__(self):
         return 1

@@ -72,6 +72,7 @@ class Round(NamedTuple):
 
 OTHERS = "error|application"  # Than what the application has made for itself
 HUP, KILL = Round(number=signal.SIGHUP), Round(rotated=OTHERS, number=signal.SIGKILL, target="workers")
+ENDED = KILL._replace(rotated="")
 PRELOAD = ("--preload",)
 USER = ("--user", str(NOBODY))
 

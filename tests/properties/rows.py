@@ -2,7 +2,7 @@
 
 from typing import Any, Dict, Tuple
 
-from properties.cases import HUP, KILL, OTHERS, PRELOAD, USER, Case, Handler, Round
+from properties.cases import ENDED, HUP, KILL, OTHERS, PRELOAD, USER, Case, Handler, Round
 from properties.server import SERVED
 
 CONFIGURED = ("--log-config", str(SERVED / "logging.conf"), "--access-logfile", "-", "--error-logfile", "-")
@@ -29,6 +29,7 @@ ROWS: Dict[str, Case] = {
     ),
     "no descriptor left": Case((), (Round("deplete"), Round())),
     "mode w, another log rotated": Case(each((), mode="w"), (KILL, Round(rotated=OTHERS)), PRELOAD),
+    "mode w, renamed without a signal": Case(each((), mode="w"), (ENDED, KILL), PRELOAD),
     "mode x": Case(each((), mode="x"), (Round(), Round(rotated=OTHERS), Round())),
     "an _open() that writes a header": Case(each(("Header",)), (Round(), Round(rotated=OTHERS))),
     "an _open() that makes a name": Case(each(("Named",)), (Round(), Round(rotated=OTHERS))),

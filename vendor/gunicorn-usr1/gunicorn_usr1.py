@@ -57,7 +57,8 @@ def reopen(handler: Any) -> None:
         if "".encode(old.encoding) or not (owned or lock.acquire(blocking=False)):
             handler.stream = handler._open()  # With a byte order mark; or a thread writes to the old one, and closes it
         elif handler.stream is old:
-            with io.FileIO(handler.baseFilename, handler.mode.replace("t", "")) as new:
+            # "w" would empty what another process writes to by now, and "x" would refuse it
+            with io.FileIO(handler.baseFilename, "a+" if "+" in handler.mode else "a") as new:
                 os.dup2(new.fileno(), old.fileno(), inheritable=False)
     finally:
         if not owned:

@@ -296,7 +296,10 @@ class Play:
                 if os.getsid(int(pid)) != self.server.arbiter:
                     continue
                 for task in Path(f"/proc/{pid}/task").iterdir():
-                    mask = re.search(rf"^{name}:\t(\w+)$", (task / "status").read_text(), re.MULTILINE)
+                    status = (task / "status").read_text()
+                    if status.startswith("Name:\tiou-"):
+                        continue  # The kernel's own, which io_uring starts for some releases of uvloop
+                    mask = re.search(rf"^{name}:\t(\w+)$", status, re.MULTILINE)
                     number += int(mask[1], 16) >> (signal.SIGUSR1 - 1) & 1 if mask else 0
         return number
 

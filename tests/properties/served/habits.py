@@ -65,6 +65,8 @@ def limit_time(error=(), tries=150):
     if before is None:
         return 0
     signal.signal(signal.SIGALRM, end)
+    # No event loop reads it here. Once it is full, Python complains on stderr, and may swallow there what end() raises
+    wakeup = signal.set_wakeup_fd(-1)
     for n in range(tries):
         deadline = time.monotonic() + 1
         try:
@@ -76,6 +78,7 @@ def limit_time(error=(), tries=150):
             pass
         if missed > 2:
             break
+    signal.set_wakeup_fd(wakeup)
     signal.signal(signal.SIGALRM, before)
     return missed
 

@@ -1,5 +1,4 @@
 import os
-import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -11,6 +10,7 @@ from environments import Environment
 from properties.server import Server
 
 from test_reopen.logrotation import found
+from test_reopen.nginx import Nginx
 
 UVICORN = "0.54.0"
 GUNICORN = "27.0.1"
@@ -28,9 +28,7 @@ WORKER_CLASSES = [UVICORN_WORKER, *(pytest.param(one, marks=pytest.mark.full) fo
 
 
 @pytest.fixture(scope="session", autouse=True)
-def programs() -> Iterator[None]:
-    missing = [name for name in ("logrotate", "nginx", "dash", "busybox") if not shutil.which(name)]
-    assert not missing, f"not on the PATH: {missing}; on Debian: apt install logrotate nginx-light dash busybox"
+def applets() -> Iterator[None]:
     with tempfile.TemporaryDirectory() as applets, pytest.MonkeyPatch.context() as patch:
         os.chmod(applets, 0o755)
         subprocess.run(["busybox", "--install", "-s", applets], check=True)
@@ -56,6 +54,18 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
 def server(environment: Environment) -> Iterator[Server]:
     with gunicorn(environment) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def nginx() -> Iterator[Nginx]:
+    with Nginx() as server:
+        (server.logs.directory / "old").mkdir()
+        yield server
+
+
+@pytest.fixture
+def rotations(request: pytest.FixtureRequest) -> int:
+    return 200 if request.config.getoption("--full") else 5
 
 
 def gunicorn(environment: Environment, worker_class: str = UVICORN_WORKER, more_application: str = "") -> Server:

@@ -16,29 +16,15 @@ from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
 import psutil
 from properties import clients, wait
-from properties.clients import Client, Load, new_request
-from properties.expect import Unanswered
+from properties.clients import Load
 from properties.figures import Watched
+from test_reopen.logrotation import Logrotate
 from usr1 import patches
 
 from bench.subjects import NEWEST, Served, Subject
 
 ROOT = Path(__file__).resolve().parents[2]
 Figures = Dict[str, Any]
-
-LOGROTATE = """
-LOGS/*.log {
-    size 1
-    rotate 1000
-    HOW
-    missingok
-    notifempty
-    postrotate
-        COMMAND
-    endscript
-}
-"""
-KILLALL = "killall -s USR1 gunicorn"
 
 CLIENTS = 16
 
@@ -54,23 +40,19 @@ class Rotated(Watched):
         self.runs = 0
         self.compressed: Dict[str, Counter[str]] = {name: Counter() for name in names}
 
-    def logrotate(self, how: str, command: str) -> None:
+    def logrotate(self, directives: str, postrotate: str = "") -> None:
         directory = self.server.directory
-        configuration = directory / "logrotate.conf"
-        text = LOGROTATE.replace("LOGS", str(self.server.logs.directory)).replace("HOW", how)
-        configuration.write_text(text.replace("COMMAND", command))
-        configuration.chmod(0o644)
         killall = directory / "killall"  # Of this server's processes only
         killall.write_text(f"#!/bin/sh\nkill -USR1 {' '.join(map(str, self.server.pids('all')))}\n")
         killall.chmod(0o755)
         (directory / "pidfile").write_text(f"{self.server.arbiter}\n")
+        reopen = ["-t", 2, directory / "pidfile"]
         path = f"{directory}:{os.environ['PATH']}:/usr/sbin:/sbin"
-        run = ["logrotate", "--force", "--state", str(directory / "state"), str(configuration)]
         # It fails where reopen.sh says that a log is not let go of, and keeps that.
-        subprocess.run(run, env={**os.environ, "PATH": path}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        Logrotate(self.server.logs, reopen, postrotate, directives).run(["env", f"PATH={path}"])
         self.runs += 1
         for name, found in self.compressed.items():  # Or logrotate renames more and more of them
-            for rotated in self.server.logs.directory.glob(f"{name}.*.gz"):
+            for rotated in self.server.logs.directory.glob(f"{name}-*.gz"):
                 text = gzip.decompress(rotated.read_bytes()).decode(errors="replace")
                 found.update(re.findall(r"\bid-\d+\b", text))
                 rotated.unlink()
@@ -86,11 +68,10 @@ def losses(subject: Subject, schedule: str, rotations: int) -> Figures:
     kinds = ["async"] * 300 + ["late"] if letter == "f" else ["async"]
     with subject.server("--capture-output", variables={"LOGGED_BY": by or "named"}) as server:
         watched = Rotated(server, subject.logs)
-        reopen = f"{ROOT}/scripts/reopen.sh -t 2 {server.directory}/pidfile"
         steps: Dict[str, Callable[[], None]] = {
-            "b": lambda: watched.logrotate("compress\n nodelaycompress", KILLALL),
-            "c": lambda: watched.logrotate("compress\n sharedscripts", reopen),
-            "d": lambda: watched.logrotate("compress\n copytruncate", "true"),
+            "b": lambda: watched.logrotate("", "killall -s USR1 gunicorn"),
+            "c": lambda: watched.logrotate("sharedscripts"),
+            "d": lambda: watched.logrotate("copytruncate", "true"),
         }
         rotate = steps.get(letter, lambda: watched.rotate("arbiter"))
         if letter == "e":
@@ -194,24 +175,6 @@ def _busy(server: Served, subject: Subject) -> Load:
 PARTS = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
 
 
-class Timed(Load):
-    """Notes how long each answer took."""
-
-    def _run(self, seed: int) -> None:
-        self.seconds: List[float]
-        while not self.stopping:
-            try:
-                with Client(self.path) as client:
-                    for _ in range(self.requests_each):
-                        request, start = new_request(), time.monotonic()
-                        client.get("async", request)
-                        self.seconds.append(time.monotonic() - start)
-                        if self.stopping:
-                            return
-            except Unanswered as error:
-                self.broken.append(str(error))
-
-
 #: Not in this process, where the clients would wait for what it does; and it starts no others, for which they would.
 ROTATING = """
 import os, signal, sys, time
@@ -249,8 +212,7 @@ def latencies(subject: Subject, rounds: int, seconds: float) -> Figures:
     found: Dict[str, List[Dict[str, float]]] = {"without": [], "with": []}
     with subject.server() as server, rotating(server, subject.logs) as process:
         for number in range(2 * rounds):
-            load = Timed(server.socket, 4, requests_each=10**9 if subject.keeps_alive else 1)
-            load.seconds = []
+            load = Load(server.socket, 4, requests_each=10**9 if subject.keeps_alive else 1)
             with load, resumed(process) if number % 2 else contextlib.nullcontext():
                 time.sleep(seconds)
             times = sorted(load.seconds)

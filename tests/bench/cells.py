@@ -15,31 +15,16 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
 import psutil
-from environments import Environment
+from bench.subjects import Served, Subject
+from environments import NEWEST
 from properties import clients, wait
-from properties.clients import Client, Load, new_request
-from properties.expect import Unanswered
+from properties.clients import Load
 from properties.figures import Watched
+from test_reopen.logrotation import Logrotate
 from usr1 import patches
-
-from bench.subjects import NEWEST, Served, Subject
 
 ROOT = Path(__file__).resolve().parents[2]
 Figures = Dict[str, Any]
-
-LOGROTATE = """
-LOGS/*.log {
-    size 1
-    rotate 1000
-    HOW
-    missingok
-    notifempty
-    postrotate
-        COMMAND
-    endscript
-}
-"""
-KILLALL = "killall -s USR1 gunicorn"
 
 CLIENTS = 16
 
@@ -55,23 +40,19 @@ class Rotated(Watched):
         self.runs = 0
         self.compressed: Dict[str, Counter[str]] = {name: Counter() for name in names}
 
-    def logrotate(self, how: str, command: str) -> None:
+    def logrotate(self, directives: str, postrotate: str = "") -> None:
         directory = self.server.directory
-        configuration = directory / "logrotate.conf"
-        text = LOGROTATE.replace("LOGS", str(self.server.logs.directory)).replace("HOW", how)
-        configuration.write_text(text.replace("COMMAND", command))
-        configuration.chmod(0o644)
         killall = directory / "killall"  # Of this server's processes only
         killall.write_text(f"#!/bin/sh\nkill -USR1 {' '.join(map(str, self.server.pids('all')))}\n")
         killall.chmod(0o755)
         (directory / "pidfile").write_text(f"{self.server.arbiter}\n")
+        reopen = ["-t", 2, directory / "pidfile"]
         path = f"{directory}:{os.environ['PATH']}:/usr/sbin:/sbin"
-        run = ["logrotate", "--force", "--state", str(directory / "state"), str(configuration)]
         # It fails where reopen.sh says that a log is not let go of, and keeps that.
-        subprocess.run(run, env={**os.environ, "PATH": path}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        Logrotate(self.server.logs, reopen, postrotate, directives).run(["env", f"PATH={path}"])
         self.runs += 1
         for name, found in self.compressed.items():  # Or logrotate renames more and more of them
-            for rotated in self.server.logs.directory.glob(f"{name}.*.gz"):
+            for rotated in self.server.logs.directory.glob(f"{name}-*.gz"):
                 text = gzip.decompress(rotated.read_bytes()).decode(errors="replace")
                 found.update(re.findall(r"\bid-\d+\b", text))
                 rotated.unlink()
@@ -87,11 +68,10 @@ def losses(subject: Subject, schedule: str, rotations: int) -> Figures:
     kinds = ["async"] * 300 + ["late"] if letter == "f" else ["async"]
     with subject.server("--capture-output", variables={"LOGGED_BY": by or "named"}) as server:
         watched = Rotated(server, subject.logs)
-        reopen = f"{ROOT}/scripts/reopen.sh -t 2 {server.directory}/pidfile"
         steps: Dict[str, Callable[[], None]] = {
-            "b": lambda: watched.logrotate("compress\n nodelaycompress", KILLALL),
-            "c": lambda: watched.logrotate("compress\n sharedscripts", reopen),
-            "d": lambda: watched.logrotate("compress\n copytruncate", "true"),
+            "b": lambda: watched.logrotate("", "killall -s USR1 gunicorn"),
+            "c": lambda: watched.logrotate("sharedscripts"),
+            "d": lambda: watched.logrotate("copytruncate", "true"),
         }
         rotate = steps.get(letter, lambda: watched.rotate("arbiter"))
         if letter == "e":
@@ -159,21 +139,12 @@ def costs(subjects: Sequence[Subject], rounds: int, seconds: float) -> Figures:
     }
 
 
-def letting_go(subjects: Sequence[Subject], workers: int, loaded: bool, rounds: int, **variables: str) -> Figures:
+def letting_go(subjects: Sequence[Subject], workers: int, loaded: bool, rounds: int) -> Figures:
     """Milliseconds from the signal until no process has a rotated file open, in alternating rounds."""
-    return {
-        name: spread([1000 * one for one in seconds])
-        for name, seconds in _letting_go(subjects, workers, loaded, rounds, variables).items()
-    }
-
-
-def _letting_go(
-    subjects: Sequence[Subject], workers: int, loaded: bool, rounds: int, variables: Dict[str, str], times: int = 1
-) -> Dict[str, List[float]]:
     found: Dict[str, List[float]] = {}
     with contextlib.ExitStack() as stack:
         watched = [
-            (one.name, one, Watched(stack.enter_context(one.server(workers=workers, variables=variables)), one.logs))  # type: ignore[arg-type]
+            (one.name, one, Watched(stack.enter_context(one.server(workers=workers)), one.logs))  # type: ignore[arg-type]
             for one in subjects
         ]
         for number in range(rounds):
@@ -184,7 +155,7 @@ def _letting_go(
                     pids, logs = one.server.pids("all"), one.server.logs
                     logs.rotate([path.name for path in logs.directory.glob("*.log")])
                     start = time.monotonic()
-                    one.server.signal("arbiter", times=times)
+                    one.server.signal("arbiter")
                     gone = one.let_go(pids, start + 1)
                     found.setdefault(name, []).append(time.monotonic() - start if gone else float("inf"))
                 logs.discard(logs.rotated())
@@ -194,37 +165,14 @@ def _letting_go(
         for _ in range(10):
             watched[0][2].server.logs.held(watched[0][2].server.pids("all"), [])
         found["looking once"] = [(time.monotonic() - start) / 10]
-    return found
+    return {name: spread([1000 * one for one in seconds]) for name, seconds in found.items()}
 
 
 def _busy(server: Served, subject: Subject) -> Load:
     return Load(server.socket, 8, requests_each=10**9 if subject.keeps_alive else 1)
 
 
-def bursts(subjects: Sequence[Subject], times: int, rounds: int) -> Figures:
-    found = _letting_go(subjects, 2, False, rounds, {}, times)
-    return {name: spread([1000 * one for one in seconds]) for name, seconds in found.items()}
-
-
 PARTS = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
-
-
-class Timed(Load):
-    """Notes how long each answer took."""
-
-    def _run(self, seed: int) -> None:
-        self.seconds: List[float]
-        while not self.stopping:
-            try:
-                with Client(self.path) as client:
-                    for _ in range(self.requests_each):
-                        request, start = new_request(), time.monotonic()
-                        client.get("async", request)
-                        self.seconds.append(time.monotonic() - start)
-                        if self.stopping:
-                            return
-            except Unanswered as error:
-                self.broken.append(str(error))
 
 
 #: Not in this process, where the clients would wait for what it does; and it starts no others, for which they would.
@@ -264,8 +212,7 @@ def latencies(subject: Subject, rounds: int, seconds: float) -> Figures:
     found: Dict[str, List[Dict[str, float]]] = {"without": [], "with": []}
     with subject.server() as server, rotating(server, subject.logs) as process:
         for number in range(2 * rounds):
-            load = Timed(server.socket, 4, requests_each=10**9 if subject.keeps_alive else 1)
-            load.seconds = []
+            load = Load(server.socket, 4, requests_each=10**9 if subject.keeps_alive else 1)
             with load, resumed(process) if number % 2 else contextlib.nullcontext():
                 time.sleep(seconds)
             times = sorted(load.seconds)
@@ -293,67 +240,36 @@ def spread(values: Sequence[float]) -> Dict[str, float]:
 
 
 def patching(subject: Subject, rounds: int) -> Figures:
-    """Seconds and megabytes of apply.sh --no-tests, patch -p1 and patch-package, in alternating rounds."""
+    """Seconds and megabytes of apply.sh --no-tests and patch -p1, in alternating rounds."""
     with tempfile.TemporaryDirectory(prefix="usr1-bench-") as name:
-        directory = Path(name)
-        venv = directory / "venv"
+        venv = Path(name) / "venv"
         shutil.copytree(subject.environment().path, venv, symlinks=True)
-        apply = [str(ROOT / "scripts" / "apply.sh")]
-        commands = {"scripts/apply.sh --no-tests": ([*apply, "--no-tests", "--only", "uvicorn", str(venv)], directory)}
-        [site] = Environment(venv, ()).path.glob("lib/python3.*/site-packages")
+        [site] = venv.glob("lib/python3.*/site-packages")
         newest = patches.find("uvicorn", NEWEST)
         assert newest is not None
-        patch = str(newest.path)
-        commands["patch -p1"] = (["patch", "-p1", "--fuzz=0", "-s", "-i", patch], site)
-        commands |= _patch_package(directory / "npm", newest.path)
-        undo = {
-            "scripts/apply.sh --no-tests": ([*apply, "--revert", "--only", "uvicorn", str(venv)], directory),
-            "patch -p1": (["patch", "-R", "-p1", "-s", "-i", patch], site),
-            "patch-package": (["node_modules/.bin/patch-package", "--reverse"], directory / "npm"),
+        apply = [str(ROOT / "scripts" / "apply.sh"), "--only", "uvicorn", str(venv)]
+        patch = ["patch", "-p1", "-s", "-d", str(site), "-i", str(newest.path)]
+        commands = {  # And what undoes them
+            "scripts/apply.sh --no-tests": ([*apply, "--no-tests"], [*apply, "--revert"]),
+            "patch -p1": ([*patch, "--fuzz=0"], [*patch, "-R"]),
         }
         found: Dict[str, List[Tuple[float, float]]] = {name: [] for name in commands}
         for _ in range(rounds):
-            for name, (command, where) in commands.items():
-                found[name].append(_timed(command, where))
-                _timed(*undo[name])
+            for name, (command, undo) in commands.items():
+                found[name].append(_timed(command))
+                _timed(undo)
     return {
         name: {"seconds": spread([one for one, _ in pairs]), "MB": spread([one for _, one in pairs])}
         for name, pairs in found.items()
     }
 
 
-def _patch_package(directory: Path, patch: Path) -> Dict[str, Tuple[List[str], Path]]:
-    """Its own form of a patch of the same size, made by itself."""
-    if not shutil.which("npm"):
-        return {}
-    directory.mkdir()
-    quiet: Dict[str, Any] = {
-        "cwd": directory,
-        "check": True,
-        "stdout": subprocess.DEVNULL,
-        "stderr": subprocess.DEVNULL,
-    }
-    try:
-        subprocess.run(["npm", "init", "-y"], **quiet)
-        subprocess.run(["npm", "install", "patch-package@8.0.0", "express@4.21.2"], **quiet)
-        target = directory / "node_modules" / "express" / "lib" / "response.js"
-        added = [f"// {line[1:]}" for line in patch.read_text().splitlines() if re.match(r"\+(?!\+\+)", line)]
-        lines = target.read_text().splitlines()
-        target.write_text("\n".join([*lines[:100], *added, *lines[100:]]) + "\n")
-        subprocess.run(["node_modules/.bin/patch-package", "express"], **quiet)
-        subprocess.run(["node_modules/.bin/patch-package", "--reverse"], **quiet)
-    except subprocess.CalledProcessError as error:
-        print(f"no patch-package: {error}", file=sys.stderr)
-        return {}
-    return {"patch-package": (["node_modules/.bin/patch-package"], directory)}
-
-
-def _timed(command: List[str], where: Path) -> Tuple[float, float]:
+def _timed(command: List[str]) -> Tuple[float, float]:
     """Seconds, and megabytes at the most, of a command."""
     # GNU time, as a process starts with the peak of the one that has forked it
     command = ["/usr/bin/time", "--format", "%M", "--output", "/dev/stderr", *command]
     start = time.monotonic()
-    answer = subprocess.run(command, cwd=where, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    answer = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     seconds = time.monotonic() - start
     if answer.returncode:
         raise RuntimeError(f"{' '.join(command)} exited with {answer.returncode}: {answer.stderr}")

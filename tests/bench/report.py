@@ -126,8 +126,6 @@ TABLES: Dict[str, Callable[[Cells], str]] = {
     "reopening": reopening,
     "latencies": latencies,
     "patching": patching,
-    "files": lambda cells: _by_subject(cells, "files"),
-    "signals": lambda cells: _by_subject(cells, "signals"),
 }
 
 

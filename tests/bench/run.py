@@ -58,20 +58,6 @@ def letting_go(subjects: Sequence[Subject], numbers: Sequence[int], rounds: int)
     return [cell(workers, loaded) for workers in numbers for loaded in (False, True)]
 
 
-def growth(rounds: int) -> List[Cell]:
-    subjects = (PRISTINE, PATCHED)
-
-    def files(number: int) -> Cell:
-        return Cell(
-            f"files|{number}", lambda: cells.letting_go(subjects, 2, False, rounds, FILES=str(number))
-        )  # fmt: skip
-
-    def burst(number: int) -> Cell:
-        return Cell(f"signals|{number}", lambda: cells.bursts(subjects, number, rounds))
-
-    return [*map(files, (1, 16, 64, 256)), *map(burst, (1, 10, 100))]
-
-
 def latencies(subjects: Sequence[Subject], rounds: int, seconds: float) -> List[Cell]:
     def cell(subject: Subject) -> Cell:
         return Cell(f"latencies|{subject.name}", lambda: cells.latencies(subject, rounds, seconds))
@@ -100,7 +86,6 @@ def full() -> List[Cell]:
         Cell("patching", lambda: cells.patching(PRISTINE, 5)),
         *latencies([PRISTINE, PATCHED, GTHREAD, NGINX], 48, 1.2),
         Cell("costs|Gunicorn", lambda: cells.costs(gunicorns, 6, 0.7)),
-        *growth(10),
         *letting_go((PRISTINE, PATCHED, GTHREAD, NGINX), [1, 32, 64], 10),
         Cell("reopening", lambda: cells.reopening((*workers, GTHREAD_PATCHED), 20)),
         *losses(SUBJECTS, {"a": 200}),

@@ -5,8 +5,7 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
-from types import TracebackType
-from typing import List, NamedTuple, Optional, Sequence, Type
+from typing import NamedTuple, Optional, Sequence
 
 from properties import wait
 from properties.clients import Client, new_request
@@ -86,7 +85,7 @@ class Activities:
         client = self.stack.enter_context(Client(self.server.socket))
         return Activity(self.server, kind, client, self.stack.enter_context(self.server.hold(request)), request)
 
-    def __exit__(self, kind: Optional[Type[BaseException]], error: object, traceback: Optional[TracebackType]) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.stack.close()
 
     def finish(self) -> Outcome:
@@ -95,7 +94,7 @@ class Activities:
             activity.hold.release()
             if activity.kind == "reading":
                 self.fifo.write(b"x")
-        return self._total([self._outcome(activity) for activity in self.running])
+        return Outcome(*map(sum, zip(*map(self._outcome, self.running))))
 
     def _outcome(self, activity: Activity) -> Outcome:
         try:
@@ -108,9 +107,6 @@ class Activities:
         lost = sum(found[number] == 0 for found in logs for number in range(1, lines + 1))
         doubled = sum(n > 1 for found in logs for n in found.values())
         return Outcome(lost, doubled, lines * len(logs), broken=0, killed=0)
-
-    def _total(self, outcomes: List[Outcome]) -> Outcome:
-        return Outcome(*map(sum, zip(*outcomes)))
 
 
 def ended(pid: int) -> bool:

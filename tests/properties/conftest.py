@@ -1,8 +1,10 @@
+import compileall
 import contextlib
 import functools
 import inspect
 import os
 import re
+import shutil
 import tempfile
 import textwrap
 import zlib
@@ -11,13 +13,13 @@ from typing import Any, Callable, Dict, Generator, Iterator, List, Mapping, Opti
 
 import hypothesis
 import pytest
+from usr1 import patches
+from usr1.patches import Part
 
 from properties import environment as environments
-from properties import pristine
-from properties.environment import SYNC, Environment
+from properties.environment import SYNC, Environment, release
 from properties.expect import MEANINGS, Broken
 from properties.promises import summary
-from properties.rows import ROWS
 from properties.server import SERVED, Server
 
 DONE = pytest.StashKey[Set[str]]()  # The tests that have been told of
@@ -55,22 +57,13 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> Optio
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     environment, effort = _environment(metafunc.config), metafunc.config.getoption("--effort")
-    modules: Dict[str, List[str]] = {}
-    for name in environment.worker_classes:
-        modules.setdefault(name.rpartition(".")[0], []).append(name)
     if "worker_class" in metafunc.fixturenames:
         where = metafunc.module.__name__
-        names = [*_classes(list(modules.values()), effort, where), *_own(environment, effort, metafunc.function)]
+        names = [*_classes(environment.modules, effort, where), *_own(environment, effort, metafunc.function)]
         metafunc.parametrize("worker_class", names, scope="session")
     if "one_worker_class" in metafunc.fixturenames:
-        names = [names[0] for names in modules.values()] or [SYNC]
+        names = [names[0] for names in environment.modules] or [SYNC]
         metafunc.parametrize("one_worker_class", names, scope="session")
-    if "row" in metafunc.fixturenames:
-        names = [names[0] for names in modules.values()] + environment.own_classes or [SYNC]
-        rows = [(row, list(filter(case.concerns, names))) for row, case in ROWS.items()]
-        if effort != "thorough":  # By turns
-            rows = [(row, names[n % len(names) :][:1]) for n, (row, names) in enumerate(rows)]
-        metafunc.parametrize("row,row_class", [(row, name) for row, names in rows for name in names])
 
 
 def _own(environment: Environment, effort: str, test: Callable[..., None]) -> List[str]:
@@ -236,9 +229,36 @@ def published(environment: Environment) -> Iterator[Dict[str, str]]:
     """The variables with which a server runs as published."""
     with tempfile.TemporaryDirectory(prefix="usr1-") as path:
         os.chmod(path, 0o755)  # Workers of another user import from it, too
-        if not pristine.published(environment, Path(path)) and not os.environ.get("USR1_SETTINGS"):
+        if not put_published(environment, Path(path)) and not os.environ.get("USR1_SETTINGS"):
             pytest.skip("nothing here is patched: there is nothing to compare it with")
         yield {"PYTHONPATH": os.pathsep.join([path, str(SERVED)]), "USR1_SETTINGS": ""}
+
+
+def put_published(environment: Environment, path: Path) -> bool:
+    """Put each package that a patch is for into a directory as it was published; whether one is patched."""
+    patched = False
+    for info in environment.path.glob("lib/python3.*/site-packages/*.dist-info"):
+        distribution = info.stem.partition("-")[0].replace("_", "-")
+        patch = patches.find(distribution, release(info)) if distribution in patches.DISTRIBUTIONS else None
+        if patch is None:
+            continue
+        for package in {Path(part.target).parts[0] for part in patch.parts}:
+            shutil.copytree(info.parent / package, path / package, ignore=shutil.ignore_patterns("__pycache__"))
+        for part in patch.parts:
+            target = path / part.target
+            source = target.read_bytes()
+            patched |= patches.sha256(source) == part.patched_sha256
+            target.write_bytes(as_published(part, source))
+    compileall.compile_dir(str(path), quiet=1)
+    return patched
+
+
+def as_published(part: Part, source: bytes) -> bytes:
+    if patches.sha256(source) == part.patched_sha256:
+        source = part.revert(source)
+    if patches.sha256(source) != part.pristine_sha256:
+        pytest.skip(f"{part.target} is neither as published nor as patched: there is nothing to compare it with")
+    return source
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import functools
 import json
 import subprocess
+from itertools import groupby
 from pathlib import Path
 from typing import Dict, List, NamedTuple
 
@@ -88,6 +89,11 @@ class Environment(NamedTuple):
     @property
     def python(self) -> Path:
         return self.path / "bin" / "python"
+
+    @property
+    def modules(self) -> List[List[str]]:
+        """uvicorn's worker classes, by the modules that they are in."""
+        return [list(group) for _, group in groupby(self.worker_classes, lambda name: name.rpartition(".")[0])]
 
 
 class Unusable(Exception):

@@ -1,3 +1,4 @@
+import os
 import shutil
 import socket
 import subprocess
@@ -6,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any, Iterator, List, Tuple
 
+import environments
 import pytest
 from usr1 import patches, releases, wheel
 from usr1.forks import fork
@@ -60,6 +62,23 @@ def nothing_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     # No bytecode, which takes a good part of pip's time: of this setting it takes the opposite
     monkeypatch.setenv("PIP_NO_COMPILE", "0")
+
+
+def published(distribution: str, release: str) -> Path:
+    """A directory with one published wheel in it, downloaded once: uv installs wheels but does not keep them."""
+    path = ROOT / ".cache" / "wheels" / f"{distribution}-{release}"
+    if not path.exists():
+        # Later ones refuse the metadata of 0.13.0 to 0.13.2 and 0.14.0, which is not valid
+        pip = environments.cached(sys.version_info[:2], "pip==24.0").python
+        new = path.with_name(f"{path.name}.{os.getpid()}")
+        options = ["--no-deps", "--only-binary", ":all:", "--python-version", "3.99", "--dest", str(new)]
+        command = [str(pip), "-m", "pip", "download", "--quiet", *options, f"{distribution}==={release}"]
+        subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
+        try:
+            new.rename(path)
+        except OSError:  # Another test was faster
+            shutil.rmtree(new)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,8 @@ import pytest
 from usr1 import patches
 from usr1.forks import build_fork, fork
 
-ROOT = Path(__file__).resolve().parents[2]
+from test_forks.conftest import ROOT
+
 NEWEST = fork.releases("uvicorn")[-1]
 SCRIPT = ROOT / "scripts" / "build-fork.sh"
 

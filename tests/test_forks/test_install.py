@@ -13,10 +13,12 @@ from typing import List, Set
 
 import environments
 import pytest
+from properties import run as properties
 from usr1 import patches
 from usr1.forks import fork
 
-ROOT = Path(__file__).resolve().parents[2]
+from test_forks.conftest import ROOT
+
 VENDOR = ROOT / "vendor"
 NEWEST = fork.releases("uvicorn")[-1]
 PYTHON = sys.version_info[:2]
@@ -200,14 +202,8 @@ def test_the_signal_properties_hold(source: str, index: str, tmp_path: Path) -> 
         pin = f"uvicorn=={version('uvicorn', NEWEST)}"
         run(*installer("pip", environment), "--extra-index-url", index, pin, "gunicorn")
     assert installed(environment) == NEWEST
-    properties = [
-        ROOT / "tests" / "properties",
-        f"--environment={environment.path}",
-        "--effort=quick",
-        "-p",
-        "no:cacheprovider",
-    ]
-    run(sys.executable, "-m", "pytest", f"--rootdir={ROOT}", *properties)
+    status, output = properties.run(environment.path)
+    assert status == 0, output
 
 
 def test_apply_recognises_it(tmp_path: Path) -> None:

@@ -12,9 +12,8 @@ import pytest
 from usr1 import patches, releases, wheel
 from usr1.forks import fork
 
-from test_forks import published
+from test_forks.conftest import ROOT, published
 
-ROOT = Path(__file__).resolve().parents[2]
 NEWEST = fork.releases("uvicorn")[-1]
 
 
@@ -170,14 +169,15 @@ def test_no_source_distribution_and_nothing_to_edit(tmp_path: Path) -> None:
         backend.build_editable(str(tmp_path))
 
 
-def wheel_by(installer: str, tmp_path: Path, *options: str, **variables: str) -> "subprocess.CompletedProcess[str]":
-    """What an installer says when it makes a wheel of the recipe."""
-    command = {
-        "pip": [sys.executable, "-m", "pip", "wheel", "--no-deps", "--wheel-dir"],
-        "uv": [str(environments.UV), "build", "--wheel", "--out-dir"],
-    }[installer]
+def wheel_by(
+    installer: str, tmp_path: Path, *options: str, python: object = sys.executable, **variables: str
+) -> "subprocess.CompletedProcess[str]":
+    """What an installer says when it makes a wheel of the recipe; python is pip's."""
+    pip = [python, "-m", "pip", "wheel", "--no-deps", "--wheel-dir"]
+    uv = [environments.UV, "build", "--wheel", "--out-dir"]
+    command = [*(pip if installer == "pip" else uv), tmp_path, *options, ROOT / "vendor" / "uvicorn"]
     return subprocess.run(
-        [*command, str(tmp_path), *options, str(ROOT / "vendor" / "uvicorn")],
+        [str(word) for word in command],
         env={**os.environ, **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -197,7 +197,7 @@ def test_the_installer_shows_the_message(installer: str, tmp_path: Path) -> None
 @pytest.mark.parametrize("installer", [pytest.param("pip", marks=pytest.mark.full), "uv"])
 def test_no_network(installer: str, tmp_path: Path) -> None:
     """The installer's own message, which names what it looked for."""
-    options = ["--no-index", "--find-links", str(published.directory("whatthepatch", "1.0.7"))]
+    options = ["--no-index", "--find-links", str(published("whatthepatch", "1.0.7"))]
     answer = wheel_by(installer, tmp_path, *options, UVICORN_USR1_VERSION=NEWEST)
     assert answer.returncode != 0
     assert "uvicorn" in answer.stdout and f"=={NEWEST}" in answer.stdout
@@ -228,15 +228,8 @@ def test_a_python_that_the_release_does_not_run_on(tmp_path: Path) -> None:
     oldest = next((python for python in environments.pythons() if (3, 7) <= python < (3, 10)), None)
     if oldest is None:
         pytest.skip("no Python from 3.7 to 3.9 is at hand")
-    environment = environments.cached(oldest, "pip")
-    command = [str(environment.python), "-m", "pip", "wheel", "--no-deps", "--wheel-dir", str(tmp_path)]
-    answer = subprocess.run(
-        [*command, str(ROOT / "vendor" / "uvicorn")],
-        env={**os.environ, "UVICORN_USR1_VERSION": NEWEST},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    python = environments.cached(oldest, "pip").python
+    answer = wheel_by("pip", tmp_path, python=python, UVICORN_USR1_VERSION=NEWEST)
     assert answer.returncode != 0
     assert "uvicorn" in answer.stdout and f"=={NEWEST}" in answer.stdout
     assert ">=3.10" in answer.stdout

@@ -3,9 +3,7 @@
 import csv
 import io
 import os
-import resource
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from typing import Dict, List
@@ -16,9 +14,7 @@ from packaging.requirements import Requirement
 from usr1 import patches, record, releases, wheel
 from usr1.forks import fork
 
-from test_forks import published
-
-ROOT = Path(__file__).resolve().parents[2]
+from test_forks.conftest import ROOT, published
 
 
 def content(path: Path) -> Dict[str, bytes]:
@@ -59,7 +55,7 @@ def test_only_the_patch_differs_from_what_was_published(
     assert patch is not None
     version = f"{release}+usr1.{patch.revision}"
     name = distribution.replace("-", "_")
-    [theirs_path] = published.directory(distribution, release).iterdir()
+    [theirs_path] = published(distribution, release).iterdir()
     assert path.name == theirs_path.name.replace(f"-{release}-", f"-{version}-")
     assert [path] == list(tmp_path.iterdir())
 
@@ -90,24 +86,6 @@ def assert_record(files: Dict[str, bytes], name: str) -> None:
     assert rows[:-1] == [
         [file, record.digest(patches.sha256(data)), str(len(data))] for file, data in files.items() if file != name
     ]
-
-
-def test_pip_and_uv_make_the_same_wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    release = fork.releases("uvicorn")[-1]
-    options = ["--quiet", "--no-deps", "--only-binary", ":all:", "--python-version", "3.99"]
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "install",
-        *options,
-        "--target",
-        str(tmp_path / "pip"),
-        f"uvicorn=={release}",
-    ]
-    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
-    by_pip = wheel.installed("uvicorn", [str(tmp_path / "pip")])
-    assert by_pip == wheel.installed("uvicorn", [str(releases.unpacked("uvicorn", release))])
 
 
 def test_the_order_in_which_files_were_installed_does_not_matter(tmp_path: Path) -> None:
@@ -179,16 +157,3 @@ def test_the_date_is_a_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "yesterday")
     with pytest.raises(SystemExit, match="expected: seconds since 1970.*\n  found:    'yesterday'"):
         build("uvicorn", release, tmp_path / "none")
-
-
-def test_a_full_disk_leaves_nothing(tmp_path: Path) -> None:
-    release = fork.releases("uvicorn")[-1]
-    files = fork.fork("uvicorn", wheel.installed("uvicorn", [str(releases.unpacked("uvicorn", release))]))
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
-    try:
-        with pytest.raises(OSError):
-            wheel.pack(files, tmp_path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert list(tmp_path.iterdir()) == []

@@ -23,20 +23,22 @@ def names(worker_class: str) -> List[str]:
     return ["error.log"] if worker_class == "tornado" else list(NAMES)
 
 
-def rotate_under_load(server: Server, worker_class: str, rotations: int) -> None:
-    """Rotations, the rotated files read and removed as soon as they are let go of."""
+def rotate_under_load(
+    server: Server, worker_class: str, rotations: int, target: str = "arbiter", times: int = 1
+) -> None:
+    """Rotations, the rotated files read and removed as soon as they are let go of: nothing goes wrong."""
+    workers, quiet = server.workers(), server.stderr()
     keep_alive = worker_class not in ("sync", "tornado")
     with Load(server.socket, 8 if keep_alive else 1, requests_each=10**9 if keep_alive else 1) as load:
         for _ in range(rotations):
             load.wait_for_answers(10)
-            server.logs.rotate()
-            server.signal("arbiter")
-            server.wait_until_reopened(server.pids("all"))
+            server.rotate(target=target, times=times)
             server.logs.take()
         load.wait_for_answers(10)
     load.expect_unbroken()
     server.logs.expect_exactly_once(load.requests, names(worker_class))
-    server.expect_no_deaths("in rotations")
+    server.expect_same_workers(workers, "in rotations")
+    server.expect_silence(quiet, "in rotations")
     assert "Traceback" not in server.complaints()
 
 
@@ -69,9 +71,7 @@ def test_root_logger_of_uvicorn_0_18_3(tmp_path: Path) -> None:
     with Gunicorn(release, environment).serve("uvicorn.workers.UvicornWorker", workers=2) as server:
         workers = server.workers()
         server.get()
-        server.logs.rotate()
-        server.signal("arbiter")
-        server.wait_until_reopened(server.pids("all"))
+        server.rotate()
         requests = [server.get() for _ in range(20)]
         found = server.logs.requests("application.log", current_only=True)
         assert [found[request] for request in requests] == [1] * 20
@@ -84,9 +84,7 @@ def test_files_that_no_logger_has(gunicorn: Gunicorn) -> None:
     with gunicorn.serve(variables=Case(tuple(handlers)).variables) as server:
         logs = [handler.log(n) for n, handler in enumerate(handlers)]
         server.get()
-        server.logs.rotate(logs)
-        server.signal("arbiter")
-        server.wait_until_reopened(server.workers())
+        server.rotate(logs)
         request = server.get()
         wait.until(
             lambda: all(server.logs.requests(name, current_only=True)[request] for name in logs),
@@ -99,9 +97,7 @@ def rotate_during_request(server: Server, kind: str) -> None:
     with server.hold("id-held") as hold, Client(server.socket) as client:
         client.send(kind, "id-held")
         hold.reached()
-        server.logs.rotate()
-        server.signal("arbiter")
-        server.wait_until_reopened(server.pids("all"))
+        server.rotate()
         hold.release()
         client.answer()
 
@@ -131,9 +127,7 @@ def test_no_rotation_truncates_nothing(gunicorn: Gunicorn) -> None:
     with gunicorn.serve(variables={"APPLICATION_LOG_MODE": "w"}) as server:
         request = server.get()
         server.signal("arbiter", times=2)
-        server.logs.rotate(["error.log"])
-        server.signal("arbiter")
-        server.wait_until_reopened(server.pids("all"))
+        server.rotate(["error.log"])
         assert server.logs.requests("application.log")[request] == 1
 
 

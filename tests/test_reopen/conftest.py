@@ -1,5 +1,4 @@
 import os
-import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -11,9 +10,7 @@ from environments import Environment
 from properties.server import Server
 
 from test_reopen.logrotation import found
-
-UVICORN = "0.54.0"
-GUNICORN = "27.0.1"
+from test_reopen.nginx import Nginx
 
 #: Like a worker that has changed its user.
 NOT_DUMPABLE = """
@@ -28,9 +25,7 @@ WORKER_CLASSES = [UVICORN_WORKER, *(pytest.param(one, marks=pytest.mark.full) fo
 
 
 @pytest.fixture(scope="session", autouse=True)
-def programs() -> Iterator[None]:
-    missing = [name for name in ("logrotate", "nginx", "dash", "busybox") if not shutil.which(name)]
-    assert not missing, f"not on the PATH: {missing}; on Debian: apt install logrotate nginx-light dash busybox"
+def applets() -> Iterator[None]:
     with tempfile.TemporaryDirectory() as applets, pytest.MonkeyPatch.context() as patch:
         os.chmod(applets, 0o755)
         subprocess.run(["busybox", "--install", "-s", applets], check=True)
@@ -40,11 +35,9 @@ def programs() -> Iterator[None]:
 
 def make(directory: Path, python: Optional[environments.Version] = None) -> Environment:
     """A new environment with the newest patched uvicorn and the newest gunicorn, pristine."""
-    packages = environments.packages(UVICORN, f"gunicorn=={GUNICORN}")
-    python = python or max(environments.pythons())
-    made = environments.make(directory / "environment", python, *packages, compiled=True)
-    environments.patched(made, "uvicorn", UVICORN)
-    return made
+    packages = environments.packages(environments.NEWEST, f"gunicorn=={environments.GUNICORN}")
+    original = environments.cached(python or max(environments.pythons()), *packages)
+    return environments.patched_copy(original, directory / "environment", "uvicorn", environments.NEWEST)
 
 
 @pytest.fixture(scope="session")
@@ -56,6 +49,18 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
 def server(environment: Environment) -> Iterator[Server]:
     with gunicorn(environment) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def nginx() -> Iterator[Nginx]:
+    with Nginx() as server:
+        (server.logs.directory / "old").mkdir()
+        yield server
+
+
+@pytest.fixture
+def rotations(request: pytest.FixtureRequest) -> int:
+    return 200 if request.config.getoption("--full") else 5
 
 
 def gunicorn(environment: Environment, worker_class: str = UVICORN_WORKER, more_application: str = "") -> Server:

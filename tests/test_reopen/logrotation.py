@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Dict, List, Optional, Sequence, Set
+from typing import Any, Dict, List, Optional, Sequence, Set
 
 import pytest
 from properties.logs import Logs
@@ -67,15 +67,9 @@ def finish(script: "subprocess.Popen[str]", timeout: float = 60) -> "subprocess.
     return subprocess.CompletedProcess(script.args, script.returncode, stdout, stderr)
 
 
-def reopen(
-    *arguments: object,
-    shell: str = "sh",
-    prefix: Sequence[str] = (),
-    path: Optional[Path] = None,
-    user: Optional[int] = None,
-) -> "subprocess.CompletedProcess[str]":
+def reopen(*arguments: object, **how: Any) -> "subprocess.CompletedProcess[str]":
     """Run reopen.sh to its end."""
-    return finish(start(*arguments, shell=shell, prefix=prefix, path=path, user=user))
+    return finish(start(*arguments, **how))
 
 
 def in_each_shell(*arguments: object, timeout: float = 60) -> "Dict[str, subprocess.CompletedProcess[str]]":

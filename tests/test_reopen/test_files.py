@@ -57,13 +57,6 @@ opened = [open(os.path.join(directory, name), mode) for name, mode in {files!r}]
 """
 
 
-@pytest.fixture(scope="module")
-def nginx() -> Iterator[Nginx]:
-    with Nginx() as server:
-        (server.logs.directory / "old").mkdir()
-        yield server
-
-
 @pytest.mark.parametrize("shell", DASH_FIRST)
 @pytest.mark.parametrize("create", [False, True], ids=["", "create"])
 def test_what_logrotate_passes(nginx: Nginx, tmp_path: Path, create: bool, shell: str) -> None:
@@ -108,7 +101,7 @@ def test_what_is_not_rotated_is_not_waited_for(nginx: Nginx, logs: Path, argumen
         for name in CURRENT:
             opened.enter_context(open(logs / name, "a"))
         answer = reopen("-t", 0, nginx.directory / "pidfile", argument.format(logs=logs), shell=shell)
-    assert (answer.returncode, answer.stderr) == (0, "")
+        assert (answer.returncode, answer.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("shell", SHELLS)

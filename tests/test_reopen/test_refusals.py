@@ -17,12 +17,6 @@ from test_reopen.logrotation import DASH_FIRST, SHELLS, TOOLS, finish, in_each_s
 from test_reopen.nginx import Nginx
 
 
-@pytest.fixture(scope="module")
-def nginx() -> Iterator[Nginx]:
-    with Nginx() as server:
-        yield server
-
-
 def refused(answer: "subprocess.CompletedProcess[str]") -> str:
     assert answer.returncode == 2, answer
     assert answer.stdout == ""

@@ -8,21 +8,20 @@ from typing import Iterator, Sequence
 
 import environments
 import pytest
-from environments import Environment
-from properties.clients import Load
+from environments import NOBODY, Environment
 from properties.server import Server
 
 from test_reopen.conftest import UVICORN_WORKER, gunicorn, make
-from test_reopen.logrotation import Logrotate, found, reopen
+from test_reopen.logrotation import found, reopen
 from test_reopen.nginx import Nginx
 from test_reopen.test_refusals import HANDLES_USR1, running
+from test_reopen.test_rotation import rotate_under_load
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
     pytest.mark.usefixtures("open_clone"),
 ]
 
-NOBODY = 65534
 #: Commands that run another one: as the service's user, and so that nobody else of that user may look into it.
 AS_NOBODY = ("setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups")
 AMBIENT = (*AS_NOBODY, "--inh-caps", "+net_bind_service", "--ambient-caps", "+net_bind_service")
@@ -45,21 +44,12 @@ def environment() -> Iterator[Environment]:
         yield make(Path(directory), max(versions))
 
 
-@pytest.fixture
-def rotations(request: pytest.FixtureRequest) -> int:
-    return 200 if request.config.getoption("--full") else 5
-
-
 def rotate(server: Server, rotations: int, directives: str, prefix: Sequence[str] = ()) -> None:
     """No line is lost, and logrotate never complains."""
     with server:
-        logrotate = Logrotate(server.logs, [server.directory / "pidfile"], directives=directives)
+        (server.logs.directory / "old").mkdir()
         os.chown(server.logs.directory / "old", NOBODY, NOBODY)
-        with Load(server.socket, 16) as load:
-            for _ in range(rotations):
-                load.wait_for_answers(16)
-                logrotate.rotate(prefix)
-            load.wait_for_answers(16)
+        load = rotate_under_load(server, rotations, directives, prefix)
         assert not load.broken
         server.logs.expect_exactly_once(load.requests)
 

@@ -4,7 +4,7 @@ import os
 import re
 import signal
 import threading
-from typing import Union
+from typing import Sequence, Union
 
 import pytest
 from environments import Environment
@@ -27,17 +27,15 @@ COMBINATIONS = [
 ]
 
 
-@pytest.fixture
-def rotations(request: pytest.FixtureRequest) -> int:
-    return 200 if request.config.getoption("--full") else 4
-
-
-def rotate_under_load(server: Union[Server, Nginx], rotations: int, directives: str = "") -> Load:
+def rotate_under_load(
+    server: Union[Server, Nginx], rotations: int, directives: str = "", prefix: Sequence[str] = ()
+) -> Load:
+    """prefix is a command that runs logrotate."""
     logrotate = Logrotate(server.logs, [server.directory / "pidfile"], directives=directives)
     with Load(server.socket, 16) as load:
         for _ in range(rotations):
             load.wait_for_answers(16)
-            logrotate.rotate()
+            logrotate.rotate(prefix)
         load.wait_for_answers(16)
     return load
 

@@ -1,4 +1,4 @@
-"""Gunicorn's own tests, from its source archive: on patched code the same ones fail as on pristine, and no other."""
+"""Gunicorn: its own tests, with each kind of patch; and the first commit alone, for maintainers who take no other."""
 
 import shutil
 from pathlib import Path
@@ -7,9 +7,13 @@ from typing import Dict, Tuple
 import environments
 import pytest
 from environments import Environment, Version
+from properties.environment import GEVENT, GTHREAD, SYNC
+from properties.expect import Broken
+from properties.server import Server
+from test_gunicorn.test_rotation import rotate_under_load
 from usr1 import patches, releases
 
-from test_upstream.test_upstream import failures, run_tests
+from test_upstream.test_upstream import Commit, failures, git, newest, repository, run_tests
 
 #: The oldest release, one in the middle and the newest, with what their tests import.
 RELEASES: Dict[str, Tuple[Version, Tuple[str, ...]]] = {
@@ -34,6 +38,7 @@ def outcome(environment: Environment, tree: Path) -> Tuple[int, "set[str]"]:
 @pytest.mark.minutes
 @pytest.mark.parametrize("release", RELEASES)
 def test_the_same_tests_fail(release: str, tmp_path: Path) -> None:
+    """On patched code the same ones as on pristine, and no other; from the source archive."""
     python, requirements = RELEASES[release]
     if python not in environments.pythons():
         pytest.skip("Python %d.%d is not at hand" % python)
@@ -55,3 +60,39 @@ def test_the_same_tests_fail(release: str, tmp_path: Path) -> None:
     print(f"{release}: {passed} passed, {len(failed)} failed on pristine; patched: {found[patched.path]}")
     assert passed > 100
     assert found[patched.path] == (passed, failed)
+
+
+UVICORN = "uvicorn.workers.UvicornWorker"
+FIRST = Commit("gunicorn", 1)
+ROTATIONS = 200
+
+
+def published() -> Environment:
+    gunicorn, uvicorn = (newest(name).releases[-1] for name in ("gunicorn", "uvicorn"))
+    packages = [*environments.packages(uvicorn, f"gunicorn=={gunicorn}"), "gevent", "packaging"]
+    return environments.cached(environments.pythons_for(uvicorn)[-1], *packages)
+
+
+def rotate(environment: Environment, worker_class: str) -> None:
+    """With two signals to each process for each rotation."""
+    with Server(environment.python, worker_class, options=["--capture-output"]) as server:
+        rotate_under_load(server, worker_class, ROTATIONS, target="all", times=2)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("worker_class", [UVICORN, SYNC, GTHREAD, GEVENT])
+def test_loses_nothing(worker_class: str, tmp_path: Path) -> None:
+    tree = repository(tmp_path / "tree", FIRST.distribution, FIRST.mails)
+    shutil.copytree(published().path, tmp_path / "venv", symlinks=True)
+    for changed in git(tree, "diff", "--name-only", "published", "--", "gunicorn").split():
+        [file] = (tmp_path / "venv").glob(f"lib/python3.*/site-packages/{changed}")
+        file.unlink()  # It is linked to the installer's cache
+        shutil.copy(tree / changed, file)
+    rotate(published()._replace(path=tmp_path / "venv"), worker_class)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("worker_class", [UVICORN, SYNC, GTHREAD])  # gevent's leaves the signal to a greenlet
+def test_published_does(worker_class: str) -> None:
+    with pytest.raises(Broken):
+        rotate(published(), worker_class)

@@ -36,16 +36,14 @@ log = logging.getLogger(None if by == "root" else "application")
 log.setLevel(logging.INFO)
 log.propagate = False
 Handler = OwnFile if "OWN_FILE" in os.environ else logging.FileHandler
-paths = [path] + ["%s-%d.log" % (path[: -len(".log")], n) for n in range(1, int(os.environ.get("FILES", "1")))]
-own = [Handler(one, mode=os.environ.get("APPLICATION_LOG_MODE", "a")) for one in paths]
-for handler in own:
-    handler.setFormatter(logging.Formatter("[%(process)d] %(message)s"))
-    if by != "queue":
-        log.addHandler(handler)
+handler = Handler(path, mode=os.environ.get("APPLICATION_LOG_MODE", "a"))
+handler.setFormatter(logging.Formatter("[%(process)d] %(message)s"))
 if by == "queue":
     lines = queue.Queue()
     log.addHandler(logging.handlers.QueueHandler(lines))
-    logging.handlers.QueueListener(lines, *own).start()
+    logging.handlers.QueueListener(lines, handler).start()
+else:
+    log.addHandler(handler)
 error_log = logging.getLogger("gunicorn.error")
 loggers = [log, error_log]
 if "ROOT_LOG" in os.environ:

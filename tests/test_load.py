@@ -1,7 +1,6 @@
 """Full load: 16 keep-alive clients, 2 workers, and a rotation every 2 ms."""
 
 import math
-import signal
 import time
 from pathlib import Path
 from typing import Dict
@@ -73,9 +72,7 @@ def test_no_boot_of_many_misses_a_rotation(tmp_path: Path) -> None:
     log = {"HOOK_LOG": "logs/hook.log"}
     with Server(environment.python, "uvicorn.workers.UvicornWorker", 1, variables=log) as server:
         for n in range(80):
-            with server.hold("post_fork") as hold:
-                server.signal("workers", signal.SIGKILL)
-                worker = hold.reached()
+            with server.booting() as worker:
                 server.logs.rotate(["hook.log"], create=n % 2 == 0)
                 server.signal("workers")
             server.get()

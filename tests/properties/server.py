@@ -15,7 +15,7 @@ from properties import wait
 from properties.clients import Client, new_request
 from properties.environment import GTHREAD, is_aiohttps, is_own, is_wsgi
 from properties.expect import COMPLAINS, KILLS, count, expect
-from properties.logs import Logs, at_once, settling
+from properties.logs import NAMES, Logs, at_once, settling
 
 NOBODY = 65534
 
@@ -203,6 +203,13 @@ class Server:
             if hold.file.exists():
                 hold.release()
 
+    @contextlib.contextmanager
+    def booting(self, place: str = "post_fork") -> Iterator[int]:
+        """Kill the workers, and make the next ones wait at a place while they boot; the process id of the first."""
+        with self.hold(place) as hold:
+            self.signal("workers", signal.SIGKILL)
+            yield hold.reached()
+
     def wait_until_serving(self) -> None:
         """Wait until there are as many workers as there should be, and each has started its application."""
 
@@ -224,6 +231,14 @@ class Server:
             lambda: not self.logs.held(pids, files),
             lambda: f"{self.logs.holders(pids)} {self.reopening} after SIGUSR1",
         )
+
+    def rotate(
+        self, names: Iterable[str] = NAMES, target: str = "arbiter", times: int = 1, create: bool = False
+    ) -> None:
+        """Rotate logs, tell a target of it, and wait until all whom that reaches have reopened them."""
+        self.logs.rotate(names, create)
+        self.signal(target, times=times)
+        self.wait_until_reopened(self.reached_by(target))
 
     def get(self, kind: str = "async", query: str = "") -> str:
         """One request on a new connection; its name."""

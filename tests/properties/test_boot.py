@@ -1,7 +1,6 @@
 """While a worker boots."""
 
 import itertools
-import signal
 
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -22,9 +21,7 @@ def test_boot(servers: Servers, worker_class: str, place: str, target: str, time
     if is_wsgi(worker_class) and "lifespan" in place:
         place = "load"  # It has no lifespan
     with servers.use(worker_class, workers=1) as server:
-        with server.hold(place) as hold:
-            server.signal("workers", signal.SIGKILL)
-            worker = hold.reached()
+        with server.booting(place) as worker:
             server.logs.rotate(create=create)
             server.signal(target, times=times)
             server.wait_until_reopened([server.arbiter] if target == "all" else [])

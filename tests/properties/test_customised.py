@@ -28,9 +28,7 @@ def rotate_and_check(server: Server, target: str = "arbiter", kinds: Sequence[st
     """A rotation loses no line and leaves no process with a rotated file."""
     with Load(server.socket, 2, kinds) as load:
         load.wait_for_answers(5)
-        server.logs.rotate()
-        server.signal(target)
-        server.wait_until_reopened(server.reached_by(target))
+        server.rotate(target=target)
         storm(server, load, rotations=10)
     server.wait_until_reopened(server.reached_by("arbiter"))
     server.logs.expect_exactly_once(load.requests)
@@ -47,18 +45,14 @@ def test_captured_output(
     with servers.use(one_worker_class, *options, workers=1) as server:
         server.get("print")
         if boot:
-            with server.hold("post_fork") as hold:
-                server.signal("workers", signal.SIGKILL)
-                hold.reached()
+            with server.booting():
                 server.logs.rotate(create=True)
                 server.signal(target)
                 if environment.own_classes:  # With Gunicorn's patch it is honoured at once
                     server.wait_until_reopened(server.reached_by(target))
             server.wait_until_serving()
         else:
-            server.logs.rotate()
-            server.signal(target)
-            server.wait_until_reopened(server.reached_by(target))
+            server.rotate(target=target)
         request = server.get("print")
         for what, line in (("printed", f"printed {request}"), ("of the access log", f"GET /print/{request}")):
             expect_in_error_log(server, what, line)
@@ -80,9 +74,7 @@ def test_root_logger(environment: Environment, worker_class: str) -> None:
         logs = [*NAMES, "root.log"]
         requests = [server.get()]
         for _ in range(3):
-            server.logs.rotate(logs)
-            server.signal("arbiter")
-            server.wait_until_reopened(server.pids("all"))
+            server.rotate(logs)
             requests.append(server.get())
             server.logs.expect_in_new_files(requests[-1:], ["root.log"])
         server.logs.expect_exactly_once(requests, logs)
@@ -106,9 +98,7 @@ def test_preloaded(environment: Environment, one_worker_class: str) -> None:
         requests = [server.get()]
         server.logs.expect_exactly_once(requests)  # Before its worker is killed
         for rotated in ((), NAMES):
-            with server.hold("post_fork") as hold:
-                server.signal("workers", signal.SIGKILL)
-                worker = hold.reached()
+            with server.booting() as worker:
                 server.logs.rotate(rotated, create=True)
                 server.signal("workers")
             requests.append(server.get())
@@ -120,9 +110,7 @@ def test_unreachable_log(environment: Environment, one_worker_class: str) -> Non
     """While a worker starts, a log that cannot be reopened does not keep it from reopening the others."""
     with Server(environment.python, one_worker_class, 1, ["--preload"]) as server:
         access = server.logs.path("access.log")
-        with server.hold("post_fork") as hold:
-            server.signal("workers", signal.SIGKILL)
-            worker = hold.reached()
+        with server.booting() as worker:
             server.logs.rotate()
             for name in NAMES:
                 server.logs.path(name).touch() if name != access.name else access.mkdir()
@@ -172,9 +160,7 @@ def test_reset_signal(environment: Environment, one_worker_class: str) -> None:
         pytest.skip(ONLY_UVICORN)
     with Server(environment.python, one_worker_class, 1, variables={"ON_USR1": "reset"}) as server:
         workers = server.workers()
-        server.logs.rotate()
-        server.signal("arbiter")
-        server.wait_until_reopened(server.pids("all"))
+        server.rotate()
         server.get()
         server.expect_same_workers(workers, "after the application had reset it to SIG_DFL")
         rotate_and_check(server)
@@ -202,9 +188,7 @@ def test_hook_log(environment: Environment, one_worker_class: str) -> None:
     path = "logs/hook.log"
     with Server(environment.python, one_worker_class, 1, variables={"HOOK_LOG": path}) as server:
         for create in (True, False):
-            with server.hold("post_fork") as hold:
-                server.signal("workers", signal.SIGKILL)
-                worker = hold.reached()
+            with server.booting() as worker:
                 server.logs.rotate(["hook.log"], create)
                 server.signal("workers")
             request = server.get()

@@ -79,9 +79,7 @@ def rotate(server: Server, rotation: Rotation, children: Sequence[int] = ()) -> 
 
 def boot(server: Server, place: str, rotation: Rotation) -> None:
     """Let workers boot, with a rotation while they are at some place."""
-    with server.hold(place) as hold:
-        server.signal("workers", signal.SIGKILL)
-        hold.reached()
+    with server.booting(place):
         rotate(server, rotation)
     server.wait_until_serving()
 

@@ -60,9 +60,7 @@ def test_reopening(
     with servers.use(worker_class) as server:
         with Load(server.socket, clients, kinds) as load:
             load.wait_for_answers(clients)
-            server.logs.rotate(create=create)
-            server.signal(target, times=times)
-            server.wait_until_reopened(server.reached_by(target))
+            server.rotate(target=target, times=times, create=create)
             since = new_request()
             load.wait_for_answers(3 * clients)
         server.logs.expect_in_new_files(load.answered_since(since))
@@ -102,9 +100,7 @@ def test_in_flight(servers: Servers, worker_class: str, requests: List[str], tar
             client.send(kind, request, body=4 if kind == "upload" else None)
             hold.reached()
             in_flight.append((client, kind, request, hold))
-        server.logs.rotate()
-        server.signal(target, times=times)
-        server.wait_until_reopened(server.reached_by(target))
+        server.rotate(target=target, times=times)
         for client, kind, _, hold in in_flight:
             hold.release()
             if kind == "upload":

@@ -99,9 +99,7 @@ def test_closed_stream_and_one_without_descriptor(gunicorn: Gunicorn) -> None:
     """The one is left alone, the other one exchanged as in the published release; and they keep no other from it."""
     with gunicorn.serve("gthread", variables={"ON_LOAD": ODD_STREAMS}) as server:
         processes = server.pids("all")
-        server.logs.rotate([*NAMES, "wrapped.log"])
-        server.signal("arbiter")
-        server.wait_until_reopened(processes)
+        server.rotate([*NAMES, "wrapped.log"])
         request = server.get()
         wait.until(
             lambda: server.logs.requests("wrapped.log", current_only=True)[request],

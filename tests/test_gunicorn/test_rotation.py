@@ -29,9 +29,7 @@ def rotate_under_load(server: Server, worker_class: str, rotations: int) -> None
     with Load(server.socket, 8 if keep_alive else 1, requests_each=10**9 if keep_alive else 1) as load:
         for _ in range(rotations):
             load.wait_for_answers(10)
-            server.logs.rotate()
-            server.signal("arbiter")
-            server.wait_until_reopened(server.pids("all"))
+            server.rotate()
             server.logs.take()
         load.wait_for_answers(10)
     load.expect_unbroken()
@@ -69,9 +67,7 @@ def test_root_logger_of_uvicorn_0_18_3(tmp_path: Path) -> None:
     with Gunicorn(release, environment).serve("uvicorn.workers.UvicornWorker", workers=2) as server:
         workers = server.workers()
         server.get()
-        server.logs.rotate()
-        server.signal("arbiter")
-        server.wait_until_reopened(server.pids("all"))
+        server.rotate()
         requests = [server.get() for _ in range(20)]
         found = server.logs.requests("application.log", current_only=True)
         assert [found[request] for request in requests] == [1] * 20
@@ -84,9 +80,7 @@ def test_files_that_no_logger_has(gunicorn: Gunicorn) -> None:
     with gunicorn.serve(variables=Case(tuple(handlers)).variables) as server:
         logs = [handler.log(n) for n, handler in enumerate(handlers)]
         server.get()
-        server.logs.rotate(logs)
-        server.signal("arbiter")
-        server.wait_until_reopened(server.workers())
+        server.rotate(logs)
         request = server.get()
         wait.until(
             lambda: all(server.logs.requests(name, current_only=True)[request] for name in logs),
@@ -99,9 +93,7 @@ def rotate_during_request(server: Server, kind: str) -> None:
     with server.hold("id-held") as hold, Client(server.socket) as client:
         client.send(kind, "id-held")
         hold.reached()
-        server.logs.rotate()
-        server.signal("arbiter")
-        server.wait_until_reopened(server.pids("all"))
+        server.rotate()
         hold.release()
         client.answer()
 
@@ -131,9 +123,7 @@ def test_no_rotation_truncates_nothing(gunicorn: Gunicorn) -> None:
     with gunicorn.serve(variables={"APPLICATION_LOG_MODE": "w"}) as server:
         request = server.get()
         server.signal("arbiter", times=2)
-        server.logs.rotate(["error.log"])
-        server.signal("arbiter")
-        server.wait_until_reopened(server.pids("all"))
+        server.rotate(["error.log"])
         assert server.logs.requests("application.log")[request] == 1
 
 

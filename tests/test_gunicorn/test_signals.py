@@ -20,9 +20,7 @@ def pairs_and_burst(server: Server, times: int) -> None:
     for _ in range(PAIRS * times):
         server.signal("all")
     server.signal("workers", times=BURST * times)
-    server.logs.rotate()
-    server.signal("all")
-    server.wait_until_reopened(server.pids("all"))
+    server.rotate(target="all")
 
 
 @classes("sync", "gthread", "uvicorn.workers.UvicornWorker")

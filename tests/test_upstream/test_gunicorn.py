@@ -84,9 +84,7 @@ def rotate_under_load(environment: Environment, worker_class: str) -> None:
         with Load(server.socket, 16) as load:
             for _ in range(ROTATIONS):
                 load.wait_for_answers(1)
-                server.logs.rotate()
-                server.signal("all", times=2)
-                server.wait_until_reopened(server.pids("all"))
+                server.rotate(target="all", times=2)
                 server.logs.take()
         load.expect_unbroken()
         server.logs.expect_exactly_once(load.requests)

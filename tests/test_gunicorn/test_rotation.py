@@ -23,18 +23,22 @@ def names(worker_class: str) -> List[str]:
     return ["error.log"] if worker_class == "tornado" else list(NAMES)
 
 
-def rotate_under_load(server: Server, worker_class: str, rotations: int) -> None:
-    """Rotations, the rotated files read and removed as soon as they are let go of."""
+def rotate_under_load(
+    server: Server, worker_class: str, rotations: int, target: str = "arbiter", times: int = 1
+) -> None:
+    """Rotations, the rotated files read and removed as soon as they are let go of: nothing goes wrong."""
+    workers, quiet = server.workers(), server.stderr()
     keep_alive = worker_class not in ("sync", "tornado")
     with Load(server.socket, 8 if keep_alive else 1, requests_each=10**9 if keep_alive else 1) as load:
         for _ in range(rotations):
             load.wait_for_answers(10)
-            server.rotate()
+            server.rotate(target=target, times=times)
             server.logs.take()
         load.wait_for_answers(10)
     load.expect_unbroken()
     server.logs.expect_exactly_once(load.requests, names(worker_class))
-    server.expect_no_deaths("in rotations")
+    server.expect_same_workers(workers, "in rotations")
+    server.expect_silence(quiet, "in rotations")
     assert "Traceback" not in server.complaints()
 
 

@@ -7,10 +7,10 @@ from typing import Dict, Tuple
 import environments
 import pytest
 from environments import Environment, Version
-from properties.clients import Load
 from properties.environment import GEVENT, GTHREAD, SYNC
 from properties.expect import Broken
 from properties.server import Server
+from test_gunicorn.test_rotation import rotate_under_load
 from usr1 import patches, releases
 
 from test_upstream.test_upstream import Commit, failures, git, newest, repository, run_tests
@@ -73,23 +73,10 @@ def published() -> Environment:
     return environments.cached(environments.pythons_for(uvicorn)[-1], *packages)
 
 
-def rotate_under_load(environment: Environment, worker_class: str) -> None:
-    """
-    With two signals to each process for each rotation: nothing goes wrong.
-
-    A rotated file is read and removed when nobody has it open any more.
-    """
+def rotate(environment: Environment, worker_class: str) -> None:
+    """With two signals to each process for each rotation."""
     with Server(environment.python, worker_class, options=["--capture-output"]) as server:
-        workers, quiet = server.workers(), server.stderr()
-        with Load(server.socket, 16) as load:
-            for _ in range(ROTATIONS):
-                load.wait_for_answers(1)
-                server.rotate(target="all", times=2)
-                server.logs.take()
-        load.expect_unbroken()
-        server.logs.expect_exactly_once(load.requests)
-        server.expect_same_workers(workers, "in rotations")
-        server.expect_silence(quiet, "in rotations")
+        rotate_under_load(server, worker_class, ROTATIONS, target="all", times=2)
 
 
 @pytest.mark.full
@@ -101,11 +88,11 @@ def test_loses_nothing(worker_class: str, tmp_path: Path) -> None:
         [file] = (tmp_path / "venv").glob(f"lib/python3.*/site-packages/{changed}")
         file.unlink()  # It is linked to the installer's cache
         shutil.copy(tree / changed, file)
-    rotate_under_load(published()._replace(path=tmp_path / "venv"), worker_class)
+    rotate(published()._replace(path=tmp_path / "venv"), worker_class)
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("worker_class", [UVICORN, SYNC, GTHREAD])  # gevent's leaves the signal to a greenlet
 def test_published_does(worker_class: str) -> None:
     with pytest.raises(Broken):
-        rotate_under_load(published(), worker_class)
+        rotate(published(), worker_class)

@@ -191,6 +191,10 @@ def patched_copy(original: Environment, path: Path, distribution: str, release: 
 #: One release of each of the twelve combinations of file and hook: the newest that the patch names.
 COMBINATIONS = tuple(patch.releases[-1] for patch in patches.catalogue("uvicorn"))
 
+#: The newest patched release of each.
+NEWEST = COMBINATIONS[-1]
+GUNICORN = max((patch.releases[-1] for patch in patches.catalogue("gunicorn")), key=Release)
+
 #: From which release on which Python is the oldest that uvicorn runs on: Requires-Python of the wheels,
 #: but for 0.17.0, which does not say so and was withdrawn for it.
 OLDEST_PYTHON = (
@@ -223,7 +227,7 @@ MODULES = {"uvicorn": "uvicorn.workers", "uvicorn-worker": "uvicorn_worker"}
 UVICORN_WORKER = {
     "0.2.0": Needs((3, 8), "20.1.0", ("0.14.0", "0.35.0")),
     "0.3.0": Needs((3, 9), "20.1.0", ("0.15.0", "0.35.0")),
-    "0.4.0": Needs((3, 9), "21.0.0", ("0.36.0", COMBINATIONS[-1])),
+    "0.4.0": Needs((3, 9), "21.0.0", ("0.36.0", NEWEST)),
 }
 
 

@@ -17,7 +17,6 @@ from packaging.version import Version as Release
 from properties import run as properties
 from properties.environment import Unusable, inspect
 from test_gunicorn import conftest as gunicorns
-from usr1 import patches
 
 #: Each combination of file and hook, and each release of uvicorn-worker with the oldest and the newest uvicorn.
 COMBINATIONS = [
@@ -35,9 +34,9 @@ COMBINATIONS = [
 BY_DEFAULT = (
     "uvicorn 0.13.2",
     "uvicorn 0.28.1",
-    f"uvicorn {environments.COMBINATIONS[-1]}",
+    f"uvicorn {environments.NEWEST}",
     "uvicorn-worker 0.2.0 with uvicorn 0.14.0",
-    f"uvicorn-worker 0.4.0 with uvicorn {environments.COMBINATIONS[-1]}",
+    f"uvicorn-worker 0.4.0 with uvicorn {environments.NEWEST}",
 )
 
 
@@ -97,14 +96,13 @@ def test_patched(workers: Workers, open_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can start Gunicorn with --user")
 def test_unprivileged(open_clone: None, open_path: Path) -> None:
-    release = environments.COMBINATIONS[-1]
+    release = environments.NEWEST
     python = environments.for_anybody(environments.pythons_for(release))[-1]
     if not environments.is_open(environments.pythons()[python]):
         pytest.skip(f"the user nobody may run no Python here that uvicorn {release} runs on")
-    gunicorn = patches.catalogue("gunicorn")[-1].releases[-1]
-    original = environments.cached(python, *environments.packages(release, f"gunicorn=={gunicorn}"))
+    original = environments.cached(python, *environments.packages(release, f"gunicorn=={environments.GUNICORN}"))
     environment = environments.patched_copy(original, open_path / "venv", "uvicorn", release)
-    environments.patched(environment, "gunicorn", gunicorn)  # uvicorn's patch alone leaves it to Gunicorn
+    environments.patched(environment, "gunicorn", environments.GUNICORN)  # uvicorn's patch alone leaves it to Gunicorn
     status, output = properties.run(environment.path, "-k", "uvicorn.workers", test="test_unprivileged.py")
     assert status == 0 and "skipped" not in output, output
 

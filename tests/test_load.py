@@ -7,19 +7,18 @@ from typing import Dict
 
 import environments
 import pytest
-from environments import Environment
+from environments import GUNICORN, NEWEST, Environment
 from properties.clients import Load
 from properties.server import Server
 
 REENTRANT = "reentrant call inside"
-RELEASE = environments.COMBINATIONS[-1]
 
 
 def pristine() -> Environment:
-    newest = environments.pythons_for(RELEASE)[-1:]
+    newest = environments.pythons_for(NEWEST)[-1:]
     if not newest:
-        pytest.skip(f"uvicorn {RELEASE} runs on none of the Pythons here")
-    return environments.cached(newest[0], *environments.packages(RELEASE, "gunicorn==27.0.1"), "websockets")
+        pytest.skip(f"uvicorn {NEWEST} runs on none of the Pythons here")
+    return environments.cached(newest[0], *environments.packages(NEWEST, f"gunicorn=={GUNICORN}"), "websockets")
 
 
 def storm(environment: Environment, seconds: float, enough: float = math.inf) -> Dict[str, object]:
@@ -47,7 +46,7 @@ def storm(environment: Environment, seconds: float, enough: float = math.inf) ->
 
 
 def test_patched(request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    environment = environments.patched_copy(pristine(), tmp_path / "venv", "uvicorn", RELEASE)
+    environment = environments.patched_copy(pristine(), tmp_path / "venv", "uvicorn", NEWEST)
     found = storm(environment, seconds=20 if request.config.getoption("--full") else 6)
     assert not any(found.values()), found
 

@@ -249,7 +249,7 @@ class Machine(RuleBasedStateMachine):
 def test_machine(part: int, tmp_path: Path) -> None:
     @hypothesis.seed(part)
     class Patched(Machine):
-        environment = environments.patched_copy(test_load.pristine(), tmp_path / "venv", "uvicorn", test_load.RELEASE)
+        environment = environments.patched_copy(test_load.pristine(), tmp_path / "venv", "uvicorn", environments.NEWEST)
 
     run_state_machine_as_test(  # type: ignore[no-untyped-call]
         Patched,

@@ -37,10 +37,10 @@ def test_properties_say_what_they_expect(module: Path) -> None:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("release", ["0.13.2", "0.18.3", environments.COMBINATIONS[-1]])
+@pytest.mark.parametrize("release", ["0.13.2", "0.18.3", environments.NEWEST])
 def test_pristine_releases_are_told_in_sentences(release: str) -> None:
     workers = environments.uvicorn(release)
-    python = environments.pythons_for(workers.uvicorn)[-1 if workers.release == environments.COMBINATIONS[-1] else 0]
+    python = environments.pythons_for(workers.uvicorn)[-1 if workers.release == environments.NEWEST else 0]
     environment = environments.cached(python, *workers.packages())
     status, output = properties.run(environment.path, "--tb=no", "-rN")
     assert status == 1, output

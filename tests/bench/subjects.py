@@ -9,7 +9,7 @@ from typing import Dict, List, Mapping, NamedTuple, Sequence, Tuple, Union
 
 import environments
 import psutil
-from environments import Environment
+from environments import GUNICORN, NEWEST, Environment
 from properties.logs import NAMES
 from properties.server import Server, send
 from test_reopen.nginx import Nginx
@@ -19,8 +19,6 @@ from usr1.patches import Patch
 CACHE = environments.CACHE.parent / "bench"
 
 UVICORN = "uvicorn.workers.UvicornWorker"
-NEWEST = environments.COMBINATIONS[-1]
-GUNICORN = "27.0.1"
 
 
 class Subject(NamedTuple):

@@ -8,9 +8,9 @@ from typing import Any, Dict, Iterator, List, Tuple
 
 import environments
 import pytest
+from environments import GUNICORN
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_gunicorn.conftest import NEWEST
 
 SCRIPT = Path(__file__).with_name("served") / "logs.py"
 Drawn = Dict[str, Any]
@@ -112,8 +112,8 @@ class Process:
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tuple[Process, Process]]:
     """The published release, and the patched one."""
-    pristine = environments.cached(list(environments.pythons())[-1], f"gunicorn=={NEWEST}")
-    patched = environments.patched_copy(pristine, tmp_path_factory.mktemp("patched") / "venv", "gunicorn", NEWEST)
+    pristine = environments.cached(list(environments.pythons())[-1], f"gunicorn=={GUNICORN}")
+    patched = environments.patched_copy(pristine, tmp_path_factory.mktemp("patched") / "venv", "gunicorn", GUNICORN)
     with contextlib.ExitStack() as stack:
         yield stack.enter_context(Process(pristine.python)), stack.enter_context(Process(patched.python))
 
@@ -143,17 +143,11 @@ def same(pair: Tuple[Process, Process], drawn: Drawn) -> None:
             assert ours["texts"].get(name) == upstreams["texts"].get(name), name
 
 
-common = settings(deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.parametrize("examples", [25, pytest.param(3000, marks=pytest.mark.full)])
+def test_nothing_else_changes(pair: Tuple[Process, Process], examples: int) -> None:
+    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(drawn=configurations())
+    def check(drawn: Drawn) -> None:
+        same(pair, drawn)
 
-
-@settings(common, max_examples=25)
-@given(drawn=configurations())
-def test_nothing_else_changes(pair: Tuple[Process, Process], drawn: Drawn) -> None:
-    same(pair, drawn)
-
-
-@pytest.mark.full
-@settings(common, max_examples=3000)
-@given(drawn=configurations())
-def test_nothing_else_changes_whatever_is_drawn(pair: Tuple[Process, Process], drawn: Drawn) -> None:
-    same(pair, drawn)
+    check()

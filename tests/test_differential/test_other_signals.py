@@ -131,12 +131,14 @@ def sources(target: Environment, workers: Workers) -> Tuple[str, str]:
     return file.read_text(), part.apply(file.read_bytes()).decode()
 
 
-def compare(workers: Workers, examples: int) -> None:
+@pytest.mark.full
+@pytest.mark.parametrize("workers", environments.VARIANTS, ids=str)
+def test_other_signals_do_what_they_did(workers: Workers) -> None:
     target = environment(workers)
     pristine, patched = sources(target, workers)
 
     @settings(
-        max_examples=examples,
+        max_examples=20,
         deadline=None,
         database=None,
         phases=[Phase.explicit, Phase.generate],
@@ -151,9 +153,3 @@ def compare(workers: Workers, examples: int) -> None:
             assert outcome.answers == [b"[0, 3, -9]"] * (len(sequence) + 1)
 
     check()
-
-
-@pytest.mark.full
-@pytest.mark.parametrize("workers", environments.VARIANTS, ids=str)
-def test_other_signals_do_what_they_did(workers: Workers) -> None:
-    compare(workers, 20)

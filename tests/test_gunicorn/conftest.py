@@ -13,9 +13,8 @@ from properties.server import Server
 from usr1 import patches
 
 #: The newest release of each patch, newest first.
-RELEASES = [patch.releases[-1] for patch in patches.catalogue("gunicorn")]
-RELEASES.sort(key=Version, reverse=True)
-NEWEST = RELEASES[0]
+RELEASES = sorted((patch.releases[-1] for patch in patches.catalogue("gunicorn")), key=Version, reverse=True)
+NEWEST = environments.GUNICORN
 
 #: The worker classes, and the releases that each is tested with.
 WORKER_CLASSES = {
@@ -70,7 +69,7 @@ def is_old(release: str) -> bool:
 
 def uvicorn(release: str) -> str:
     """The release of uvicorn beside a release of Gunicorn."""
-    return "0.18.3" if is_old(release) else environments.COMBINATIONS[-1]
+    return "0.18.3" if is_old(release) else environments.NEWEST
 
 
 def packages(release: str) -> Sequence[str]:

@@ -9,12 +9,11 @@ from typing import Dict, NamedTuple, Tuple
 
 import environments
 import pytest
-from environments import Environment, Workers
+from environments import GUNICORN, Environment, Workers
 from properties.environment import ASGI, GTHREAD, SYNC
-from test_gunicorn.conftest import NEWEST as GUNICORN
 
 SERVED = Path(__file__).with_name("served")
-NEWEST = environments.uvicorn(environments.COMBINATIONS[-1])
+NEWEST = environments.uvicorn(environments.NEWEST)
 
 
 class Subject(NamedTuple):

@@ -2,11 +2,11 @@
 
 from typing import Callable, Sequence
 
-from environments import Environment
+from environments import GUNICORN, Environment
 from properties import run as properties
 from properties.environment import ASGI, GTHREAD, SYNC
 from test_gunicorn import test_failures, test_rotation, test_signals
-from test_gunicorn.conftest import NEWEST, Gunicorn
+from test_gunicorn.conftest import Gunicorn
 from test_interruptions.test_life import withstands
 from test_interruptions.test_sweeps import FIRST_LINE, SWEEPS, swept
 
@@ -37,7 +37,7 @@ def promises(*arguments: str) -> Check:
 
 
 def gunicorns(test: Callable[..., None], *arguments: object) -> Check:
-    return lambda environment: test(Gunicorn(NEWEST, environment), *arguments)
+    return lambda environment: test(Gunicorn(GUNICORN, environment), *arguments)
 
 
 OF_UVICORN: Sequence[Check] = (

@@ -9,8 +9,8 @@ from typing import Dict, Iterator, NamedTuple, Sequence, Set, Tuple
 import environments
 import pytest
 import whatthepatch
+from environments import GUNICORN, NEWEST
 from properties.environment import SYNC
-from test_gunicorn.conftest import NEWEST as GUNICORN
 from test_gunicorn.conftest import pristine_environment
 from usr1 import patches
 from usr1.patches import Part
@@ -18,7 +18,6 @@ from usr1.patches import Part
 from test_mutations import checks
 from test_mutations.checks import Check
 
-UVICORN = environments.COMBINATIONS[-1]
 SHARES = 20
 
 
@@ -73,7 +72,7 @@ class Laboratory:
     """An environment with the newest patch of a distribution, one file of which is changed at a time."""
 
     def __init__(self, distribution: str, home: Path) -> None:
-        release = {"uvicorn": UVICORN, "gunicorn": GUNICORN}[distribution]
+        release = {"uvicorn": NEWEST, "gunicorn": GUNICORN}[distribution]
         patch = patches.find(distribution, release)
         assert patch is not None
         original = pristine_environment(GUNICORN)

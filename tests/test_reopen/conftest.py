@@ -12,9 +12,6 @@ from properties.server import Server
 from test_reopen.logrotation import found
 from test_reopen.nginx import Nginx
 
-UVICORN = "0.54.0"
-GUNICORN = "27.0.1"
-
 #: Like a worker that has changed its user.
 NOT_DUMPABLE = """
 import ctypes
@@ -38,11 +35,9 @@ def applets() -> Iterator[None]:
 
 def make(directory: Path, python: Optional[environments.Version] = None) -> Environment:
     """A new environment with the newest patched uvicorn and the newest gunicorn, pristine."""
-    packages = environments.packages(UVICORN, f"gunicorn=={GUNICORN}")
-    python = python or max(environments.pythons())
-    made = environments.make(directory / "environment", python, *packages, compiled=True)
-    environments.patched(made, "uvicorn", UVICORN)
-    return made
+    packages = environments.packages(environments.NEWEST, f"gunicorn=={environments.GUNICORN}")
+    original = environments.cached(python or max(environments.pythons()), *packages)
+    return environments.patched_copy(original, directory / "environment", "uvicorn", environments.NEWEST)
 
 
 @pytest.fixture(scope="session")

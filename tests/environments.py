@@ -266,12 +266,12 @@ def uvicorn(release: str) -> Workers:
     return Workers("uvicorn", release, release)
 
 
-#: For each patch the newest release that it names, and the oldest and the newest uvicorn that this runs with.
+#: Each combination of file and hook, and each release of uvicorn-worker with the oldest and the newest uvicorn.
 VARIANTS = tuple(
     one
-    for distribution in MODULES
-    for patch in patches.catalogue(distribution)
-    for one in workers(distribution, patch.releases[-1])
+    for distribution, releases in (("uvicorn", COMBINATIONS), ("uvicorn-worker", tuple(UVICORN_WORKER)))
+    for release in releases
+    for one in workers(distribution, release)
 )
 
 

@@ -18,18 +18,6 @@ from properties import run as properties
 from properties.environment import Unusable, inspect
 from test_gunicorn import conftest as gunicorns
 
-#: Each combination of file and hook, and each release of uvicorn-worker with the oldest and the newest uvicorn.
-COMBINATIONS = [
-    workers
-    for distribution, releases in (
-        ("uvicorn", environments.COMBINATIONS),
-        ("uvicorn-worker", environments.UVICORN_WORKER),
-    )
-    for release in releases
-    for workers in environments.workers(distribution, release)
-]
-
-
 #: The oldest, one in the middle and the newest of each distribution.
 BY_DEFAULT = (
     "uvicorn 0.13.2",
@@ -41,10 +29,10 @@ BY_DEFAULT = (
 
 
 def cases() -> Iterator[Any]:
-    assert set(BY_DEFAULT) <= set(map(str, COMBINATIONS))
-    for workers in COMBINATIONS:
+    assert set(BY_DEFAULT) <= set(map(str, environments.VARIANTS))
+    for workers in environments.VARIANTS:
         marks = [] if str(workers) in BY_DEFAULT else [pytest.mark.full]
-        if workers == COMBINATIONS[0]:  # On the oldest Python, which may be root's
+        if workers == environments.VARIANTS[0]:  # On the oldest Python, which may be root's
             marks.append(pytest.mark.root)
         yield pytest.param(workers, id=str(workers), marks=marks)
 
@@ -65,7 +53,7 @@ def reason(workers: Workers) -> Tuple[str, str]:
 
 def pristine(workers: Workers) -> Environment:
     """On a Python at hand: by turns on an old one with an old gunicorn, and on a new one with a new."""
-    old = COMBINATIONS.index(workers) % 2 == 0
+    old = environments.VARIANTS.index(workers) % 2 == 0
     gunicorn = f"gunicorn=={workers.needs.gunicorn}" if old else "gunicorn"
     refusals = []
     for python, standard in itertools.product(workers.pythons()[:: 1 if old else -1], (True, False)):

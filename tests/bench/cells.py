@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
 import psutil
-from bench.subjects import Served, Subject
 from environments import NEWEST
 from properties import clients, wait
 from properties.clients import Load
 from properties.figures import Watched
 from test_reopen.logrotation import Logrotate
 from usr1 import patches
+
+from bench.subjects import Served, Subject
 
 ROOT = Path(__file__).resolve().parents[2]
 Figures = Dict[str, Any]

@@ -117,6 +117,12 @@ def _old(release: str, gunicorn: str, *patched: str) -> Subject:
     return Subject(name, UVICORN, environments.packages(release, f"gunicorn=={gunicorn}"), patched, old=True)
 
 
+def _uvicorn_worker(*patched: str) -> Subject:
+    name = "uvicorn-worker 0.4.0" + (", both patched" if patched else "")
+    packages = ("uvicorn-worker==0.4.0", *environments.packages(NEWEST, f"gunicorn=={GUNICORN}"))
+    return Subject(name, "uvicorn_worker.UvicornWorker", packages, patched)
+
+
 def _gunicorn(worker_class: str, *patched: str, also: Tuple[str, ...] = ()) -> Subject:
     name = f"Gunicorn {worker_class.split('.')[0]}" + (", patched" if patched else "")
     return Subject(name, worker_class, (f"gunicorn=={GUNICORN}", "packaging", *also), patched)
@@ -142,17 +148,8 @@ SUBJECTS = (
     _old("0.13.1", "20.0.4", "uvicorn 0.13.1", "gunicorn 20.0.4"),
     _old("0.18.3", "20.1.0"),
     _old("0.18.3", "20.1.0", "uvicorn 0.18.3", "gunicorn 20.1.0"),
-    Subject(
-        "uvicorn-worker 0.4.0",
-        "uvicorn_worker.UvicornWorker",
-        ("uvicorn-worker==0.4.0", *environments.packages(NEWEST, f"gunicorn=={GUNICORN}")),
-    ),
-    Subject(
-        "uvicorn-worker 0.4.0, both patched",
-        "uvicorn_worker.UvicornWorker",
-        ("uvicorn-worker==0.4.0", *environments.packages(NEWEST, f"gunicorn=={GUNICORN}")),
-        ("uvicorn-worker 0.4.0", THEIRS),
-    ),
+    _uvicorn_worker(),
+    _uvicorn_worker("uvicorn-worker 0.4.0", THEIRS),
     _gunicorn("sync"),
     _gunicorn("sync", THEIRS),
     GTHREAD,

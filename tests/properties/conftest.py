@@ -72,6 +72,7 @@ def _own(environment: Environment, effort: str, test: Callable[..., None]) -> Li
     serving = test.__module__ == "properties.test_serving"
     if effort == "thorough" or serving and not environment.worker_classes or not names:
         return names
+    # By the name, so that a test has the same class when it runs alone, and in another process
     return [names[zlib.crc32(test.__name__.encode()) % len(names)]]
 
 

@@ -11,6 +11,7 @@ from environments import NOBODY
 from properties import wait
 from properties.logs import NAMES
 from properties.server import SERVED, Server
+from properties.test_unprivileged import may_import
 
 from test_gunicorn.conftest import AIOHTTPS, Gunicorn, classes
 
@@ -114,17 +115,15 @@ def unprivileged(open_clone: None) -> None:
         pytest.skip("only root can start Gunicorn with --user")
 
 
-def user_server(gunicorn: Gunicorn, worker_class: str, *options: str) -> Server:
+def user_server(gunicorn: Gunicorn, worker_class: str) -> Server:
     """A server of root's whose workers are nobody's, and may write to what is theirs, but create nothing beside it."""
     if not environments.is_open(gunicorn.environment.python):
         pytest.skip(f"the user nobody may not run {gunicorn.environment.python.resolve()}")
-    server = gunicorn.serve(worker_class, "--user", str(NOBODY), *options)
+    server = gunicorn.serve(worker_class, "--user", str(NOBODY))
     server.let_others_in()
     (server.control / "application.log").touch()
     (server.control / "application.log").chmod(0o666)
-    command = [str(gunicorn.environment.python), "-c", "import os, sys; [os.listdir(name) for name in sys.argv[1:]]"]
-    directories = [str(gunicorn.environment.path), str(SERVED), str(server.directory)]
-    subprocess.run([*command, *directories], user=NOBODY, check=True)
+    assert may_import(gunicorn.environment.python, gunicorn.environment.path, SERVED, server.directory)
     return server
 
 

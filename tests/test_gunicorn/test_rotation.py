@@ -43,16 +43,11 @@ def rotate_under_load(
 
 
 @classes("sync", "gthread", "asgi", "gevent", "uvicorn.workers.UvicornWorker")
-def test_every_line_once(gunicorn: Gunicorn, worker_class: str) -> None:
-    with gunicorn.serve(worker_class, workers=2) as server:
-        rotate_under_load(server, worker_class, 5)
-
-
-@pytest.mark.full
-@classes()
-def test_two_hundred_rotations(gunicorn: Gunicorn, worker_class: str) -> None:
-    with gunicorn.serve(worker_class, "--capture-output", workers=2) as server:
-        rotate_under_load(server, worker_class, 200)
+@pytest.mark.parametrize("rotations", [5, pytest.param(200, marks=pytest.mark.full)])
+def test_every_line_once(gunicorn: Gunicorn, worker_class: str, rotations: int) -> None:
+    options = ["--capture-output"] * (rotations > 5)
+    with gunicorn.serve(worker_class, *options, workers=2) as server:
+        rotate_under_load(server, worker_class, rotations)
 
 
 @classes("gthread", without=["uvicorn.workers.UvicornWorker"])

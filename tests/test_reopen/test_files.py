@@ -11,7 +11,7 @@ import pytest
 from environments import Environment
 
 from test_reopen.conftest import gunicorn
-from test_reopen.logrotation import DASH_FIRST, SHELLS, Logrotate, files, finish, in_each_shell, named, reopen, start
+from test_reopen.logrotation import DASH_FIRST, SHELLS, files, finish, in_each_shell, named, reopen, start
 from test_reopen.nginx import Nginx
 
 #: What logrotate makes of access.log, and what it passes to a script: $1 and, if the script is not shared, $2.
@@ -113,21 +113,6 @@ def test_files_given_are_waited_for_whatever_they_are_called(nginx: Nginx, logs:
         assert (answer.returncode, answer.stderr) == (0, "")
         answer = reopen("-t", 0, pidfile, other, written, shell=shell)
         assert (answer.returncode, files(answer.stderr)) == (1, {written.name})
-
-
-def test_the_lines_of_the_documents_for_supervisord(nginx: Nginx, logs: Path) -> None:
-    """With sharedscripts and without: another program, which is this one, writes the file."""
-    for directives in "", "sharedscripts":
-        nginx.logs.path("access.log").touch()
-        logrotate = Logrotate(nginx.logs, ["-t", 0, nginx.directory / "pidfile"], directives=directives)
-        nginx.logs.path("access.log").write_text("a line\n")
-        with open(nginx.logs.path("access.log"), "a"):
-            answer = logrotate.run()
-        assert answer.returncode == 1
-        assert f"process {os.getpid()} (python, not signalled)" in answer.stdout
-        [kept] = nginx.logs.directory.glob("access.log-*")
-        assert kept.suffix != ".gz"
-        kept.unlink()
 
 
 @pytest.mark.parametrize("shell", SHELLS)

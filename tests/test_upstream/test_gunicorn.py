@@ -6,14 +6,15 @@ from typing import Dict, Tuple
 
 import environments
 import pytest
-from environments import Environment, Version
+from environments import GUNICORN, Environment, Version
 from properties.environment import GEVENT, GTHREAD, SYNC
 from properties.expect import Broken
 from properties.server import Server
+from test_gunicorn.conftest import pristine_environment
 from test_gunicorn.test_rotation import rotate_under_load
 from usr1 import patches, releases
 
-from test_upstream.test_upstream import Commit, failures, git, newest, repository, run_tests
+from test_upstream.test_upstream import Commit, failures, git, repository, run_tests
 
 #: The oldest release, one in the middle and the newest, with what their tests import.
 RELEASES: Dict[str, Tuple[Version, Tuple[str, ...]]] = {
@@ -67,12 +68,6 @@ FIRST = Commit("gunicorn", 1)
 ROTATIONS = 200
 
 
-def published() -> Environment:
-    gunicorn, uvicorn = (newest(name).releases[-1] for name in ("gunicorn", "uvicorn"))
-    packages = [*environments.packages(uvicorn, f"gunicorn=={gunicorn}"), "gevent", "packaging"]
-    return environments.cached(environments.pythons_for(uvicorn)[-1], *packages)
-
-
 def rotate(environment: Environment, worker_class: str) -> None:
     """With two signals to each process for each rotation."""
     with Server(environment.python, worker_class, options=["--capture-output"]) as server:
@@ -83,16 +78,16 @@ def rotate(environment: Environment, worker_class: str) -> None:
 @pytest.mark.parametrize("worker_class", [UVICORN, SYNC, GTHREAD, GEVENT])
 def test_loses_nothing(worker_class: str, tmp_path: Path) -> None:
     tree = repository(tmp_path / "tree", FIRST.distribution, FIRST.mails)
-    shutil.copytree(published().path, tmp_path / "venv", symlinks=True)
+    shutil.copytree(pristine_environment(GUNICORN).path, tmp_path / "venv", symlinks=True)
     for changed in git(tree, "diff", "--name-only", "published", "--", "gunicorn").split():
         [file] = (tmp_path / "venv").glob(f"lib/python3.*/site-packages/{changed}")
         file.unlink()  # It is linked to the installer's cache
         shutil.copy(tree / changed, file)
-    rotate(published()._replace(path=tmp_path / "venv"), worker_class)
+    rotate(pristine_environment(GUNICORN)._replace(path=tmp_path / "venv"), worker_class)
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("worker_class", [UVICORN, SYNC, GTHREAD])  # gevent's leaves the signal to a greenlet
 def test_published_does(worker_class: str) -> None:
     with pytest.raises(Broken):
-        rotate(published(), worker_class)
+        rotate(pristine_environment(GUNICORN), worker_class)

@@ -181,15 +181,25 @@ def read_in_c(request):
     return 100
 
 
-async def log_somehow(kind, request):
-    """How many lines were logged, in the way that the kind says."""
-    if kind == "sleeping":
+def block(kind, request):
+    """Do what keeps the worker from anything else, with ASGI and WSGI; what is answered."""
+    if kind == "block":
+        checkpoints.pause(request)
+    elif kind == "print":
+        print("printed", request, flush=True)
+    elif kind == "spawn":
+        return subprocess.check_output(["cat", "/proc/self/status"]).decode()
+    elif kind == "fork":
+        return fork(request)
+    elif kind in vars(habits):
+        return vars(habits)[kind]()
+    elif kind == "sleeping":
         return log_until_released(request, time.sleep)
-    if kind == "spinning":
+    elif kind == "spinning":
         return log_until_released(request, spin)
-    if kind == "reading":
+    elif kind == "reading":
         return read_in_c(request)
-    return await asyncio.get_event_loop().run_in_executor(None, log_until_released, request, time.sleep)
+    return os.getpid()
 
 
 async def app(scope, receive, send):
@@ -198,26 +208,17 @@ async def app(scope, receive, send):
     kind, request = scope["path"].split("/")[1:3]
     if scope["type"] == "websocket":
         return await websocket(request, receive, send)
+    execute = asyncio.get_event_loop().run_in_executor
     if kind == "thread":
-        await asyncio.get_event_loop().run_in_executor(None, in_thread, request)
+        await execute(None, in_thread, request)
     else:
         begin(kind, request)
     if kind == "stream":
         return await stream(send, request, int(scope["query_string"] or 3))
+    if kind == "executing":
+        return await answer(send, str(await execute(None, log_until_released, request, time.sleep)))
     if kind == "upload":
         await read_body(receive, request)
-    elif kind == "block":
-        checkpoints.pause(request)
     elif kind == "async":
         await checkpoints.pause_async(request)
-    elif kind == "print":
-        print("printed", request, flush=True)
-    elif kind == "spawn":
-        return await answer(send, subprocess.check_output(["cat", "/proc/self/status"]).decode())
-    elif kind == "fork":
-        return await answer(send, str(fork(request)))
-    elif kind in vars(habits):
-        return await answer(send, str(vars(habits)[kind]()))
-    elif kind in ("sleeping", "spinning", "reading", "executing"):
-        return await answer(send, str(await log_somehow(kind, request)))
-    await answer(send, str(os.getpid()))
+    await answer(send, str(block(kind, request)))

@@ -1,12 +1,10 @@
 """The same application, with the same logs and the same control, for worker classes that serve WSGI."""
 
 import os
-import subprocess
 import time
 
 import checkpoints
-import habits
-from application import begin, fork, in_thread, log_until_released, read_in_c, spin
+from application import begin, block, in_thread, log_until_released
 
 
 def stream(request, chunks):
@@ -18,29 +16,17 @@ def stream(request, chunks):
 
 
 def text(environ, kind, request):
+    if kind == "executing":
+        return log_until_released(request, time.sleep)
     if kind == "upload":
         checkpoints.mark(request)
         environ["wsgi.input"].read()
-    elif kind in ("block", "async"):
+    elif kind == "async":
         checkpoints.pause(request)
     elif kind == "errors":
         checkpoints.pause(request)
         environ["wsgi.errors"].write("written late by %s\n" % request)
-    elif kind == "print":
-        print("printed", request, flush=True)
-    elif kind == "spawn":
-        return subprocess.check_output(["cat", "/proc/self/status"]).decode()
-    elif kind == "fork":
-        return fork(request)
-    elif kind in vars(habits):
-        return vars(habits)[kind]()
-    elif kind in ("sleeping", "executing"):
-        return log_until_released(request, time.sleep)
-    elif kind == "spinning":
-        return log_until_released(request, spin)
-    elif kind == "reading":
-        return read_in_c(request)
-    return os.getpid()
+    return block(kind, request)
 
 
 def app(environ, start_response):

@@ -11,6 +11,9 @@ import time
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
+from properties.expect import Broken
+from usr1 import patches
+
 from bench import cells, report
 from bench.cells import SCHEDULES, Figures
 from bench.subjects import (
@@ -24,8 +27,6 @@ from bench.subjects import (
     SUBJECTS,
     Subject,
 )
-from properties.expect import Broken
-from usr1 import patches
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / ".cache" / "bench.json"

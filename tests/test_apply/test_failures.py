@@ -4,14 +4,12 @@ import errno
 import fcntl
 import os
 import resource
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Iterator, List
 
-import psutil
 import pytest
-from usr1.apply import apply, change, installed, servers
+from usr1.apply import apply, change, installed
 from usr1.apply.environment import Environment
 from usr1.apply.files import Tree
 
@@ -172,13 +170,6 @@ def test_arguments_that_do_not_go_together(environment: Environment, capsys: pyt
         apply.main(["--check", ""])
     assert ended.value.code == 2
     assert "an empty one" in capsys.readouterr().err
-
-
-def test_a_process_that_has_ended_has_no_parent() -> None:
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as ended:
-        process = psutil.Process(ended.pid)
-        ended.communicate(b"\n")
-    assert servers._parent(process) == 0
 
 
 def test_the_way_to_install_is_pip_s_where_there_is_one(environment: Environment) -> None:

@@ -10,13 +10,14 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import List, NamedTuple
 
-import psutil
-
+from usr1.apply import processes
 from usr1.apply.files import Tree
 from usr1.apply.screen import dot, lines_of
 from usr1.refusal import Refusal, refusal
@@ -219,11 +220,11 @@ def _end(pid: int) -> None:
 
     A process group would do, but one of its own could ask nobody for the index's password on the terminal.
     """
-    with contextlib.suppress(psutil.Error):
-        process = psutil.Process(pid)
-        process.suspend()  # What is stopped starts nothing more.
-        started = process.children()
-        process.kill()
+    with contextlib.suppress(OSError):
+        os.kill(pid, signal.SIGSTOP)  # What is stopped starts nothing more.
+        started = [one for one, process in processes.running().items() if process.parent == pid]
+        os.kill(pid, signal.SIGKILL)
         for one in started:
-            _end(one.pid)
-        process.wait(1)  # Where nobody reaps orphans, the dead are never gone.
+            _end(one)
+        deadline = time.monotonic() + 1
+        list(iter(lambda: pid in processes.running() and time.monotonic() < deadline, False))  # Look until it is gone

@@ -162,6 +162,15 @@ def test_gunicorn_is_needed(option: str, environment: Environment, capsys: pytes
     assert trees.snapshot(environment.path) == before
 
 
+def test_what_cannot_be_imported(environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    """As without what gunicorn depends on: nothing can be tested, so nothing is patched."""
+    before = trees.snapshot(environment.path)
+    for options in (["--tests-only"], []):
+        assert apply.main([*options, "--no-figures", str(environment.path)]) == 2
+        trees.check_four_lines(capsys.readouterr().err, f"{environment.path} cannot be tested")
+        assert trees.snapshot(environment.path) == before
+
+
 def test_another_system(environment: Environment) -> None:
     """Where there is no /proc, as on macOS, all but the tests works; they say so."""
     user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]

@@ -291,14 +291,17 @@ def test_told_to_end(number: signal.Signals, sigint: str, environment: Environme
         str(environment.path),
     ]
     variables = {**os.environ, "PYTHONPATH": str(SCRIPT.parent)}
-    with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+    with subprocess.Popen(
+        command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as process:
         assert process.stdout is not None
         server = next(int(line.split()[-1]) for line in process.stdout if "testing" in line)
         os.killpg(process.pid, number)  # As a terminal does
         said = process.stdout.read()
     assert process.returncode == 128 + number
     assert not psutil.pid_exists(server)
-    assert "is as it was found" in said
+    assert "is as it was found" in said and "fail" not in said
+    assert f"apply.sh: interrupted by {number.name}; the state now:\n{environment.path}: uvicorn " in said
     assert trees.snapshot(environment.path) == before
 
 
@@ -422,7 +425,8 @@ def test_what_cannot_be_put_back(
         proof, "ROOT", suite(tmp_path / "root", f"def test_it():\n    open({str(record)!r}, 'w')\n    1 / 0\n")
     )
     assert apply.main([str(environment.path)]) == 3
-    assert "cannot be put back" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "cannot be restored" in said and "--only" not in said
 
 
 @pytest.fixture

@@ -111,11 +111,18 @@ def unreadable(path: Path, error: OSError) -> Refusal:
 def find(path: Path) -> Environment:
     """The environment in a directory; raises Refusal if there is none."""
     python = path / "bin" / "python"
+    if not exists(python) and os.path.islink(python):
+        raise refusal(
+            f"{path} has lost its Python",
+            f"a Python in {python}",
+            f"a link to {os.path.realpath(python)}, which is not there",
+            "install that Python again, or make the environment anew",
+        )
     if not exists(python):
         raise refusal(
             f"{path} is not a virtual environment",
             f"a Python in {python}",
-            _instead(path, python),
+            "none" if exists(path) else f"no directory {path}",
             "name the environment's directory, the one that bin/python is in"
             + ("; or see docs/installations.md" if exists(path) else "; to have a new one made there, --create"),
         )
@@ -125,9 +132,9 @@ def find(path: Path) -> Environment:
             version = _version(tree)
             number = re.escape(".".join(version.split(".")[:2])) or r"3\.\d+"
             libraries = [
-                one for one in tree.names(path / "lib", "py*") if re.fullmatch(rf"py[a-z]+{number}t?", one.name)
+                one for one in tree.names(_own(path / "lib"), "py*") if re.fullmatch(rf"py[a-z]+{number}t?", one.name)
             ]
-            found = [one / "site-packages" for one in libraries if tree.names(one, "site-packages")]
+            found = [_own(one / "site-packages") for one in libraries if tree.names(_own(one), "site-packages")]
     except OSError as error:
         raise unreadable(path, error) from error
     if len(found) != 1:
@@ -139,6 +146,18 @@ def find(path: Path) -> Environment:
         )
     [site_packages] = found
     return Environment(path, path / "bin" / "python", version or site_packages.parent.name, site_packages)
+
+
+def _own(directory: Path) -> Path:
+    """Raises Refusal for a link: what it leads to may belong to others, and Tree follows none."""
+    if directory.is_symlink():
+        raise refusal(
+            f"{directory} is a link",
+            "a directory of the environment's own",
+            f"a link to {os.readlink(directory)}",
+            "replace the link by the directory itself; or see docs/installations.md for other ways",
+        )
+    return directory
 
 
 def _version(tree: Tree) -> str:
@@ -156,12 +175,6 @@ def _text(tree: Tree, path: Path) -> str:
         return tree.read(path).content.decode(errors="surrogateescape")
     except OSError:
         return ""
-
-
-def _instead(path: Path, python: Path) -> str:
-    if python.is_symlink():
-        return f"a link to {os.readlink(python)}, which is not there"
-    return "none" if exists(path) else f"no directory {path}"
 
 
 def create(path: Path, requirements: List[str]) -> None:

@@ -90,6 +90,8 @@ def test_a_fork_beside_what_was_patched(tmp_path: Path, capsys: pytest.CaptureFi
     assert apply.main(["--no-tests", str(both.path)]) == 0
     undo = f"{both.reinstall(f'uvicorn=={trees.NEWEST}')} && scripts/apply.sh --revert {both.path}"
     assert f"undo:    {undo}\n" in capsys.readouterr().out
+    assert apply.main(["--revert", str(both.path)]) == 2
+    assert capsys.readouterr().err.endswith(f"  do:       {undo}\n")
 
 
 def test_a_fork_with_the_published_file_is_none(environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:

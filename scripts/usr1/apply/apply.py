@@ -160,7 +160,7 @@ def revert(environment: Environment, only: Only) -> int:
                 f"{fork.distribution} {fork.release} was installed as the fork, not patched",
                 "a release that scripts/apply.sh has patched",
                 f"{fork.release} in {environment.site_packages}",
-                _published(environment, fork) + _leaving_alone(fork, found),
+                _undo(environment, found),
             )
         change.make(environment, [(one, one.pristine) for one in found])
     for one in found:
@@ -254,13 +254,13 @@ def _known(environment: Environment, only: Only) -> List[Installed]:
     found = installed.find(environment, only)
     for one in found:
         if one.problem:
-            raise Refusal(f"{one.problem}{_leaving_alone(one, found)}")
+            raise Refusal(f"{one.problem}{_leaving_alone(found)}")
     return found
 
 
-def _leaving_alone(one: Installed, found: List[Installed]) -> str:
-    """The way on without it, if there is one: not to what would be refused too."""
-    others = [f" --only {other.distribution}" for other in found if not other.problem and other.state is not one.state]
+def _leaving_alone(found: List[Installed]) -> str:
+    """The way on without what is refused, if there is one."""
+    others = [f" --only {other.distribution}" for other in found if not other.problem]
     return f"; or leave it as it is:{''.join(others)}" if others else ""
 
 

@@ -154,24 +154,6 @@ def test_site_packages_that_are_no_directory(environment: Environment, capsys: p
     assert "cannot look at" in capsys.readouterr().out
 
 
-def test_arguments_that_do_not_go_together(environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        apply.main(["--json", str(environment.path)])
-    assert ended.value.code == 2
-    with pytest.raises(SystemExit) as ended:
-        apply.main(["--revert", str(environment.path), str(environment.path)])
-    assert ended.value.code == 2
-    assert "only --check takes several" in capsys.readouterr().err
-    for arguments in (["--create", "--check"], ["--only", "gunicorn", "--tests-only"]):
-        with pytest.raises(SystemExit) as ended:
-            apply.main([*arguments, str(environment.path)])
-        assert ended.value.code == 2
-    with pytest.raises(SystemExit) as ended:
-        apply.main(["--check", ""])
-    assert ended.value.code == 2
-    assert "an empty one" in capsys.readouterr().err
-
-
 def test_the_way_to_install_is_pip_s_where_there_is_one(environment: Environment) -> None:
     assert environment.reinstall("uvicorn").startswith("uv pip install ")
     (environment.path / "bin" / "pip").write_text("")

@@ -33,6 +33,7 @@
 
 set -eu
 
+tests=yes
 for argument; do
     case $argument in -h | --help)
         sed -n '2,/^$/s/^# \{0,1\}//p' "$0"
@@ -43,10 +44,15 @@ for argument; do
         echo "uvicorn-usr1, patches at revision $(echo "$revisions" | sort -n | tail -n 1)"
         exit
         ;;
+    --check | --revert | --dry-run | --no-tests) tests= ;;
     esac
 done
 
 # shellcheck source=scripts/tools.sh
 . "$(dirname "$(readlink -f "$0")")/tools.sh"
-use_tools run scripts/requirements.txt
+if [ -n "$tests" ]; then
+    use_tools run scripts/requirements.txt
+else # Nothing else needs any tool, nor what a virtual environment that is active adds to Python.
+    TOOLS=$(tools_python run) isolated=-IS
+fi
 run_tool apply.apply "$@"

@@ -9,7 +9,7 @@
 #             docs/benchmark-results.md and the plot
 #   --help    show this
 #
-# Needs what the tests need (see scripts/test.sh --help), GNU time, and npm to compare with patch-package.
+# Needs what the tests need (see scripts/test.sh --help), GNU time.
 # Keeps its results in .cache/bench.json.
 # Exit status: 0 done; 2 wrong arguments.
 set -eu

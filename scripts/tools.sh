@@ -43,7 +43,7 @@ tools_python() {
     fi
     for minor in 9 "$oldest"; do
         for python; do
-            if "$python" -c "import sys; sys.exit(sys.version_info < (3, $minor))" 2>/dev/null; then
+            if "$python" -ISc "import sys; sys.exit(sys.version_info < (3, $minor))" 2>/dev/null; then
                 command -v "$python"
                 return
             fi
@@ -98,7 +98,7 @@ use_tools() {
 # run_tool MODULE ARGUMENTS ... runs a module of scripts/usr1. Isolated: python -m would import
 # from the directory that this is run in, whatever lies there.
 run_tool() {
-    exec "$TOOLS" -I -c 'import runpy, sys
+    exec "$TOOLS" "${isolated:--I}" -c 'import runpy, sys
 sys.path.insert(0, sys.argv.pop(1))
 runpy.run_module("usr1." + sys.argv.pop(1), run_name="__main__", alter_sys=True)' "$root/scripts" "$@"
 }

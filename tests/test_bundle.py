@@ -44,7 +44,7 @@ def test_where_there_is_no_index(tmp_path: Path) -> None:
         tested = run(*offline, apply, "--tests-only", served, **away, PYTHON=str(python))
         assert tested.returncode == 1 and "are broken here" in tested.stdout, tested.stdout
     other = environments.pythons()[(3, 7)]
-    refused = run(*offline, apply, "--check", venv, **away, PYTHON=str(other))
+    refused = run(*offline, apply, "--tests-only", venv, **away, PYTHON=str(other))
     assert refused.returncode == 2 and "name it to scripts/bundle.sh" in refused.stdout
 
 

@@ -12,6 +12,7 @@ from typing import List
 import environments
 import pytest
 from properties import wait
+from test_apply import trees
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -25,9 +26,7 @@ def repository(tmp_path: Path) -> Path:
 def copy(repository: Path) -> Path:
     for part in ("scripts", "patches"):
         shutil.copytree(ROOT / part, repository / part, ignore=shutil.ignore_patterns("__pycache__"))
-    requirements = repository / "scripts" / "requirements.txt"
-    enough = [line for line in requirements.read_text().splitlines() if line.startswith("whatthepatch")]
-    requirements.write_text("\n".join(enough))
+    (repository / "scripts" / "requirements.txt").write_text("packaging\n")
     return repository
 
 
@@ -51,7 +50,7 @@ def tools(repository: Path) -> List[Path]:
     """The environments, oldest first; each must be whole, and nothing besides left behind."""
     found = sorted(repository.glob(".tools*"), key=lambda path: path.stat().st_ctime)
     for path in found:
-        subprocess.run([path / "bin" / "python", "-c", "import whatthepatch"], check=True)
+        subprocess.run([path / "bin" / "python", "-c", "import packaging"], check=True)
     return found
 
 
@@ -59,7 +58,7 @@ def tools(repository: Path) -> List[Path]:
 def test_made_once(repository: Path) -> None:
     """What somebody constrains is not ours, and there may be no home."""
     constraint = repository / "constraint.txt"
-    constraint.write_text("whatthepatch==1.0.2\n")
+    constraint.write_text("packaging==20.0\n")
     variables = {name: value for name, value in os.environ.items() if name != "HOME"}
     first = subprocess.run(
         command(repository),
@@ -151,10 +150,18 @@ def test_a_python_without_venv(repository: Path, tmp_path: Path) -> None:
     )
 
 
+def test_without_tests_apply_needs_none(repository: Path, tmp_path: Path) -> None:
+    venv = trees.light(tmp_path / "venv", trees.source()).path
+    for option, status in (("--check", 1), ("--dry-run", 0), ("--no-tests", 0), ("--check", 0), ("--revert", 0)):
+        answer = subprocess.run([repository / "scripts" / "apply.sh", option, venv], capture_output=True, text=True)
+        assert (answer.returncode, answer.stderr) == (status, "")
+    assert tools(repository) == []
+
+
 @pytest.mark.full
 def test_one_set_for_all(repository: Path) -> None:
     """Whatever is run first, nothing else is set up later."""
-    for arguments in (["apply.sh", "--check", "none"], ["apply.sh", "none"], ["build-fork.sh", "--help"]):
+    for arguments in (["apply.sh", "none"], ["build-fork.sh", "--help"]):
         script, *options = arguments
         subprocess.run([repository / "scripts" / script, *options], cwd=repository, capture_output=True)
         assert len(tools(repository)) == 1

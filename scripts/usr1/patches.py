@@ -12,8 +12,6 @@ from email.parser import HeaderParser
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
-import whatthepatch
-
 PATCHES = Path(__file__).resolve().parents[2] / "patches"
 DISTRIBUTIONS = ("uvicorn", "uvicorn-worker", "gunicorn")
 
@@ -48,12 +46,28 @@ class Part(NamedTuple):
     def _change(self, before: bytes, expected: str, result: str, reverse: bool) -> bytes:
         if sha256(before) != expected:
             raise PatchError(f"{self.target} has SHA-256 {sha256(before)}, expected {expected}")
-        [diff] = whatthepatch.parse_patch(self.text)
-        lines = whatthepatch.apply_diff(diff, before.decode(), reverse=reverse)
-        after = "".join(line + "\n" for line in lines).encode()
+        after = _applied(self.text, before.decode(), reverse).encode()
         if sha256(after) != result:
             raise PatchError(f"{self.target}: the result has SHA-256 {sha256(after)}, expected {result}")
         return after
+
+
+def _applied(diff: str, before: str, reverse: bool) -> str:
+    """What a unified diff makes of a text. It checks nothing: the hashes of before and after do."""
+    old, new, number = ("+", "-", 2) if reverse else ("-", "+", 1)
+    lines, after, done = before.split("\n"), [], 0
+    for line in diff.split("\n")[2:]:
+        hunk = re.match(r"@@ -(\d+)(?:,\d+)? \+(\d+)(?:,\d+)? @@", line)
+        if hunk:
+            start = int(hunk[number]) - 1
+            after += lines[done:start]
+            done = start
+        elif line.startswith(new):
+            after.append(line[1:])
+        elif line.startswith((" ", old)):
+            after += [line[1:]] * line.startswith(" ")
+            done += 1
+    return "\n".join(after + lines[done:])
 
 
 class Patch(NamedTuple):
@@ -105,6 +119,16 @@ def parse(path: Path, text: str) -> Patch:
 def catalogue(distribution: str) -> List[Patch]:
     """Every patch for a distribution, ordered by file name."""
     return [read(path) for path in sorted((PATCHES / distribution).glob("*.patch"))]
+
+
+def releases(distribution: str) -> List[str]:
+    """Every release that a patch is pinned to, oldest first."""
+    return sorted((release for patch in catalogue(distribution) for release in patch.releases), key=numbers)
+
+
+def numbers(version: str) -> List[int]:
+    """What to compare versions by."""
+    return [int(number) for number in re.findall(r"\d+", version)]
 
 
 def published(distribution: str) -> Dict[str, str]:

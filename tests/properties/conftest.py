@@ -22,6 +22,8 @@ from properties.expect import MEANINGS, Broken
 from properties.promises import summary
 from properties.server import SERVED, Server
 
+UNTESTED = 6  # The exit status where no promise is broken, but the set-up of some tests failed; pytest's end at 5
+UNTOLD = "keeps tests from their end"
 DONE = pytest.StashKey[Set[str]]()  # The tests that have been told of
 EXAMPLES = {"quick": 3, "default": 15, "thorough": 150}
 
@@ -126,7 +128,16 @@ def pytest_runtest_makereport(item: pytest.Item, call: "pytest.CallInfo[None]") 
     outcome = yield
     reason, harm = _reason(call.excinfo.value) if call.excinfo else ("", "")
     sentence = function(item).__doc__.splitlines()[0]
-    vars(outcome.get_result()).update(sentence=sentence, reason=reason, harm=harm)
+    # What goes wrong before a test begins tells nothing about the server, unless a promise is broken.
+    untested = call.when == "setup" and harm == UNTOLD
+    vars(outcome.get_result()).update(sentence=sentence, reason=reason, harm=harm, untested=untested)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    stats = session.config.pluginmanager.getplugin("terminalreporter").stats
+    if session.exitstatus == pytest.ExitCode.TESTS_FAILED and not stats.get("failed"):
+        session.exitstatus = UNTESTED
 
 
 def _reason(error: BaseException) -> Tuple[str, str]:
@@ -137,7 +148,7 @@ def _reason(error: BaseException) -> Tuple[str, str]:
         return str(error), error.harm
     if isinstance(error, pytest.skip.Exception):
         return str(error), ""
-    return f"this could not be tested to its end, for {type(error).__name__}: {error}", "keeps tests from their end"
+    return f"this could not be tested to its end, for {type(error).__name__}: {error}", UNTOLD
 
 
 def pytest_report_teststatus(report: pytest.TestReport, config: pytest.Config) -> Optional[Tuple[str, str, str]]:
@@ -148,13 +159,10 @@ def pytest_report_teststatus(report: pytest.TestReport, config: pytest.Config) -
     line = report.sentence + (f" [{served[1]}]" if served else "")
     config.stash[DONE].add(report.nodeid)
     progress = f"{len(config.stash[DONE])} of {config.pluginmanager.getplugin('session').testscollected}"
-    means = MEANINGS.get(report.harm) if report.outcome == "failed" else ""
+    outcome = "untested" if report.untested else report.outcome
+    means = MEANINGS.get(report.harm) if outcome == "failed" else ""
     reason = textwrap.indent("".join(f"{line}\n" for line in (report.reason, means) if line), "       ")
-    return (
-        report.outcome,
-        f"{report.outcome.upper()} {line} ({report.duration:.1f} s, {progress})\n{reason}",
-        report.outcome.upper(),
-    )
+    return outcome, f"{outcome.upper()} {line} ({report.duration:.1f} s, {progress})\n{reason}", outcome.upper()
 
 
 def pytest_terminal_summary(terminalreporter: "pytest.TerminalReporter", config: pytest.Config) -> None:

@@ -122,7 +122,7 @@ def inspect(path: Path) -> Environment:
 
 def is_patched(path: Path, distribution: str) -> bool:
     """Whether all that the patch of a distribution changes is as patched."""
-    info = next(path.glob(f"lib/python3.*/site-packages/{distribution.replace('-', '_')}-*.dist-info"), None)
+    info = next(path.glob(f"lib/py*3.*/site-packages/{distribution.replace('-', '_')}-*.dist-info"), None)
     patch = info and patches.find(distribution, release(info))
     if not info or not patch:
         return False

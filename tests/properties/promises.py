@@ -32,10 +32,10 @@ def outcomes(stats: Stats) -> Dict[str, str]:
     It is kept if it is under every worker class that it was tested with: so there are as many, whatever those are.
     """
     found: Dict[str, str] = {}
-    for outcome in ("skipped", "passed", "failed", "error"):
+    for outcome in ("skipped", "untested", "passed", "failed"):
         for report in stats.get(outcome, []):
             if hasattr(report, "sentence"):
-                found[report.nodeid.partition("[")[0]] = "failed" if outcome == "error" else outcome
+                found[report.nodeid.partition("[")[0]] = "skipped" if outcome == "untested" else outcome
     return found
 
 
@@ -65,8 +65,7 @@ def verdict(stats: Stats) -> str:
     broken, skipped, promises = found.count("failed"), found.count("skipped"), count(len(found), "promise")
     aside = f" ({count(skipped, 'other')} could not be tested)" if skipped else ""
     if broken:
-        reports = stats.get("failed", []) + stats.get("error", [])
-        harms = list(dict.fromkeys(filter(None, (getattr(report, "harm", "") for report in reports))))
+        harms = list(dict.fromkeys(filter(None, (getattr(report, "harm", "") for report in stats["failed"]))))
         why = f": SIGUSR1 {', '.join(harms[:-1])}{' and ' if harms[1:] else ''}{harms[-1]}" if harms else ""
         return f"{broken} of {promises} {'is' if broken == 1 else 'are'} broken here{why}{aside}"
     if len(found) == skipped:

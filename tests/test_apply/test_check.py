@@ -90,6 +90,8 @@ def test_a_fork_beside_what_was_patched(tmp_path: Path, capsys: pytest.CaptureFi
     assert apply.main(["--no-tests", str(both.path)]) == 0
     undo = f"{both.reinstall(f'uvicorn=={trees.NEWEST}')} && scripts/apply.sh --revert {both.path}"
     assert f"undo:    {undo}\n" in capsys.readouterr().out
+    assert apply.main(["--revert", str(both.path)]) == 2
+    assert capsys.readouterr().err.endswith(f"  do:       {undo}\n")
 
 
 def test_a_fork_with_the_published_file_is_none(environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
@@ -170,7 +172,9 @@ def test_no_environment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     python = tmp_path / "bin" / "python"
     python.symlink_to("gone")
     assert apply.main(["--check", str(tmp_path)]) == 2
-    assert "found:    a link to gone, which is not there\n" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    trees.check_four_lines(said, f"{tmp_path} has lost its Python")
+    assert f"found:    a link to {tmp_path}/bin/gone, which is not there\n" in said
     python.unlink()
     python.touch()
     assert apply.main(["--check", str(tmp_path)]) == 2

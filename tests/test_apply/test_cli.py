@@ -47,7 +47,6 @@ def test_from_anywhere(environment: Environment, tmp_path: Path) -> None:
     variables = {**os.environ, "PYTHONPATH": str(tmp_path)}
     (tmp_path / "json.py").write_text("1 / 0")
     command = [str(link), "--no-tests", "venv"]
-    run("--check", environment.path)  # The first use of all says that it sets up the tools
     answer = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True)
     assert (answer.returncode, answer.stderr) == (0, "")
     for said in (
@@ -110,13 +109,13 @@ def test_version() -> None:
         (["one", "two"], "only --check takes several environments"),
     ],
 )
-def test_wrong_arguments(arguments: list[str], said: str, tmp_path: Path) -> None:
-    run(tmp_path / "none")  # The first use of all says that it sets up the tools
-    answer = run(*arguments, cwd=tmp_path)
-    assert answer.returncode == 2
-    assert answer.stderr.startswith("apply.sh: ") and said in answer.stderr
-    assert answer.stderr.endswith("; see scripts/apply.sh --help\n") and answer.stderr.count("\n") == 1
-    assert not list(tmp_path.iterdir())
+def test_wrong_arguments(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        apply.main(arguments)
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert error.startswith("apply.sh: ") and said in error
+    assert error.endswith("; see scripts/apply.sh --help\n") and error.count("\n") == 1
 
 
 @pytest.mark.parametrize("options", [[], ["--no-tests"], ["--revert"], ["--dry-run"], ["--tests-only"]])
@@ -163,6 +162,15 @@ def test_gunicorn_is_needed(option: str, environment: Environment, capsys: pytes
     assert trees.snapshot(environment.path) == before
 
 
+def test_what_cannot_be_imported(environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    """As without what gunicorn depends on: nothing can be tested, so nothing is patched."""
+    before = trees.snapshot(environment.path)
+    for options in (["--tests-only"], []):
+        assert apply.main([*options, "--no-figures", str(environment.path)]) == 2
+        trees.check_four_lines(capsys.readouterr().err, f"{environment.path} cannot be tested")
+        assert trees.snapshot(environment.path) == before
+
+
 def test_another_system(environment: Environment) -> None:
     """Where there is no /proc, as on macOS, all but the tests works; they say so."""
     user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
@@ -171,7 +179,7 @@ def test_another_system(environment: Environment) -> None:
         pytest.skip("no user namespaces here")
     before = trees.snapshot(environment.path)
     for options in ([], ["--tests-only"]):
-        run("--check", environment.path)  # The first use of all says that it sets up the tools
+        run(environment.path / "none")  # The first use of all says that it sets up the tools
         answer = subprocess.run([*apart, SCRIPT, *options, environment.path], capture_output=True, text=True)
         assert answer.returncode == 2
         trees.check_four_lines(answer.stderr, "cannot be tested on this system")
@@ -283,14 +291,17 @@ def test_told_to_end(number: signal.Signals, sigint: str, environment: Environme
         str(environment.path),
     ]
     variables = {**os.environ, "PYTHONPATH": str(SCRIPT.parent)}
-    with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+    with subprocess.Popen(
+        command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    ) as process:
         assert process.stdout is not None
         server = next(int(line.split()[-1]) for line in process.stdout if "testing" in line)
         os.killpg(process.pid, number)  # As a terminal does
         said = process.stdout.read()
     assert process.returncode == 128 + number
     assert not psutil.pid_exists(server)
-    assert "is as it was found" in said
+    assert "is as it was found" in said and "fail" not in said
+    assert f"apply.sh: interrupted by {number.name}; the state now:\n{environment.path}: uvicorn " in said
     assert trees.snapshot(environment.path) == before
 
 
@@ -414,7 +425,8 @@ def test_what_cannot_be_put_back(
         proof, "ROOT", suite(tmp_path / "root", f"def test_it():\n    open({str(record)!r}, 'w')\n    1 / 0\n")
     )
     assert apply.main([str(environment.path)]) == 3
-    assert "cannot be put back" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "cannot be restored" in said and "--only" not in said
 
 
 @pytest.fixture

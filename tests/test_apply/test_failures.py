@@ -4,14 +4,12 @@ import errno
 import fcntl
 import os
 import resource
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Iterator, List
 
-import psutil
 import pytest
-from usr1.apply import apply, change, installed, servers
+from usr1.apply import apply, change, installed
 from usr1.apply.environment import Environment
 from usr1.apply.files import Tree
 
@@ -154,31 +152,6 @@ def test_site_packages_that_are_no_directory(environment: Environment, capsys: p
     assert "Not a directory" in check_refused(environment, capsys)
     assert apply.main(["--check", str(environment.path)]) == 2
     assert "cannot look at" in capsys.readouterr().out
-
-
-def test_arguments_that_do_not_go_together(environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        apply.main(["--json", str(environment.path)])
-    assert ended.value.code == 2
-    with pytest.raises(SystemExit) as ended:
-        apply.main(["--revert", str(environment.path), str(environment.path)])
-    assert ended.value.code == 2
-    assert "only --check takes several" in capsys.readouterr().err
-    for arguments in (["--create", "--check"], ["--only", "gunicorn", "--tests-only"]):
-        with pytest.raises(SystemExit) as ended:
-            apply.main([*arguments, str(environment.path)])
-        assert ended.value.code == 2
-    with pytest.raises(SystemExit) as ended:
-        apply.main(["--check", ""])
-    assert ended.value.code == 2
-    assert "an empty one" in capsys.readouterr().err
-
-
-def test_a_process_that_has_ended_has_no_parent() -> None:
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as ended:
-        process = psutil.Process(ended.pid)
-        ended.communicate(b"\n")
-    assert servers._parent(process) == 0
 
 
 def test_the_way_to_install_is_pip_s_where_there_is_one(environment: Environment) -> None:

@@ -118,9 +118,6 @@ def test_without_figures(root: Path, environment: Environment, capsys: pytest.Ca
         assert apply.main([option, "--no-figures", str(environment.path)]) == 0
     assert "rotations" not in capsys.readouterr().out
     assert not (root / "tests" / "measured").exists()
-    with pytest.raises(SystemExit):
-        apply.main(["--no-tests", "--no-figures", str(environment.path)])
-    assert "--no-figures goes with what tests" in capsys.readouterr().err
 
 
 def test_what_cannot_be_served_is_told(

@@ -108,6 +108,18 @@ def test_link_to_the_environment(environment: Environment, tmp_path: Path) -> No
     assert (tmp_path / "link").is_symlink()
 
 
+@pytest.mark.parametrize("level", range(3), ids=["site-packages", "python3", "lib"])
+def test_links_inside_are_named(level: int, environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    link = [environment.site_packages, *environment.site_packages.parents][level]
+    link.rename(environment.path.parent / "elsewhere")
+    link.symlink_to(environment.path.parent / "elsewhere")
+    before = trees.snapshot(environment.path.parent)
+    for option in ("--no-tests", "--revert", "--dry-run", "--tests-only", "--check"):
+        assert apply.main([option, str(environment.path)]) == 2
+        trees.check_four_lines("".join(capsys.readouterr()), f"{link} is a link")
+    assert trees.snapshot(environment.path.parent) == before
+
+
 def test_conda(environment: Environment) -> None:
     """It has no pyvenv.cfg, and its files are hard links to conda's cache of packages."""
     (environment.path / "pyvenv.cfg").unlink()
@@ -149,6 +161,8 @@ def test_symbolic_links_to_uv_s_cache(
     packages = [f"uvicorn=={trees.NEWEST}", "gunicorn"]
     subprocess.run(["uv", "pip", "install", "-q", "--python", venv, *packages], check=True)
     environment = find(venv)
+    assert apply.main(["--no-tests", str(venv)]) == 2
+    assert "--only" not in capsys.readouterr().err, "the other one would be refused too"
     for distribution in ("uvicorn", "gunicorn"):
         [metadata] = environment.site_packages.glob(f"{distribution}-*.dist-info/METADATA")
         found = f"{metadata}, a link to {metadata.resolve()}"

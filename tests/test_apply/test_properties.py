@@ -7,8 +7,10 @@ from typing import NamedTuple, Set
 import pytest
 from properties import promises
 from properties import run as properties
+from properties.environment import is_patched
 from properties.expect import MEANINGS, MISSES
-from usr1.apply import apply
+from usr1.apply import apply, proof
+from usr1.apply.environment import Environment
 
 from test_apply import trees
 
@@ -55,6 +57,45 @@ def test_there_are_as_many_before_and_after(tmp_path: Path) -> None:
     assert "NOTSET" not in properties.run(pristine, "--collect-only")[1]
 
 
+def test_a_set_up_that_fails_breaks_no_promise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The patch stays. What fails in a test itself, or breaks a promise, is another thing."""
+    environment, root = trees.source(), tmp_path / "root"
+    shutil.copytree(proof.ROOT, root, ignore=shutil.ignore_patterns(".*", "test_*"))
+    monkeypatch.setattr(proof, "ROOT", root)
+    for raised, kept in (("ValueError('odd')", True), ("Broken('odd')", False)):
+        (root / "tests" / "properties" / "test_boot.py").write_text(FAILING.format(raised))
+        assert proof.run_checks(environment) == kept
+        said = capsys.readouterr().out
+        assert ("UNTESTED It starts.\n       this could not be tested to its end, for ValueError: " in said) == kept
+    assert said.endswith("1 of 2 promises is broken here: SIGUSR1 changes what is not its business\n")
+
+
+FAILING = """
+import pytest
+from properties.expect import Broken
+
+@pytest.fixture
+def odd():
+    raise {}
+
+def test_boot(odd):
+    \"\"\"It starts.\"\"\"
+
+def test_other():
+    \"\"\"It goes on.\"\"\"
+"""
+
+
+def test_pypy_s_packages_are_found(environment: Environment) -> None:
+    """In lib/pypy3.9, say."""
+    assert apply.main(["--no-tests", str(environment.path)]) == 0
+    library = environment.site_packages.parent
+    library.rename(library.with_name(library.name.replace("python", "pypy")))
+    assert is_patched(environment.path, "gunicorn")
+
+
 class Report(NamedTuple):
     nodeid: str
     harm: str = ""
@@ -65,8 +106,11 @@ def test_what_is_kept_is_kept_under_every_worker_class() -> None:
     place = "tests/properties"
     stats = {
         "passed": [Report(f"{place}/test_boot.py::test_boot[one]"), Report(f"{place}/test_exit.py::test_way_out[one]")],
-        "failed": [Report(f"{place}/test_exit.py::test_way_out[other]", "kills workers")],
-        "error": [Report(f"{place}/test_worse.py::test_drawn[one]", "loses lines")],
+        "failed": [
+            Report(f"{place}/test_exit.py::test_way_out[other]", "kills workers"),
+            Report(f"{place}/test_worse.py::test_drawn[one]", "loses lines"),
+        ],
+        "untested": [Report(f"{place}/test_dispositions.py::test_others")],
         "skipped": [
             Report(f"{place}/test_boot.py::test_boot[other]"),
             Report(f"{place}/test_customised.py::test_system_calls[one]"),
@@ -77,8 +121,9 @@ def test_what_is_kept_is_kept_under_every_worker_class() -> None:
         "starting                    1/1",
         "serving                     0/1  1 not tested here",
         "stopping                    0/1  1 broken",
+        "other signals               0/1  1 not tested here",
         "no worse than published     0/1  1 broken",
-        "2 of 4 promises are broken here: SIGUSR1 kills workers and loses lines (1 other could not be tested)",
+        "2 of 5 promises are broken here: SIGUSR1 kills workers and loses lines (2 others could not be tested)",
     ]
     assert promises.summary({"passed": stats["passed"][:1]})[-1] == "all 1 promise hold here"
     assert promises.summary({"passed": stats["passed"], "skipped": stats["skipped"]})[-1] == (

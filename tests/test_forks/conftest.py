@@ -41,7 +41,7 @@ def cases() -> Iterator[Any]:
 
 def installations() -> Iterator[Any]:
     """Each of these by uv and by pip from everywhere; by default the newest by pip, which takes ten times as long."""
-    newest = [(distribution, fork.releases(distribution)[-1]) for distribution in patches.DISTRIBUTIONS]
+    newest = [(distribution, patches.releases(distribution)[-1]) for distribution in patches.DISTRIBUTIONS]
     for case in every(full=True):
         for source in SOURCES:
             for tool, chosen in (("uv", BY_DEFAULT), ("pip", newest if source == "directory" else [])):

@@ -12,7 +12,7 @@ from usr1.forks import build_fork, fork
 
 from test_forks.conftest import ROOT
 
-NEWEST = fork.releases("uvicorn")[-1]
+NEWEST = patches.releases("uvicorn")[-1]
 SCRIPT = ROOT / "scripts" / "build-fork.sh"
 
 
@@ -38,7 +38,7 @@ def test_wheels_with_their_hashes(
     older, newest = (file_name("uvicorn", release) for release in ("0.13.2", NEWEST))
     assert capsys.readouterr().out.splitlines() == [f"[1/2] dist/{older}", f"[2/2] dist/{newest}"]
     assert build_fork.main(["--distribution", "uvicorn-worker"]) == 0  # The newest, and beside the others
-    worker = file_name("uvicorn-worker", fork.releases("uvicorn-worker")[-1])
+    worker = file_name("uvicorn-worker", patches.releases("uvicorn-worker")[-1])
     assert capsys.readouterr().out.splitlines() == [f"[1/1] dist/{worker}"]
     dist = tmp_path / "dist"
     assert names(dist) == {"SHA256SUMS", older, newest, worker}
@@ -54,7 +54,7 @@ def test_they_are_those_whose_hashes_are_published(wheels: Path) -> None:
     published: Dict[str, str] = {}
     for distribution in patches.DISTRIBUTIONS:
         lines = (patches.PATCHES / distribution / patches.FORKS).read_text().splitlines()
-        assert len(lines) == len(fork.releases(distribution))
+        assert len(lines) == len(patches.releases(distribution))
         published.update((name, digest) for digest, name in (line.split("  ") for line in lines))
     built = {path.name: patches.sha256(path.read_bytes()) for path in wheels.iterdir()}
     assert built.items() <= published.items(), "run scripts/refresh.sh"
@@ -89,11 +89,11 @@ def test_all_of_them(wheels: Path, tmp_path: Path, pytestconfig: pytest.Config) 
     for distribution in every:
         command = [str(SCRIPT), "--all", "--distribution", distribution, "--outdir", str(outdir)]
         answer = subprocess.run(command, cwd="/", check=True, stdout=subprocess.PIPE, text=True)
-        number = len(fork.releases(distribution))
+        number = len(patches.releases(distribution))
         assert [line.split()[0] for line in answer.stdout.splitlines()] == [
             f"[{n}/{number}]" for n in range(1, number + 1)
         ]
-    assert len(names(outdir)) == 1 + sum(len(fork.releases(distribution)) for distribution in every)
+    assert len(names(outdir)) == 1 + sum(len(patches.releases(distribution)) for distribution in every)
     for path in wheels.iterdir():
         if (outdir / path.name).exists():
             assert (outdir / path.name).read_bytes() == path.read_bytes()

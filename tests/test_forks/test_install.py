@@ -20,7 +20,7 @@ from usr1.forks import fork
 from test_forks.conftest import ROOT
 
 VENDOR = ROOT / "vendor"
-NEWEST = fork.releases("uvicorn")[-1]
+NEWEST = patches.releases("uvicorn")[-1]
 PYTHON = sys.version_info[:2]
 
 #: Their metadata is not valid, as published and hence in the fork; pip refuses it from 24.1 on.
@@ -138,7 +138,7 @@ def files(environment: environments.Environment) -> Set[Path]:
 def test_upgraded_and_uninstalled_it_leaves_nothing(tool: str, index: str, tmp_path: Path) -> None:
     environment = make(tmp_path, "click", "h11", "gunicorn")
     before = files(environment)
-    older = [release for release in fork.releases("uvicorn") if release in environments.COMBINATIONS][-2]
+    older = [release for release in patches.releases("uvicorn") if release in environments.COMBINATIONS][-2]
     pin = f"uvicorn=={version('uvicorn', older)}"
     run(*installer(tool, environment), *anew(tool), "--extra-index-url", index, pin)
     assert installed(environment) == older
@@ -212,7 +212,7 @@ def test_apply_recognises_it(tmp_path: Path) -> None:
     apply = ROOT / "scripts" / "apply.sh"
     found = run(apply, "--check", environment.path)
     for distribution in patches.DISTRIBUTIONS:
-        assert f"{distribution} {version(distribution, fork.releases(distribution)[-1])}: fork" in found
+        assert f"{distribution} {version(distribution, patches.releases(distribution)[-1])}: fork" in found
     before = {path: path.read_bytes() for path in files(environment) if path.is_file()}
     run(apply, "--no-tests", environment.path)
     assert {path: path.read_bytes() for path in files(environment) if path.is_file()} == before

@@ -14,7 +14,7 @@ from usr1.forks import fork
 
 from test_forks.conftest import ROOT, published
 
-NEWEST = fork.releases("uvicorn")[-1]
+NEWEST = patches.releases("uvicorn")[-1]
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_a_release_without_a_patch(version: str) -> None:
         fork.Backend("uvicorn").get_requires_for_build_wheel({"version": version})
     assert str(refusal.value).splitlines() == [
         f"no patch is pinned to uvicorn {version}",
-        f"  expected: one of the {len(fork.releases('uvicorn'))} releases from 0.13.0 to {NEWEST}"
+        f"  expected: one of the {len(patches.releases('uvicorn'))} releases from 0.13.0 to {NEWEST}"
         " named in patches/uvicorn/*.patch",
         f"  found:    {version}",
         f"  do:       choose one of them (for pip: --config-settings version={NEWEST}, for example)",
@@ -116,8 +116,8 @@ def test_a_wheel_that_is_not_the_published_one(pristine: Path, tmp_path: Path, m
 @pytest.mark.parametrize("distribution", patches.DISTRIBUTIONS)
 def test_every_release_is_pinned(distribution: str) -> None:
     pinned = patches.published(distribution)
-    assert list(pinned) == fork.releases(distribution)
-    release = fork.releases(distribution)[0]
+    assert list(pinned) == patches.releases(distribution)
+    release = patches.releases(distribution)[0]
     files = wheel.installed(distribution, [str(releases.unpacked(distribution, release))])
     assert wheel.digest(files) == pinned[release]
 

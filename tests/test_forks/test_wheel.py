@@ -37,7 +37,7 @@ def test_without_a_version_it_is_the_newest_that_the_python_can_run() -> None:
     """But no fork of it, if the index has some: <= means those as well."""
     [requirement] = fork.Backend("uvicorn").get_requires_for_build_wheel()
     accepts = Requirement(requirement).specifier
-    newest = fork.releases("uvicorn")[-1]
+    newest = patches.releases("uvicorn")[-1]
     assert accepts.contains(newest) and accepts.contains("0.13.0") and not accepts.contains("0.12.3")
     assert not accepts.contains(f"{newest}.post1") and not accepts.contains(f"{newest}+usr1.1")
 
@@ -89,14 +89,14 @@ def assert_record(files: Dict[str, bytes], name: str) -> None:
 
 
 def test_the_order_in_which_files_were_installed_does_not_matter(tmp_path: Path) -> None:
-    files = wheel.installed("uvicorn", [str(releases.unpacked("uvicorn", fork.releases("uvicorn")[-1]))])
+    files = wheel.installed("uvicorn", [str(releases.unpacked("uvicorn", patches.releases("uvicorn")[-1]))])
     before = wheel.pack(files, tmp_path).read_bytes()
     assert wheel.pack(dict(reversed(files.items())), tmp_path).read_bytes() == before
 
 
 def test_only_the_fields_are_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not what the description in METADATA says, which may look like them."""
-    newest = fork.releases("uvicorn")[-1]
+    newest = patches.releases("uvicorn")[-1]
     files = wheel.installed("uvicorn", [str(releases.unpacked("uvicorn", newest))])
     files[f"uvicorn-{newest}.dist-info/METADATA"] += b"\nVersion: as in a changelog\n"
     monkeypatch.setenv("UVICORN_USR1_TRUST", wheel.digest(files))
@@ -107,7 +107,7 @@ def test_only_the_fields_are_changed(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_releases_are_ordered_as_numbers() -> None:
     releases = ["0.17.0.post1", "0.100.0", "0.17.0", "1.2.0", "0.17.1", "0.9.9"]
     expected = ["0.9.9", "0.17.0", "0.17.0.post1", "0.17.1", "0.100.0", "1.2.0"]
-    assert sorted(releases, key=fork._numbers) == expected
+    assert sorted(releases, key=patches.numbers) == expected
 
 
 #: What a build environment does, on a Python that may be older than the tools.
@@ -145,7 +145,7 @@ def test_every_python_makes_the_same_wheels(python: environments.Version, wheels
 
 
 def test_the_date_is_a_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    release = fork.releases("uvicorn")[-1]
+    release = patches.releases("uvicorn")[-1]
     monkeypatch.syspath_prepend(str(releases.unpacked("uvicorn", release)))
     dates = {"1700000000": (2023, 11, 14, 22, 13, 20), "1": (1980, 1, 1, 0, 0, 0)}
     for epoch, date in dates.items():

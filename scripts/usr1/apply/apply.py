@@ -34,6 +34,12 @@ class Tests(NamedTuple):
     verbose: bool
 
 
+class Interrupted(SystemExit):
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.signal = signal.Signals(number)
+
+
 class Arguments(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         say(f"apply.sh: {message}; see scripts/apply.sh --help", stream=sys.stderr)
@@ -84,6 +90,10 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     except HalfDone as error:
         say(f"apply.sh: {error}", stream=sys.stderr)
         return HALF_DONE
+    except Interrupted as error:
+        say(f"apply.sh: interrupted by {error.signal.name}; the state now:", stream=sys.stderr)
+        say(_summary(_report(path, options.only, explain=False)), stream=sys.stderr)
+        raise
 
 
 def _path(name: str) -> Path:
@@ -150,7 +160,7 @@ def revert(environment: Environment, only: Only) -> int:
                 f"{fork.distribution} {fork.release} was installed as the fork, not patched",
                 "a release that scripts/apply.sh has patched",
                 f"{fork.release} in {environment.site_packages}",
-                _published(environment, fork) + _leaving_alone(fork, found),
+                _undo(environment, found),
             )
         change.make(environment, [(one, one.pristine) for one in found])
     for one in found:
@@ -244,13 +254,13 @@ def _known(environment: Environment, only: Only) -> List[Installed]:
     found = installed.find(environment, only)
     for one in found:
         if one.problem:
-            raise Refusal(f"{one.problem}{_leaving_alone(one, found)}")
+            raise Refusal(f"{one.problem}{_leaving_alone(found)}")
     return found
 
 
-def _leaving_alone(one: Installed, found: List[Installed]) -> str:
-    """The way on without it, if there is one."""
-    others = [f" --only {other.distribution}" for other in found if other is not one]
+def _leaving_alone(found: List[Installed]) -> str:
+    """The way on without what is refused, if there is one."""
+    others = [f" --only {other.distribution}" for other in found if not other.problem]
     return f"; or leave it as it is:{''.join(others)}" if others else ""
 
 
@@ -281,12 +291,16 @@ def _gunicorn(environment: Environment) -> str:
 def _put_back(environment: Environment, only: Only, before: List[Installed]) -> None:
     """Give the files the contents that they had; raises HalfDone if that cannot be."""
     try:
-        change.make(environment, [(one, then.contents) for one, then in zip(_known(environment, only), before)])
+        now = installed.find(environment, only)
+        for one in now:
+            if one.problem:
+                raise one.problem
+        change.make(environment, [(one, then.contents) for one, then in zip(now, before)])
     except Refusal as error:
         raise HalfDone(
-            f"a property failed, or could not be tested, and {environment.path} cannot be put back: {error}"
+            f"{environment.path} was patched, but not tested to the end, and cannot be restored: {error}"
         ) from error
-    say(f"a property failed, or could not be tested: {environment.path} is as it was found")
+    say(f"restored: {environment.path} is as it was found")
 
 
 def _undo(environment: Environment, found: List[Installed]) -> str:
@@ -310,7 +324,7 @@ def _restart(environment: Environment, found: List[Installed]) -> str:
 def _end(number: int, frame: Optional[FrameType]) -> NoReturn:
     for other in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(other, signal.SIG_IGN)  # Told twice, it has to undo all the same.
-    sys.exit(128 + number)
+    raise Interrupted(number)
 
 
 if __name__ == "__main__":

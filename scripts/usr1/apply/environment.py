@@ -10,13 +10,14 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import List, NamedTuple
 
-import psutil
-
+from usr1.apply import processes
 from usr1.apply.files import Tree
 from usr1.apply.screen import dot, lines_of
 from usr1.refusal import Refusal, refusal
@@ -110,11 +111,18 @@ def unreadable(path: Path, error: OSError) -> Refusal:
 def find(path: Path) -> Environment:
     """The environment in a directory; raises Refusal if there is none."""
     python = path / "bin" / "python"
+    if not exists(python) and os.path.islink(python):
+        raise refusal(
+            f"{path} has lost its Python",
+            f"a Python in {python}",
+            f"a link to {os.path.realpath(python)}, which is not there",
+            "install that Python again, or make the environment anew",
+        )
     if not exists(python):
         raise refusal(
             f"{path} is not a virtual environment",
             f"a Python in {python}",
-            _instead(path, python),
+            "none" if exists(path) else f"no directory {path}",
             "name the environment's directory, the one that bin/python is in"
             + ("; or see docs/installations.md" if exists(path) else "; to have a new one made there, --create"),
         )
@@ -124,9 +132,9 @@ def find(path: Path) -> Environment:
             version = _version(tree)
             number = re.escape(".".join(version.split(".")[:2])) or r"3\.\d+"
             libraries = [
-                one for one in tree.names(path / "lib", "py*") if re.fullmatch(rf"py[a-z]+{number}t?", one.name)
+                one for one in tree.names(_own(path / "lib"), "py*") if re.fullmatch(rf"py[a-z]+{number}t?", one.name)
             ]
-            found = [one / "site-packages" for one in libraries if tree.names(one, "site-packages")]
+            found = [_own(one / "site-packages") for one in libraries if tree.names(_own(one), "site-packages")]
     except OSError as error:
         raise unreadable(path, error) from error
     if len(found) != 1:
@@ -138,6 +146,18 @@ def find(path: Path) -> Environment:
         )
     [site_packages] = found
     return Environment(path, path / "bin" / "python", version or site_packages.parent.name, site_packages)
+
+
+def _own(directory: Path) -> Path:
+    """Raises Refusal for a link: what it leads to may belong to others, and Tree follows none."""
+    if directory.is_symlink():
+        raise refusal(
+            f"{directory} is a link",
+            "a directory of the environment's own",
+            f"a link to {os.readlink(directory)}",
+            "replace the link by the directory itself; or see docs/installations.md for other ways",
+        )
+    return directory
 
 
 def _version(tree: Tree) -> str:
@@ -155,12 +175,6 @@ def _text(tree: Tree, path: Path) -> str:
         return tree.read(path).content.decode(errors="surrogateescape")
     except OSError:
         return ""
-
-
-def _instead(path: Path, python: Path) -> str:
-    if python.is_symlink():
-        return f"a link to {os.readlink(python)}, which is not there"
-    return "none" if exists(path) else f"no directory {path}"
 
 
 def create(path: Path, requirements: List[str]) -> None:
@@ -219,11 +233,11 @@ def _end(pid: int) -> None:
 
     A process group would do, but one of its own could ask nobody for the index's password on the terminal.
     """
-    with contextlib.suppress(psutil.Error):
-        process = psutil.Process(pid)
-        process.suspend()  # What is stopped starts nothing more.
-        started = process.children()
-        process.kill()
+    with contextlib.suppress(OSError):
+        os.kill(pid, signal.SIGSTOP)  # What is stopped starts nothing more.
+        started = [one for one, process in processes.running().items() if process.parent == pid]
+        os.kill(pid, signal.SIGKILL)
         for one in started:
-            _end(one.pid)
-        process.wait(1)  # Where nobody reaps orphans, the dead are never gone.
+            _end(one)
+        deadline = time.monotonic() + 1
+        list(iter(lambda: pid in processes.running() and time.monotonic() < deadline, False))  # Look until it is gone

@@ -13,8 +13,6 @@ import re
 from pathlib import Path
 from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from packaging.version import InvalidVersion, Version
-
 from usr1 import patches, record
 from usr1.apply.environment import Environment
 from usr1.apply.files import Tree
@@ -164,7 +162,7 @@ def _looking(environment: Environment) -> Iterator[Tree]:
 
 def newest(distribution: str) -> str:
     """The newest release of a distribution that a patch is pinned to."""
-    return str(_supported(distribution)[-1])
+    return patches.releases(distribution)[-1]
 
 
 def leftovers(tree: Tree, installed: Installed) -> List[Path]:
@@ -199,7 +197,7 @@ def _version(tree: Tree, dist_info: Path) -> Optional[str]:
 def _look(tree: Tree, environment: Environment, distribution: str) -> Optional[Installed]:
     dist_infos = _dist_infos(tree, environment.site_packages, distribution)
     # Of several the newest: what has left them is an upgrade that was interrupted
-    newest = max(dist_infos, key=lambda path: [int(n) for n in re.findall(r"\d+", path.name)], default=Path())
+    newest = max(dist_infos, key=lambda path: patches.numbers(path.name), default=Path())
     version = dist_infos and _version(tree, newest) or ""
     where = Where(tree, environment, distribution, version or newest.stem.partition("-")[2], newest)
     try:
@@ -354,13 +352,11 @@ def _broken(where: Where, expected: str, found: str) -> _Problem:
 
 
 def _unsupported(where: Where) -> _Problem:
-    distribution, supported = where.distribution, _supported(where.distribution)
-    try:
-        below = [one for one in supported if one < Version(where.version)][-1:]
-        nearest = below + [one for one in supported if one > Version(where.version)][:1]
-    except InvalidVersion:
-        nearest = supported[-1:]
-    names = " and ".join(map(str, nearest))
+    distribution, supported = where.distribution, patches.releases(where.distribution)
+    version = patches.numbers(where.version)
+    below = [one for one in supported if patches.numbers(one) < version][-1:]
+    nearest = below + [one for one in supported if patches.numbers(one) > version][:1] if version else supported[-1:]
+    names = " and ".join(nearest)
     install = where.environment.pip(f"install {distribution}=={nearest[-1]}")
     problem = refusal(
         f"no patch is pinned to {distribution} {where.version}",
@@ -369,10 +365,6 @@ def _unsupported(where: Where) -> _Problem:
         f"{install}, then run this again",
     )
     return _Problem(State.UNSUPPORTED, problem, f"the nearest: {names}")
-
-
-def _supported(distribution: str) -> List[Version]:
-    return sorted(Version(one) for patch in patches.catalogue(distribution) for one in patch.releases)
 
 
 def _changed(where: Where, file: File, pristine: str, patch: Patch) -> Refusal:

@@ -14,10 +14,14 @@ from typing import Dict, Iterator, Optional
 from usr1.apply.environment import Environment
 from usr1.apply.screen import WRAPPED, lines_of, painted, progress, say
 from usr1.apply.user import User
+from usr1.refusal import refusal
 
 ROOT = Path(__file__).resolve().parents[3]
 
-OUTCOMES = {"PASSED": "green", "FAILED": "red", "ERROR": "red", "SKIPPED": "yellow"}
+#: Exit statuses: pytest's own, and that of tests/properties/conftest.py if some could not be tested, and others hold
+USAGE, UNTESTED = 4, 6
+
+OUTCOMES = {"PASSED": "green", "FAILED": "red", "SKIPPED": "yellow", "UNTESTED": "yellow"}
 
 
 def variables() -> Dict[str, str]:
@@ -65,26 +69,40 @@ def started(user: Optional[User], module: str, *arguments: str) -> "Iterator[sub
 
 
 def run_checks(environment: Environment, user: Optional[User] = None, verbose: bool = False) -> bool:
-    """Whether every property holds there. Shows those that do not, or all; and at the end what pytest sums up."""
+    """
+    Whether every property holds there. Shows those that do not, or all; and at the end what pytest sums up.
+
+    Raises Refusal if nothing can be tested there.
+    """
     suite = [str(ROOT / "tests" / "properties"), "--environment", str(environment.path)]
     options = ["-p", "no:cacheprovider", "-o", "console_output_style=classic", "-qq", "--tb=no", "-rN"]
-    done, number, shown = 0, 0, True
+    done, number, shown, unusable = 0, 0, True, ""
 
     def waiting() -> None:
         progress("tests", done, number)
 
     with started(user, "pytest", *options, *suite) as pytest:
         for line in lines_of(pytest, waiting):
-            tested = re.fullmatch(r"(PASSED|FAILED|ERROR|SKIPPED) (.*) \(([\d.]+ s), (\d+) of (\d+)\)", line)
+            tested = re.fullmatch(r"(PASSED|FAILED|SKIPPED|UNTESTED) (.*) \(([\d.]+ s), (\d+) of (\d+)\)", line)
             if tested:
                 outcome, promise, seconds = tested[1], tested[2], tested[3]
                 done, number = int(tested[4]), int(tested[5])
-                shown = verbose or outcome in ("FAILED", "ERROR")
+                shown = verbose or outcome in ("FAILED", "UNTESTED")
                 line = f"{painted(outcome, OUTCOMES[outcome])} {promise}{f' ({seconds})' if verbose else ''}"
+            elif line.startswith("ERROR: "):  # Not of a test: pytest is told that it cannot start
+                shown, unusable = False, line[len("ERROR: ") :]
             elif not line.startswith("   "):  # What belongs to a test is indented
                 shown = True
             if shown and line:
                 say(WRAPPED.fill(line))
             else:
                 waiting()
-        return pytest.wait() == 0
+        status = pytest.wait()
+    if status == USAGE:
+        raise refusal(
+            f"{environment.path} cannot be tested",
+            "to import gunicorn, and uvicorn's worker classes if uvicorn is installed",
+            unusable,
+            "install what is missing, then run this again; or patch without tests: --no-tests",
+        )
+    return status in (0, UNTESTED)

@@ -1,11 +1,11 @@
 """Gunicorn processes that still run the code that a file held before it was changed."""
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Iterable, List
 
-import psutil
-
+from usr1.apply import processes
 from usr1.apply.environment import Environment
 
 
@@ -16,13 +16,14 @@ def outdated(environment: Environment, files: Iterable[Path]) -> List[int]:
     An arbiter imports the worker class once, and its workers are forked from it: new workers and a
     reload (HUP) do not help. What belongs to other users is found as far as /proc shows it.
     """
-    if psutil.LINUX and not os.path.exists("/proc/self/status"):
-        return []  # In a chroot without /proc psutil sees nothing, not even this process, and raises IndexError
     changed = max(map(_changed, files), default=0.0)
-    ours = {process.pid: process for process in psutil.process_iter() if _runs(process, environment)}
-    arbiters = [process for process in ours.values() if _parent(process) not in ours]
-    # psutil counts from the second the system booted in, so it is right to a second only: rather say one too many.
-    return sorted(process.pid for process in arbiters if process.create_time() < changed + 1)
+    ours = {}
+    for pid, one in processes.running().items():
+        with contextlib.suppress(OSError):  # It has ended meanwhile, or another user's is not to be looked at
+            if _runs(Path(f"/proc/{pid}"), environment):
+                ours[pid] = one
+    arbiters = {pid: one for pid, one in ours.items() if one.parent not in ours}
+    return sorted(pid for pid, one in arbiters.items() if one.started < changed + 1)  # Rather say one too many
 
 
 def _changed(file: Path) -> float:
@@ -32,33 +33,23 @@ def _changed(file: Path) -> float:
         return 0.0
 
 
-def _parent(process: psutil.Process) -> int:
-    try:
-        return process.ppid()
-    except psutil.Error:
-        return 0
-
-
-def _runs(process: psutil.Process, environment: Environment) -> bool:
-    try:
-        command = process.cmdline()
-        if not any("gunicorn" in argument for argument in command):
-            return False
-        return any(_inside(argument, process, environment) for argument in command) or _mapped(process, environment)
-    except (psutil.Error, OSError):
+def _runs(process: Path, environment: Environment) -> bool:
+    command = (process / "cmdline").read_bytes().decode(errors="surrogateescape").split("\0")
+    if not any("gunicorn" in argument for argument in command):
         return False
+    return any(_inside(argument, process, environment) for argument in command) or _mapped(process, environment)
 
 
-def _inside(argument: str, process: psutil.Process, environment: Environment) -> bool:
+def _inside(argument: str, process: Path, environment: Environment) -> bool:
     """Whether it was started by a path like this into the environment, such as venv/bin/gunicorn."""
     if "/" not in argument:
         return False
-    path = argument if os.path.isabs(argument) else os.path.join(process.cwd(), argument)
+    path = argument if os.path.isabs(argument) else os.path.join(os.readlink(process / "cwd"), argument)
     return os.path.realpath(os.path.dirname(path)) == os.path.realpath(environment.path / "bin")
 
 
-def _mapped(process: psutil.Process, environment: Environment) -> bool:
+def _mapped(process: Path, environment: Environment) -> bool:
     """Whether it has a file of the environment in memory, such as an extension module."""
     inside = os.path.realpath(environment.site_packages) + os.sep
-    with open(f"/proc/{process.pid}/maps", errors="surrogateescape") as maps:
+    with open(process / "maps", errors="surrogateescape") as maps:
         return any(inside in line for line in maps)

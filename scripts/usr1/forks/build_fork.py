@@ -58,7 +58,7 @@ def main(arguments: List[str]) -> int:
     options = parser.parse_args(arguments)
     try:
         for distribution in [options.distribution] if options.distribution else names if options.all else names[:1]:
-            every = fork.releases(distribution)
+            every = patches.releases(distribution)
             build(distribution, every if options.all else options.versions or every[-1:], options.outdir)
     except Refusal as error:
         return _refused(error)

@@ -2,8 +2,8 @@
 The forks: a published release with the patch in it, as a wheel of version X.Y.Z+usr1.N.
 
 The pristine release is a build requirement, so the user's own installer fetches it, with the
-user's own settings. Runs in users' build environments: Python 3.6 and later, whatthepatch 1.0.2
-and later (https://peps.python.org/pep-0517/ has the hooks).
+user's own settings. Runs in users' build environments: standard library only, Python 3.6 and later
+(https://peps.python.org/pep-0517/ has the hooks).
 """
 
 import os
@@ -12,7 +12,7 @@ import sys
 from email.message import Message
 from email.parser import HeaderParser
 from pathlib import Path
-from typing import Any, Dict, List, NoReturn, Optional, Tuple
+from typing import Any, Dict, List, NoReturn, Optional
 
 from usr1 import patches, wheel
 from usr1.patches import Part, Patch, PatchError
@@ -24,21 +24,11 @@ ConfigSettings = Optional[Dict[str, Any]]
 WITHDRAWN = {"uvicorn": ("0.17.0",)}
 
 
-def releases(distribution: str) -> List[str]:
-    """Every release that has a patch, oldest first."""
-    every = (release for patch in patches.catalogue(distribution) for release in patch.releases)
-    return sorted(every, key=_numbers)
-
-
-def _numbers(release: str) -> Tuple[int, ...]:
-    return tuple(map(int, re.findall(r"\d+", release)))
-
-
 def find(distribution: str, release: str) -> Patch:
     """The patch pinned to a release; raises Refusal if there is none."""
     patch = patches.find(distribution, release)
     if patch is None:
-        every = releases(distribution)
+        every = patches.releases(distribution)
         raise refusal(
             f"no patch is pinned to {distribution} {release}",
             f"one of the {len(every)} releases from {every[0]} to {every[-1]} named in patches/{distribution}/*.patch",
@@ -65,7 +55,7 @@ def requirement(distribution: str, release: Optional[str]) -> str:
     An index may hold the forks as well, which == and <= take for the releases they were made
     from: hence !=, as Poetry cannot read ===. Raises Refusal if the release has no patch.
     """
-    every = releases(distribution)
+    every = patches.releases(distribution)
     if release in WITHDRAWN.get(distribution, ()):
         return f"{distribution}==={release}"
     newest = every[-1] if release is None else release

@@ -9,7 +9,7 @@
 #             docs/benchmark-results.md and the plot
 #   --help    show this
 #
-# Needs what the tests need (see scripts/test.sh --help), GNU time.
+# Needs what the tests need (see scripts/test.sh --help), and GNU time.
 # Keeps its results in .cache/bench.json.
 # Exit status: 0 done; 2 wrong arguments.
 set -eu

@@ -246,7 +246,7 @@ def published(environment: Environment) -> Iterator[Dict[str, str]]:
 def put_published(environment: Environment, path: Path) -> bool:
     """Put each package that a patch is for into a directory as it was published; whether one is patched."""
     patched = False
-    for info in environment.path.glob("lib/python3.*/site-packages/*.dist-info"):
+    for info in environment.path.glob("lib/py*3.*/site-packages/*.dist-info"):
         distribution = info.stem.partition("-")[0].replace("_", "-")
         patch = patches.find(distribution, release(info)) if distribution in patches.DISTRIBUTIONS else None
         if patch is None:

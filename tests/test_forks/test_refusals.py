@@ -12,7 +12,7 @@ import pytest
 from usr1 import patches, releases, wheel
 from usr1.forks import fork
 
-from test_forks.conftest import ROOT, published
+from test_forks.conftest import ROOT
 
 NEWEST = patches.releases("uvicorn")[-1]
 
@@ -197,8 +197,7 @@ def test_the_installer_shows_the_message(installer: str, tmp_path: Path) -> None
 @pytest.mark.parametrize("installer", [pytest.param("pip", marks=pytest.mark.full), "uv"])
 def test_no_network(installer: str, tmp_path: Path) -> None:
     """The installer's own message, which names what it looked for."""
-    options = ["--no-index", "--find-links", str(published("whatthepatch", "1.0.7"))]
-    answer = wheel_by(installer, tmp_path, *options, UVICORN_USR1_VERSION=NEWEST)
+    answer = wheel_by(installer, tmp_path, "--no-index", UVICORN_USR1_VERSION=NEWEST)
     assert answer.returncode != 0
     assert "uvicorn" in answer.stdout and f"=={NEWEST}" in answer.stdout
     assert list(tmp_path.glob("*.whl")) == []
@@ -206,21 +205,15 @@ def test_no_network(installer: str, tmp_path: Path) -> None:
 
 @pytest.mark.full
 def test_a_wheelhouse(tmp_path: Path) -> None:
-    """Of the release, what it depends on, and whatthepatch; without that the installer names it."""
+    """Of the release, and what it depends on."""
     house = tmp_path / "house"
-    download = ["download", "--quiet", "--dest", str(house), f"uvicorn==={NEWEST}", "whatthepatch>=1.0.2,<2"]
+    download = ["download", "--quiet", "--dest", str(house), f"uvicorn==={NEWEST}"]
     subprocess.run([sys.executable, "-m", "pip", *download], check=True)
     options = ["--no-index", "--find-links", str(house)]
     for installer in ("pip", "uv"):
         answer = wheel_by(installer, tmp_path / installer, *options, PIP_FIND_LINKS="")
         assert answer.returncode == 0, answer.stdout
         assert len(list((tmp_path / installer).glob(f"uvicorn-{NEWEST}+usr1.*.whl"))) == 1
-    [whatthepatch] = house.glob("whatthepatch-*")
-    whatthepatch.unlink()
-    for installer in ("pip", "uv"):
-        answer = wheel_by(installer, tmp_path / "none", *options, PIP_FIND_LINKS="")
-        assert answer.returncode != 0 and "whatthepatch" in answer.stdout
-    assert list(tmp_path.glob("none/*.whl")) == []
 
 
 def test_a_python_that_the_release_does_not_run_on(tmp_path: Path) -> None:

@@ -94,6 +94,14 @@ def test_pristine_swallows(pristine: Gunicorn, worker_class: str) -> None:
             honoured_during(server, "post_fork")
 
 
+def test_an_event_loop_closes(gunicorn: Gunicorn) -> None:
+    """A closed loop has reset its signals."""
+    with gunicorn.serve("asgi", variables={"HABIT": "signal_as_the_loop_closes"}) as server:
+        server.signal("workers", signal.SIGTERM)
+        wait.until(server.exits, lambda: "the worker did not end")
+        server.expect_no_deaths("as its event loop was closed")
+
+
 def end_under_signals(server: Server) -> List[str]:
     """How the workers end that get SIGTERM, and SIGUSR1 until they are gone."""
     workers = server.workers()

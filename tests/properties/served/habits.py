@@ -4,6 +4,7 @@ What applications do that a signal for their logs may come into, each a function
 It returns how often something did not happen that happens where no logs are rotated.
 """
 
+import asyncio
 import _thread
 import errno
 import logging
@@ -23,6 +24,17 @@ USR1 = signal.SIGUSR1
 def is_interrupted():
     """Whether signal handlers interrupt what this thread does."""
     return threading.current_thread() is threading.main_thread()
+
+
+def signal_as_the_loop_closes():
+    loop = asyncio.get_event_loop()
+    close = loop.close
+
+    def close_and_signal():
+        close()
+        os.kill(os.getpid(), USR1)
+
+    loop.close = close_and_signal
 
 
 def nothing():

@@ -95,8 +95,8 @@ def test_pristine_swallows(pristine: Gunicorn, worker_class: str) -> None:
 
 
 def test_an_event_loop_closes(gunicorn: Gunicorn) -> None:
-    """A closed loop has reset its signals."""
-    with gunicorn.serve("asgi", variables={"HABIT": "signal_as_the_loop_closes"}) as server:
+    """asyncio's resets its signals then, uvloop's does not."""
+    with gunicorn.serve("asgi", "--asgi-loop", "asyncio", variables={"HABIT": "signal_as_the_loop_closes"}) as server:
         server.signal("workers", signal.SIGTERM)
         wait.until(server.exits, lambda: "the worker did not end")
         server.expect_no_deaths("as its event loop was closed")

@@ -4,8 +4,8 @@ What applications do that a signal for their logs may come into, each a function
 It returns how often something did not happen that happens where no logs are rotated.
 """
 
-import asyncio
 import _thread
+import asyncio
 import errno
 import logging
 import os

@@ -124,7 +124,6 @@ for argument in sys.argv[2:]:
 
 @pytest.mark.parametrize("python", environments.pythons(), ids="{0[0]}.{0[1]}".format)
 def test_every_python_makes_the_same_wheels(python: environments.Version, wheels: Path, tmp_path: Path) -> None:
-    environment = environments.cached(python)
     names = sorted(path.name for path in wheels.iterdir())
     every = [name.split("-")[:2] for name in names]
     arguments = [
@@ -132,7 +131,7 @@ def test_every_python_makes_the_same_wheels(python: environments.Version, wheels
         for distribution, release in ((name.replace("_", "-"), version.split("+")[0]) for name, version in every)
     ]
     answer = subprocess.run(
-        [str(environment.python), "-c", BUILD, str(tmp_path), *arguments],
+        [str(environments.pythons()[python]), "-c", BUILD, str(tmp_path), *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT / "scripts"), "TZ": "Asia/Tokyo"},
         stdout=subprocess.PIPE,
         check=True,

@@ -170,8 +170,8 @@ TEMPTATIONS = (
     Temptation(
         "one look",
         LOGGING,
-        "seen = Logger.asked\n                self.reopen_all()",
-        "self.reopen_all()\n                seen = Logger.asked",
+        "seen = Logger.asked\n                self.reopen_all(others)",
+        "self.reopen_all(others)\n                seen = Logger.asked",
         checks.sweeps(SYNC, "in_the_handler"),
     ),
     Temptation(

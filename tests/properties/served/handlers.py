@@ -66,7 +66,7 @@ class Emitting:
 
 
 class Interrupted:
-    """A signal comes while it writes, and nobody may close or open its file then."""
+    """A signal comes while it writes, and nobody may close its file then."""
 
     writing = False
 
@@ -78,10 +78,10 @@ class Interrupted:
             self.writing = False
         super().emit(record)
 
-    def _open(self):
+    def close(self):
         if self.writing:
-            raise RuntimeError("opened in the middle of a line")
-        return super()._open()
+            raise RuntimeError("closed in the middle of a line")
+        super().close()
 
 
 class Equal:

@@ -18,8 +18,8 @@ KINDS = {
     "test_forked_process": "forked processes",
     "test_inheritance": "forked processes",
     "test_dispositions": "other signals",
-    "test_never_worse": "no worse than published",
-    "test_worse": "no worse than published",
+    "test_never_worse": "no worse than unpatched",
+    "test_worse": "no worse than unpatched",
 }
 
 Stats = Mapping[str, List[Any]]  # Reports by outcome, as pytest counts them

@@ -54,7 +54,7 @@ def test_pristine_and_patched(environment: Environment, capsys: pytest.CaptureFi
     patch = trees.newest_patch()
     named = f"patches/uvicorn/{patch.path.name}, revision {patch.revision}"
     uvicorn = f"{environment.path}: uvicorn {trees.NEWEST}"
-    assert check(capsys, 1, environment) == f"{uvicorn}: pristine (to be patched with {named})\n"
+    assert check(capsys, 1, environment) == f"{uvicorn}: pristine (its patch: {named})\n"
     apply.main(["--no-tests", str(environment.path)])
     assert check(capsys, 0, environment) == f"{uvicorn}: patched ({named})\n"
     [report] = as_json(capsys, environment)

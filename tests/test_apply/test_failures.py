@@ -66,7 +66,7 @@ def test_without_proc(
     assert apply.main([str(environment.path)]) == 2
     trees.check_four_lines(capsys.readouterr().err, "cannot be tested on this system")
     assert apply.main(["--no-tests", str(environment.path)]) == 0
-    assert "no running server uses the old code" in capsys.readouterr().out
+    assert "not needed, as no running server uses the old code" in capsys.readouterr().out
 
 
 def test_bytecode_has_left_the_disk_before_the_source_changes(

@@ -25,13 +25,13 @@ LOST = {"access.log": 12_000, "root.log": 403}
 BAD = Figures("uvicorn.workers.UvicornWorker", LOST, 7, 48_054, 14, 24_041, 1, 1, 6, None)
 GOOD = Figures("uvicorn.workers.UvicornWorker", dict.fromkeys(LOST, 0), 0, 47_936, 0, 23_968, 0, 0, 6, 0.0213)
 TABLE = """
-In 6 rotations:                       before       after
-lines lost of access.log              12,000           0   of 24,027 / 23,968
-lines lost of root.log                   403           0   of 24,027 / 23,968
+In 6 rotations, under load:           before       after
+lines lost of access.log              12,000           0   of 24,027 before, 23,968 after
+lines lost of root.log                   403           0   of 24,027 before, 23,968 after
 lines written twice                        7           0
-requests broken                           14           0   of 24,041 / 23,968
+requests broken                           14           0   of 24,041 before, 23,968 after
 workers killed or hung                     2           0
-a rotated file still open after        > 1 s      0.02 s
+all rotated files closed after         > 1 s      0.02 s
 
 """
 WRONG = "lose lines of access.log and root.log, write lines twice, break requests, kill workers and hang workers"
@@ -68,7 +68,7 @@ def test_before_and_after(root: Path, environment: Environment, capsys: pytest.C
     assert conclusion in " ".join(said.split())
     assert apply.main([str(environment.path)]) == 0
     said = capsys.readouterr().out
-    assert "\nIn 6 rotations:                          now\nlines lost of access.log                   0   of " in said
+    assert "\nIn 6 rotations, under load:              now\nlines lost of access.log                   0   of " in said
     assert "\nNothing went wrong in these rotations.\n" in said
 
 
@@ -88,7 +88,7 @@ def test_the_verdict_and_the_table_agree(
     assert "is as it was found" in said and "undo: " not in said
     assert apply.main(["--tests-only", str(environment.path)]) == 1
     said = capsys.readouterr().out
-    assert f"Here rotations {WRONG}. The patch of uvicorn or that of gunicorn fixes this." in " ".join(said.split())
+    assert f"Here rotations {WRONG}. Either patch fixes this: uvicorn or gunicorn." in " ".join(said.split())
 
 
 CONCLUSIONS = [
@@ -103,7 +103,7 @@ CONCLUSIONS = [
     (
         {"now": GOOD._replace(worker_class="uvicorn_worker.UvicornWorker", hung=1)},
         False,
-        "Here rotations hang workers. The patch of uvicorn-worker or that of gunicorn fixes this.",
+        "Here rotations hang workers. Either patch fixes this: uvicorn-worker or gunicorn.",
     ),
 ]
 

@@ -95,7 +95,7 @@ def test_some_of_them_patched(
     """By hand, or by a run that was killed."""
     put(environment, FILES[1], "new")
     assert apply.main(["--check", *ONLY, str(environment.path)]) == 1
-    assert ": partly patched (to be patched with patches/gunicorn/" in capsys.readouterr().out
+    assert ": partly patched (its patch: patches/gunicorn/" in capsys.readouterr().out
     assert apply.main([option, *ONLY, str(environment.path)]) == 0
     assert words(environment) == expected
     assert trees.disagreements(environment) == []

@@ -138,7 +138,7 @@ def output(documents: Documents) -> Iterator[str]:
     """What apply.sh prints of a bad and of a good server, with other figures at most; left out is only what fails."""
     promises = dict(re.findall(r"def (test_\w+)\((?:[^)]|\n)*\) -> None:\n    \"\"\"(.*)\"\"\"", "\n".join(PROPERTIES)))
     for path in READMES:
-        shown = "\n".join(text for _, text in BLOCK.findall(documents[path]) if "rotations:" in text)
+        shown = "\n".join(text for _, text in BLOCK.findall(documents[path]) if "rotations, under load:" in text)
         _, *runs = re.split(r"^\$ scripts/apply\.sh (.*)\n", shown, flags=re.MULTILINE)
         if runs[::2] != ["--tests-only /tmp/demo", "/tmp/demo"]:
             yield f"{path}: expected the output of a bad and of a good run, found {runs[::2]}"
@@ -153,7 +153,7 @@ def run_output(text: str, bad: bool, promises: Dict[str, str]) -> Iterator[str]:
         patch = patches.find(distribution, release)
         assert patch is not None
         name = f"{patch.path.relative_to(ROOT)}, revision {patch.revision}"
-        if state != (f": pristine (to be patched with {name})" if bad else f": patched ({name})"):
+        if state != (f": pristine (its patch: {name})" if bad else f": patched ({name})"):
             yield f"another state of {distribution}{state}"
     joined = re.sub(r"\n {7}(?=\[|\w+ *\.? )", " ", text)
     failed = re.findall(r"^FAILED (.*?) \[", joined, re.MULTILINE)
@@ -215,7 +215,7 @@ def read_table(text: str) -> Columns:
         return int((of if total else cells)[label][column].replace(",", ""))
 
     def column(n: int) -> Figures:
-        slowest = cells["a rotated file still open after"][n]
+        slowest = cells["all rotated files closed after"][n]
         return Figures(
             worker_class="uvicorn.workers.UvicornWorker",
             lost={log: number(f"lines lost of {log}", n) for log in logs},

@@ -317,7 +317,7 @@ def _published(environment: Environment, fork: Installed) -> str:
 def _restart(environment: Environment, found: List[Installed]) -> str:
     pids = servers.outdated(environment, [file for one in found for file in one.written])
     if not pids:
-        return "no running server uses the old code"
+        return "not needed, as no running server uses the old code"
     return f"the servers that still run the old code: gunicorn with pid {', '.join(map(str, pids))}"
 
 

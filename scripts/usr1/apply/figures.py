@@ -83,8 +83,8 @@ def conclusion(columns: Columns, kept: bool, patched: Sequence[str]) -> str:
         again = "Run this again: the machine may have been too busy."
         return f"Although patched, rotations {listed(last.wrong)} here. {again}"
     if last.wrong:
-        fixes = listed([f"that of {one}" for one in last.fixed_by], "or").replace("that", "The patch", 1)
-        return f"Here rotations {listed(last.wrong)}. {fixes} fixes this."
+        which = "Either patch fixes this: {}" if last.fixed_by[1:] else "The patch of {} fixes this"
+        return f"Here rotations {listed(last.wrong)}. {which.format(listed(last.fixed_by, 'or'))}."
     if not kept:
         return "Nothing went wrong in these rotations, but others do harm: see the broken promises above."
     before = [f"Before, rotations could {listed(one.wrong)}. " for one in earlier if one.wrong]
@@ -93,8 +93,9 @@ def conclusion(columns: Columns, kept: bool, patched: Sequence[str]) -> str:
 
 def table(columns: Columns) -> List[str]:
     all_figures = list(columns.values())
-    lines = " / ".join(f"{one.lines // len(one.lost):,}" for one in all_figures)
-    asked = " / ".join(f"{one.requests:,}" for one in all_figures)
+    whens = [""] if len(columns) == 1 else [f" {when}" for when in columns]
+    lines = ", ".join(f"{one.lines // len(one.lost):,}{when}" for one, when in zip(all_figures, whens))
+    asked = ", ".join(f"{one.requests:,}{when}" for one, when in zip(all_figures, whens))
     number = " / ".join(dict.fromkeys(str(one.rotations) for one in all_figures))
     rows: List[Tuple[str, List[int], str]] = [
         *(
@@ -108,9 +109,9 @@ def table(columns: Columns) -> List[str]:
     slowest = ["> 1 s" if one.slowest is None else f"{one.slowest:.2f} s" for one in all_figures]
     return [
         "",
-        f"{f'In {number} rotations:':32}{''.join(f'{when:>{WIDTH}}' for when in columns)}",
+        f"{f'In {number} rotations, under load:':32}{''.join(f'{when:>{WIDTH}}' for when in columns)}",
         *(f"{what:32}{''.join(map(_cell, cells))}{total}" for what, cells, total in rows),
-        f"{'a rotated file still open after':32}{''.join(f'{cell:>{WIDTH}}' for cell in slowest)}",
+        f"{'all rotated files closed after':32}{''.join(f'{cell:>{WIDTH}}' for cell in slowest)}",
         "",
     ]
 

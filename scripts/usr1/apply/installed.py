@@ -245,7 +245,7 @@ def _identify(where: Where, patch: Patch, fork: bool) -> Installed:
         applied=applied,
         files=files,
         record=where.dist_info / "RECORD",
-        note=f"{'' if applied else 'to be patched with '}{_name(applied or patch)}",
+        note=f"{'' if applied else 'its patch: '}{_name(applied or patch)}",
     )
     unknown = [file for file in files if not file.applied and (fork or found[file.target] != pristine[file.target])]
     if applied is None and unknown:

@@ -77,13 +77,14 @@ sys.addaudithook(note)
 
 #: What another Gunicorn, or somebody's patch of it, may have.
 UNKNOWN = """
+import functools
 from gunicorn import glogging
 
 def reopen_files(self, published=glogging.Logger.reopen_files):
     __import__("checkpoints").note("reopened")
     published(self)
 
-glogging.Logger.reopen_files = reopen_files
+glogging.Logger.reopen_files = {}
 """
 
 
@@ -137,8 +138,10 @@ def test_nothing_is_done_twice(patched: str, copy: Callable[[str], Environment])
         assert found == {f"{worker} {name}": number for name, number in numbers.items()}
 
 
-def test_an_unknown_gunicorn_is_left_as_it_is() -> None:
-    with serve(published("uvicorn 0.54.0"), workers=2, modules={"sitecustomize": UNKNOWN}) as server:
+@pytest.mark.parametrize("method", ["reopen_files", "functools.partialmethod(reopen_files)"])
+def test_an_unknown_gunicorn_is_left_as_it_is(method: str) -> None:
+    modules = {"sitecustomize": UNKNOWN.format(method)}
+    with serve(published("uvicorn 0.54.0"), workers=2, modules=modules) as server:
         said = [line for line in server.logs.lines("error.log") if "gunicorn_usr1" in line]
         assert len(said) == 1 and "Gunicorn 27.0.1" in said[0]
         reopened = server.times("reopened")

@@ -20,7 +20,7 @@ __all__ = ["post_fork"]
 published = glogging.Logger.reopen_files
 NAMES = """FileHandler _open acquire capture_output cfg close dup2 errorlog fileno flush handlers isinstance lock
     logfile loggers logging open os release stderr stdout stream sys"""  # In that of each Gunicorn that this knows
-note = SimpleNamespace(asked=0, looking=False, uid=os.geteuid(), inherited=set())  # Of looks; of the arbiter
+note = SimpleNamespace(asked=0, looking=False, arbiter=os.geteuid(), inherited=set())  # Number of looks asked for
 
 
 def is_plain(handler: Any) -> bool:
@@ -68,7 +68,7 @@ def look(log: Any, signalled: bool) -> None:
                     for fd in (1, 2, log.logfile.fileno()):
                         os.dup2(new.fileno(), fd, inheritable=fd < 3)
             elif is_plain(h) and not h.stream.closed and (key in known or os.fstat(h.stream.fileno()).st_nlink):
-                # But a deleted file that no logger has; and what /dev/stdout is by now is a matter of signals
+                # No deleted file, unless a logger has it; and what /dev/stdout is by now is a matter of signals
                 if signalled or not os.path.islink(h.baseFilename):
                     reopen(h)
                 if "w" in h.mode:  # The arbiter empties it
@@ -79,7 +79,7 @@ def look(log: Any, signalled: bool) -> None:
                 raise  # Of another signal's handler: a time limit, say
             if signalled:
                 os.write(2, b"Failed to reopen a log file: %a\n" % str(error))
-                if isinstance(error, PermissionError) and key in note.inherited and os.geteuid() != note.uid:
+                if isinstance(error, PermissionError) and key in note.inherited and os.geteuid() != note.arbiter:
                     os.kill(os.getpid(), signal.SIGTERM)  # The next worker inherits the new file
     if signalled and any(isinstance(h, logging.FileHandler) and h.stream and not is_plain(h) for h in named.values()):
         published(log)  # All that is known of these is what Gunicorn does
@@ -99,7 +99,7 @@ def reopen_files(log: Any, signalled: bool = True) -> None:
 
 def post_fork(server: Any, worker: Any) -> None:
     """Gunicorn's hook. What it changes, it changes in this worker process alone."""
-    if sorted(glogging.Logger.reopen_files.__code__.co_names) != NAMES.split():
+    if sorted(getattr(getattr(glogging.Logger.reopen_files, "__code__", None), "co_names", ())) != NAMES.split():
         if worker.age == 1 and not hasattr(glogging, "reopen"):  # Gunicorn's patch does all this, or this did it before
             worker.log.error("gunicorn_usr1 does nothing: how Gunicorn %s reopens log files is new to it", __version__)
         return

@@ -16,6 +16,8 @@ UVICORN = "uvicorn.workers.UvicornWorker"
 #: How tests/properties/served/configuration.py learns of it.
 SETTINGS = {"USR1_SETTINGS": "gunicorn_usr1"}
 
+GEVENT = ("gevent", "packaging")  # Which gevent's worker imports
+
 #: The published environments, by their names: the newest Python here that runs them.
 PUBLISHED = {
     "uvicorn 0.13.1": ("uvicorn==0.13.1", *environments.packages("0.13.1", "gunicorn==20.0.4")),
@@ -23,9 +25,9 @@ PUBLISHED = {
     "uvicorn 0.28.1": environments.packages("0.28.1", "gunicorn==23.0.0"),
     "uvicorn 0.54.0": environments.packages("0.54.0", "gunicorn==27.0.1"),
     "uvicorn-worker 0.4.0": ("uvicorn-worker==0.4.0", *environments.packages("0.54.0", "gunicorn==27.0.1")),
-    "gunicorn 20.0.4": ("gunicorn==20.0.4", "gevent", "setuptools<81"),
-    "gunicorn 23.0.0": ("gunicorn==23.0.0", "gevent"),
-    "gunicorn 27.0.1": ("gunicorn==27.0.1", "gevent"),
+    "gunicorn 20.0.4": ("gunicorn==20.0.4", *GEVENT, "setuptools<81"),
+    "gunicorn 23.0.0": ("gunicorn==23.0.0", *GEVENT),
+    "gunicorn 27.0.1": ("gunicorn==27.0.1", *GEVENT),
 }
 
 

@@ -12,6 +12,8 @@ from properties import run as properties
 
 from test_module.conftest import PUBLISHED, SETTINGS, put
 
+BLOCKED = "test_blocked_loop and ASGIWorker"
+
 
 @pytest.fixture(autouse=True)
 def settings(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,8 +26,21 @@ def settings(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_properties_hold(name: str, copy: Callable[[str], Environment]) -> None:
     environment = copy(name)
     put(environment)
-    status, output = properties.run(environment.path)
+    status, output = properties.run(environment.path, "-k", f"not ({BLOCKED})")
     assert status == 0, output
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("module", ["gunicorn_usr1", ""])
+def test_a_blocked_loop_of_asgi_loses_lines_as_published(
+    module: str, copy: Callable[[str], Environment], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop has the signal, which the hook leaves to it."""
+    environment = copy("gunicorn 27.0.1")
+    put(environment)
+    monkeypatch.setenv("USR1_SETTINGS", module)
+    status, output = properties.run(environment.path, "-k", BLOCKED, test="test_serving.py")
+    assert status == 1 and "lines lost while the application blocked its event loop" in output, output
 
 
 @pytest.mark.parametrize("name", ["uvicorn 0.13.1", "uvicorn 0.18.3", "uvicorn 0.54.0", "gunicorn 27.0.1"])

@@ -8,6 +8,7 @@ import environments
 import pytest
 from environments import Environment
 from properties.clients import Load
+from properties.server import Server
 
 from test_module.conftest import UVICORN, published, serve
 
@@ -52,7 +53,14 @@ OPTIONS: Dict[str, Sequence[str]] = {
     "statsd": ["--statsd-host", "127.0.0.1:{port}"],
     "reload": ["--reload"],
     "logconfig": ["--log-config", "logconfig.py"],
+    "preload": ["--preload"],
 }
+
+#: The published behaviours, and Gunicorn's own worker classes
+LOADED = [
+    *((name, UVICORN) for name in ("uvicorn 0.13.1", "uvicorn 0.18.3", "uvicorn 0.54.0")),
+    *(("gunicorn 27.0.1", name) for name in ("sync", "gthread", "gevent")),
+]
 
 #: Notes each log file that a process opens, by a file of its own.
 OPENINGS = """
@@ -75,8 +83,22 @@ def reopen_files(self, published=glogging.Logger.reopen_files):
     __import__("checkpoints").note("reopened")
     published(self)
 
-glogging.Logger.reopen_files = reopen_files
+glogging.Logger.reopen_files = {}
 """
+
+
+def rotate_under_load(server: Server, rotations: int, clients: int) -> None:
+    """Nothing is lost, doubled, broken or dead."""
+    workers = server.workers()
+    with Load(server.socket, clients) as load:
+        for _ in range(rotations):
+            load.wait_for_answers(3)
+            server.logs.rotate()
+            server.signal("arbiter")
+            server.wait_until_reopened(server.pids("all"))
+    server.expect_same_workers(workers, "with the settings module")
+    load.expect_unbroken()
+    server.logs.expect_exactly_once(load.requests)
 
 
 @pytest.mark.parametrize("setting", OPTIONS)
@@ -86,16 +108,14 @@ def test_nothing_is_lost(setting: str) -> None:
         options = [option.format(port=statsd.getsockname()[1]) for option in OPTIONS[setting]]
         environment, modules = published("uvicorn 0.54.0"), {"logconfig": LOGCONFIG}
         with serve(environment, UVICORN, *options, workers=2, modules=modules) as server:
-            workers = server.workers()
-            with Load(server.socket, 2) as load:
-                for _ in range(5):
-                    load.wait_for_answers(3)
-                    server.logs.rotate()
-                    server.signal("arbiter")
-                    server.wait_until_reopened(server.pids("all"))
-            server.expect_same_workers(workers, "with the settings module")
-            load.expect_unbroken()
-            server.logs.expect_exactly_once(load.requests)
+            rotate_under_load(server, rotations=5, clients=2)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name, worker_class", LOADED)
+def test_load(name: str, worker_class: str) -> None:
+    with serve(published(name), worker_class, workers=2) as server:
+        rotate_under_load(server, rotations=200, clients=16)
 
 
 @pytest.mark.parametrize("patched", ["nothing", "uvicorn", "gunicorn"])
@@ -117,8 +137,10 @@ def test_nothing_is_done_twice(patched: str, copy: Callable[[str], Environment])
         assert found == {f"{worker} {name}": number for name, number in numbers.items()}
 
 
-def test_an_unknown_gunicorn_is_left_as_it_is() -> None:
-    with serve(published("uvicorn 0.54.0"), workers=2, modules={"sitecustomize": UNKNOWN}) as server:
+@pytest.mark.parametrize("method", ["reopen_files", "property(lambda self: lambda: reopen_files(self))"])
+def test_an_unknown_gunicorn_is_left_as_it_is(method: str) -> None:
+    modules = {"sitecustomize": UNKNOWN.format(method)}
+    with serve(published("uvicorn 0.54.0"), workers=2, modules=modules) as server:
         said = [line for line in server.logs.lines("error.log") if "gunicorn_usr1" in line]
         assert len(said) == 1 and "Gunicorn 27.0.1" in said[0]
         reopened = server.times("reopened")

@@ -1,47 +1,34 @@
-"""
-Settings for Gunicorn with which log rotation by SIGUSR1 loses nothing, without a patch: `-c python:gunicorn_usr1`, or
-`from gunicorn_usr1 import *` in a configuration file; where that has a post_fork, it calls this one first.
+"""Settings for Gunicorn with which log rotation by SIGUSR1 loses nothing, without a patch: `-c python:gunicorn_usr1`.
 
 Each worker looks at its log files, on SIGUSR1 and as it starts, and puts the new one under the open stream of those
-that were rotated. That closes and flushes nothing and waits for no lock, so it may happen at any moment.
-"""
+that were rotated. That closes and flushes nothing and waits for no lock, so it may happen at any moment."""
 
-import _thread
 import atexit
-import contextlib
-import functools
+import fcntl
 import io
 import logging
 import os
 import signal
-import threading
+import sys
 import traceback
 from types import SimpleNamespace
-from typing import Any, List, Set
+from typing import Any
 
 from gunicorn import __version__, glogging
 
 __all__ = ["post_fork"]
-#: The names in Logger.reopen_files() of each Gunicorn that this knows
-PUBLISHED = """FileHandler _open acquire capture_output cfg close dup2 errorlog fileno flush handlers isinstance lock
-    logfile loggers logging open os release stderr stdout stream sys"""
-ARBITER = os.geteuid()
-RLOCK = _thread.RLock  # As it was before gevent, say, took its place
-inherited: Set[str] = set()  # The log files that it has opened
-note = SimpleNamespace(looks=0, looking=False)  # How many were asked for, and whether one may be under way
+published = glogging.Logger.reopen_files
+NAMES = """FileHandler _open acquire capture_output cfg close dup2 errorlog fileno flush handlers isinstance lock
+    logfile loggers logging open os release stderr stdout stream sys"""  # In that of each Gunicorn that this knows
+note = SimpleNamespace(asked=0, looking=False, arbiter=os.geteuid(), inherited=set())  # Number of looks asked for
 
 
 def is_plain(handler: Any) -> bool:
-    """Whether nothing but the logging module writes to a log file, closes and opens it."""
+    """Whether nothing but the logging module opens and closes a log file."""
     raw = getattr(getattr(getattr(handler, "stream", None), "buffer", None), "raw", None)
-    if not isinstance(raw, io.FileIO) or not isinstance(handler, logging.FileHandler):
-        return False
     own, plain = type(handler), logging.FileHandler
-    lock: Any = type(getattr(handler, "lock", None))
-    methods = own.emit is plain.emit and own.close is plain.close and own._open is plain._open
-    # The arbiter empties a file of mode "w"
-    known = raw.name == getattr(handler, "baseFilename", None) and "w" not in handler.mode
-    return methods and known and (lock is RLOCK or lock is type(threading.RLock()))
+    is_file = isinstance(raw, io.FileIO) and isinstance(handler, plain) and raw.name == handler.baseFilename
+    return is_file and own.close is plain.close and own._open is plain._open and hasattr(handler.lock, "_is_owned")
 
 
 def reopen(handler: Any) -> None:
@@ -68,98 +55,60 @@ def reopen(handler: Any) -> None:
                 pass  # Another thread has it, or a fork has made it anew
 
 
-def reopen_captured(log: Any, signalled: bool) -> None:
-    """The same for what is printed, if it goes to the error log."""
-    if getattr(log, "logfile", None) and log.cfg.capture_output and log.cfg.errorlog != "-":
-        path = log.cfg.errorlog
-        if signalled or not os.path.exists(path) or not os.path.samestat(os.fstat(1), os.stat(path)):
-            with open(path, "a+") as new:
-                for fd in (1, 2, log.logfile.fileno()):
-                    os.dup2(new.fileno(), fd, inheritable=fd < 3)
-
-
-def look(log: Any, signalled: bool) -> List[Any]:
-    """Reopen captured output and plain log files, if they were rotated; get the other handlers of loggers."""
-    logs = list(logging.root.manager.loggerDict.values())  # No getLogger(): a signal may have interrupted it
-    named = {id(h): h for one in logs for h in getattr(one, "handlers", ())}
-    known = {id(log): log, **{id(h): h for h in logging.root.handlers}, **named}
-    hidden = {id(h): h for h in [reference() for reference in list(vars(logging)["_handlerList"])]}  # By a queue, say
-    late, own = [], []
-    for key, h in {**known, **hidden}.items():
+def look(log: Any, signalled: bool) -> None:
+    """Reopen captured output, and log files that were rotated. No getLogger(): a signal may have interrupted it."""
+    named = {id(h): h for one in list(logging.root.manager.loggerDict.values()) for h in getattr(one, "handlers", ())}
+    known = {id(h): h for h in [log, *logging.root.handlers, *named.values()]}
+    others = {id(h): h for h in [reference() for reference in list(vars(logging)["_handlerList"])]}  # By a queue, say
+    note.inherited = note.inherited or set(known)
+    for key, h in {**known, **others}.items():
         try:
-            if h is log:
-                reopen_captured(log, signalled)
-            elif is_plain(h):
-                # Not a deleted file, unless a logger has it; and what /dev/stdout is by now is a matter of signals
-                is_there = key in known or h.stream.closed or os.fstat(h.stream.fileno()).st_nlink
-                if is_there and (signalled or not os.path.islink(h.baseFilename)):
+            if h is log and getattr(log, "logfile", None) and log.cfg.capture_output and log.cfg.errorlog != "-":
+                with open(log.cfg.errorlog, "a+") as new:
+                    for fd in (1, 2, log.logfile.fileno()):
+                        os.dup2(new.fileno(), fd, inheritable=fd < 3)
+            elif is_plain(h) and not h.stream.closed and (key in known or os.fstat(h.stream.fileno()).st_nlink):
+                # No deleted file, unless a logger has it; and what /dev/stdout is by now is a matter of signals
+                if signalled or not os.path.islink(h.baseFilename):
                     reopen(h)
-            elif getattr(h, "stream", 0) is None and getattr(getattr(h, "lock", None), "_is_owned", bool)():
-                late.append(h)  # A signal has interrupted its first line
-            elif key in named and isinstance(h, logging.FileHandler):
-                own.append(h)
+                if "w" in h.mode:  # The arbiter empties it
+                    fcntl.fcntl(h.stream, fcntl.F_SETFL, os.O_APPEND)
         except OSError as error:
             *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-            if error.filename is None and frame.f_globals.get("__name__") not in (__name__, "logging"):
+            if frame.f_globals.get("__name__") not in (__name__, "logging"):
                 raise  # Of another signal's handler: a time limit, say
-            late += [h] if h is not log else []
-    if late and signalled:
-        with contextlib.suppress(RuntimeError):
-            _thread.start_new_thread(retry, (log, late))
-    return own
-
-
-def retry(log: Any, handlers: List[Any]) -> None:
-    """In a thread, as it waits for writes that a signal may have interrupted."""
-    for handler in handlers:
-        try:
-            with handler.lock:
-                if is_plain(handler):
-                    reopen(handler)
-        except OSError as error:
-            log.error("Failed to reopen a log file: %s", error)
-            if handler.baseFilename == os.path.abspath(log.cfg.errorlog):
+            if signalled:
                 os.write(2, b"Failed to reopen a log file: %a\n" % str(error))
-            if isinstance(error, PermissionError) and handler.baseFilename in inherited and os.geteuid() != ARBITER:
-                os.kill(os.getpid(), signal.SIGTERM)  # The next worker inherits the new file
+                if isinstance(error, PermissionError) and key in note.inherited and os.geteuid() != note.arbiter:
+                    os.kill(os.getpid(), signal.SIGTERM)  # The next worker inherits the new file
+    if signalled and any(isinstance(h, logging.FileHandler) and h.stream and not is_plain(h) for h in named.values()):
+        published(log)  # All that is known of these is what Gunicorn does
 
 
 def reopen_files(log: Any, signalled: bool = True) -> None:
     """In the place of Logger.reopen_files(), also where a logger class of one's own calls that."""
-    note.looks, number, own = note.looks + 1, 0, []
-    if note.looking and sum(frame.f_code is reopen_files.__code__ for frame, _ in traceback.walk_stack(None)) > 10:
-        return  # It may interrupt itself, but in a burst of signals not without end
-    note.looking = True
-    while number != note.looks:  # Again if it has interrupted itself, and may have put an older file back
-        number = note.looks
-        own = look(log, signalled)
-    note.looking = False
-    for handler in own if signalled else []:  # Of these nothing is known, but what Gunicorn does
-        handler.acquire()
-        try:
-            if handler.stream:
-                handler.close()
-                handler.stream = handler._open()
-        finally:
-            handler.release()
+    note.asked += 1
+    number, seen, frame = note.asked, 0, sys._getframe(1) if note.looking else None
+    while frame and frame.f_code is not reopen_files.__code__:
+        frame = frame.f_back
+    while seen != note.asked and not frame:  # If it has interrupted itself, that goes round again
+        seen, note.looking = note.asked, True
+        look(log, signalled or seen > number)
+        note.looking = False
 
 
 def post_fork(server: Any, worker: Any) -> None:
     """Gunicorn's hook. What it changes, it changes in this worker process alone."""
-    if hasattr(glogging, "reopen"):  # Gunicorn's patch does all this, or this was called before
-        return
-    if sorted(glogging.Logger.reopen_files.__code__.co_names) != PUBLISHED.split():
-        if worker.age == 1:
+    if sorted(getattr(getattr(glogging.Logger.reopen_files, "__code__", None), "co_names", ())) != NAMES.split():
+        if worker.age == 1 and not hasattr(glogging, "reopen"):  # Gunicorn's patch does all this, or this did it before
             worker.log.error("gunicorn_usr1 does nothing: how Gunicorn %s reopens log files is new to it", __version__)
         return
     glogging.reopen = reopen  # uvicorn's patch then leaves it to Gunicorn
     glogging.Logger.reopen_files = reopen_files
-    logs = [logging.root, *logging.root.manager.loggerDict.values()]
-    inherited.update(getattr(h, "baseFilename", "") for log in logs for h in getattr(log, "handlers", ()))
     worker.SIGNALS = [number for number in worker.SIGNALS if number != signal.SIGUSR1]  # No init_signals() resets it
     atexit.register(signal.signal, signal.SIGUSR1, signal.SIG_IGN)  # The interpreter resets handlers on exit
 
-    def take(run: Any = None) -> None:
+    def take(run: Any) -> None:
         if not run or isinstance(signal.getsignal(signal.SIGUSR1), signal.Handlers):  # Not the application's own
             signal.signal(signal.SIGUSR1, worker.handle_usr1)
             signal.siginterrupt(signal.SIGUSR1, False)
@@ -167,5 +116,5 @@ def post_fork(server: Any, worker: Any) -> None:
         if run:
             run()
 
-    take()
-    worker.run = functools.partial(take, worker.run)  # Once more when the application is loaded
+    take(None)
+    worker.run = lambda run=worker.run: take(run)  # Once more when the application is loaded

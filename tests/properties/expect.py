@@ -16,7 +16,7 @@ CHANGES = "changes what is not its business"
 #: What each of them means for the person's server
 MEANINGS = {
     KILLS: "On your server: a rotation can end a worker, and with it the requests that the worker is answering.",
-    MISSES: "On your server: lines are still written to the rotated file, and are lost when it is compressed or removed.",
+    MISSES: "On your server: lines still go to the rotated file, and are lost when it is compressed or removed.",
     LOSES: "On your server: log lines are missing, or are there twice, after a rotation.",
     BREAKS: "On your server: a client gets no answer, or half of one, because of a rotation.",
     COMPLAINS: "On your server: rotations write errors to the log or to stderr.",

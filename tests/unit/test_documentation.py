@@ -207,7 +207,7 @@ def read_table(text: str) -> Columns:
     whens = re.findall(r"\w+", text.splitlines()[1].partition(":")[2])
     rows = [(line[:32].strip(), line[32:].split("of")) for line in text.splitlines()[2:] if line[:1].islower()]
     cells = {label: re.findall(r"> 1 s|[\d,.]+", cells[0]) for label, cells in rows}
-    of = {label: re.findall(r"[\d,]+", cells[-1]) for label, cells in rows}
+    of = {label: re.findall(r"\d[\d,]*", cells[-1]) for label, cells in rows}
     hung = "hang workers" in text  # What of the two it was says the conclusion alone
     logs = [label.split()[-1] for label in cells if label.startswith("lines lost of ")]
 

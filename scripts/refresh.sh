@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Writes all patches from the newest one, and adds new releases; see --help.
+# Writes all patches from the newest ones, and adds new releases; see --help.
 set -eu
 
 # shellcheck source=scripts/tools.sh

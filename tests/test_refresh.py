@@ -344,7 +344,8 @@ def test_changed_release_becomes_the_source(
     assert re.fullmatch(
         r"  patches/upstream/uvicorn: the series is stale: 000\d-.*\.patch does not apply to 0\.55\.0 as it is", stale
     )
-    assert {"README.md,", "README.zh-CN.md,", "docs/moments.svg,"} <= set(names.split()), names
+    letter = "patches/upstream/uvicorn/0000-cover-letter.md,"
+    assert {"README.md,", "README.zh-CN.md,", "docs/moments.svg,", letter} <= set(names.split()), names
     assert names.endswith(": name 0.54.0, see whether 0.55.0 takes its place")
     assert others == ["  CHANGELOG.md: name uvicorn 0.55.0", "  docs/matrix.md: scripts/test.sh --full writes it"]
     before, after = (

@@ -36,10 +36,12 @@ ROOT = Path(__file__).resolve().parents[3]
 WORK = ROOT / ".cache" / "refresh"
 
 DESCRIPTION = """\
-Write all patches anew: from the newest patch of uvicorn, gunicorn's from that of
-gunicorn, whose hunks may have been edited. Last-Update is the day where that
-changes what is committed; Revision is that of the newest patch, or one more than
-that of the patch in superseded/, so keep there what was published.
+Write all patches again from the newest ones, whose hunks you may have edited:
+uvicorn's and uvicorn-worker's from uvicorn's, Gunicorn's from Gunicorn's.
+Last-Update becomes today if the patch differs from the committed one. Revision
+stays that of the newest patch. Only if superseded/ has this revision for the
+same release, it becomes one more. So before you change a published patch, copy
+it to superseded/.
 
 With VERSIONs (of uvicorn; another package's is written uvicorn-worker==0.4.0),
 take these releases in as well. Where the file is as in a release that has a
@@ -49,8 +51,9 @@ release, on the Python that PYTHON names, else the tools' own."""
 STATUS = """\
 exit status: 0 done, or nothing to do; 1 --check found releases that no patch
 names, or the property tests failed; 2 wrong arguments, no such release, no
-package index, or a difference in scripts/usr1/upkeep/backports.py that is stale; 3 a
-release that takes a person to take in. Except with 0, patches/ is as it was."""
+package index, or an entry in scripts/usr1/upkeep/backports.py that replaces a text
+which the newest patch does not have; 3 a release for which a person must write
+the patch or an entry in backports.py. Except with 0, patches/ is as it was."""
 
 
 class NeedsHand(Exception):
@@ -330,7 +333,7 @@ def left_to_do(before: List[Patch], everybody: List[Wanted]) -> List[str]:
         old, new = then.releases[-1], now.releases[-1]
         if old != new:
             named = re.compile(rf"(?<![\w.]){re.escape(old)}(?![\w.])")
-            places = ("*.md", "docs/*.md", "docs/*.svg", "tests/**/*.py")
+            places = ("*.md", "docs/*.md", "docs/*.svg", "patches/upstream/*/*.md", "tests/**/*.py")
             files = sorted(path for place in places for path in ROOT.glob(place) if named.search(path.read_text()))
             names = ", ".join(str(path.relative_to(ROOT)) for path in files)
             found.append(f"{names}: name {old}, see whether {new} takes its place")

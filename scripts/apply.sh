@@ -6,9 +6,9 @@
 # The tests start servers of their own from VENV, with uvicorn's worker classes and with Gunicorn's sync,
 # gthread, asgi and gevent. A table shows what some seconds of rotations did to such a server, before and after
 # the patch. If a test fails, or the patched server loses a line, VENV is restored.
-# If root runs this script, the tests run as the owner of VENV, or as nobody if that is root. If that user
-# cannot run them, root runs them, but only if no other user can write to the code that they run. Otherwise
-# nothing is changed.
+# If root runs this script, the tests run as the owner of VENV. If root owns VENV, they run as the user nobody.
+# If this user cannot run them (for example, cannot read this clone), root runs them, but only if root alone
+# can write to the code in VENV and to its Python. Otherwise apply.sh stops and changes nothing.
 #
 #   --no-tests          patch, but do not test
 #   --create            if VENV does not exist, make it, with Gunicorn and the newest supported uvicorn[standard]
@@ -19,7 +19,7 @@
 #   --check --json      the same as JSON
 #   --revert            restore the published files
 #   --dry-run           print the diff, and change nothing
-#   --only DISTRIBUTION patch only this package (may be repeated)
+#   --only DISTRIBUTION patch only uvicorn, uvicorn-worker or gunicorn (may be repeated)
 #   --help              show this
 #   --version           show the revision of the patches
 #
@@ -29,7 +29,7 @@
 #   2      nothing was changed, and the message says why; with --check: no environment, or nothing to patch there
 #   3      a change failed halfway and could not be undone: run the same command again, or with --revert
 #   128+N  ended by signal N; VENV was restored
-# Restart running servers afterwards: an arbiter imports its worker class only once.
+# Restart running servers afterwards: Gunicorn's main process (the arbiter) imports its worker class only once.
 
 set -eu
 

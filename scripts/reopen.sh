@@ -1,13 +1,14 @@
 #!/bin/sh
 # usage: reopen.sh [-t SECONDS] [-p PIDFILE] ... {PIDFILE | -u UNIT} [FILE ...]
 #        In logrotate's postrotate: reopen.sh PIDFILE "$@"
-# Makes gunicorn or nginx reopen its log files. Sends SIGUSR1 to the arbiter (nginx: the master) in PIDFILE,
-# and returns when no process writes to the rotated files any more. Each FILE is a rotated file, a log, or a
-# pattern for logs. For logs, reopen.sh finds the rotated files. Without a FILE, it waits for the files that
-# the server's processes write to, if their names look as if logrotate had renamed them.
+# Makes gunicorn or nginx reopen its log files. Sends SIGUSR1 to the process in PIDFILE, which is Gunicorn's main
+# process (the arbiter) or nginx's (the master), and returns when no process writes to the rotated files any more.
+# Each FILE is a rotated file, a log, or a pattern for logs. For logs, reopen.sh finds the rotated files. Without a
+# FILE, the rotated files are those that the server's processes have open for writing and that have a rotated name,
+# such as access.log.1 or access.log-20261129.
 #   -u, --unit UNIT        use the main process of this systemd unit instead of a PIDFILE
 #   -p, --pidfile PIDFILE  one more arbiter that writes to the same files
-#   -t, --timeout SECONDS  how long to wait (default: 40; after a reload, an old worker may live for 30)
+#   -t, --timeout SECONDS  how long to wait (default: 40; set more than Gunicorn's --graceful-timeout, 30 by default)
 # Exit status: 0  no process writes to a rotated file any more
 #              1  a process still writes (see stderr), or reopen.sh cannot find out: do not compress the files
 #              2  no signal was sent: wrong arguments, or no such server

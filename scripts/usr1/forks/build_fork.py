@@ -47,10 +47,10 @@ def main(arguments: List[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="build-fork.sh",
         description="Build the patched wheels, X.Y.Z+usr1.N, from the published releases.",
-        epilog="Exit status: 0 done; 2 refused, and the message says why. Every wheel that is there is whole.",
+        epilog="Exit status: 0 done; 2 refused, and the message says why. Wheels already written are complete.",
     )
     names = patches.DISTRIBUTIONS
-    parser.add_argument("--distribution", choices=names, help=f"(default: with --all each, else {names[0]})")
+    parser.add_argument("--distribution", choices=names, help=f"(default: {names[0]}; with --all, every distribution)")
     parser.add_argument("--outdir", type=Path, default=Path("dist"), help="where the wheels go (default: dist)")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("versions", nargs="*", metavar="VERSION", default=[], help="releases (default: the newest)")

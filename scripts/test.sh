@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# scripts/test.sh [--full] [PYTEST ARGUMENT ...]
+# scripts/test.sh [--full | --rest] [PYTEST ARGUMENT ...]
+# scripts/test.sh --environment VENV tests/properties
 #
 # Checks style and types, and then runs the tests: without arguments, one case of each kind; with paths, only
 # their tests. --full runs all cases, or all cases of the paths. If a --full run was interrupted, the next one
@@ -30,7 +31,8 @@
 # Needs Python 3.9 or later, the Debian packages in tests/packages, and a package index for pip and uv. If
 # something is missing, the script says what.
 #
-# Exit status: 0 all passed; 2 something is missing and no test was run; any other: something failed.
+# Exit status: 0 all passed; 1 a check or a test failed, an argument was wrong, or the run was stopped;
+# 2 something is missing, and nothing was run.
 set -eu
 
 case ${1-} in -h | --help)
@@ -54,6 +56,7 @@ use_tools test tests/requirements.txt
 find_pip "$TOOLS"
 set_uv
 [ -n "$tools" ] || look # Now with uv
+trap '[ $? = 0 ] || exit 1' EXIT # From here on something is run, so 2 would be wrong, as pytest or coverage has it
 # With the tools' uv in front: what the scripts do with uv and what they do without it is for tests
 # to choose, not for the machine.
 PATH=$(dirname "$TOOLS"):$PATH

@@ -75,6 +75,15 @@ def test_uv_asks_the_index_of_pip(tmp_path: Path) -> None:
         assert uv.startswith(UNREACHED) and NOWHERE in uv
 
 
+def test_what_fails_has_another_exit_status(clone: Path) -> None:
+    """Also if its own is 2, as that of ruff is when it cannot read its settings."""
+    for tools in ROOT.glob(".tools-*"):
+        (clone / tools.name).symlink_to(tools)
+    (clone / ".ruff.toml").write_text("nonsense")
+    answer = subprocess.run([clone / "scripts" / "test.sh"], capture_output=True, text=True)
+    assert answer.returncode == 1 and "ruff failed" in answer.stderr, answer
+
+
 def test_the_documents_name_the_packages() -> None:
     for document in ("README.md", "README.zh-CN.md", "CONTRIBUTING.md"):
         text = (ROOT / document).read_text()

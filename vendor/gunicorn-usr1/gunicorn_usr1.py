@@ -108,13 +108,17 @@ def post_fork(server: Any, worker: Any) -> None:
     worker.SIGNALS = [number for number in worker.SIGNALS if number != signal.SIGUSR1]  # No init_signals() resets it
     atexit.register(signal.signal, signal.SIGUSR1, signal.SIG_IGN)  # The interpreter resets handlers on exit
 
-    def take(run: Any) -> None:
-        if not run or isinstance(signal.getsignal(signal.SIGUSR1), signal.Handlers):  # Not the application's own
-            signal.signal(signal.SIGUSR1, worker.handle_usr1)
-            signal.siginterrupt(signal.SIGUSR1, False)
-        reopen_files(worker.log, signalled=False)
-        if run:
-            run()
+    def take(handler: Any) -> None:
+        signal.signal(signal.SIGUSR1, handler)
+        signal.siginterrupt(signal.SIGUSR1, False)
 
-    take(None)
-    worker.run = lambda run=worker.run: take(run)  # Once more when the application is loaded
+    def run(published: Any = worker.run) -> None:
+        handler = signal.getsignal(signal.SIGUSR1)
+        if handler is early or isinstance(handler, signal.Handlers):  # Not the application's own
+            take(worker.handle_usr1)
+        reopen_files(worker.log, signalled=False)  # Once more when the application is loaded
+        published()
+
+    early, worker.run = lambda *_: worker.log.reopen_files(), run  # For gevent's handle_usr1() it is too early
+    take(early)
+    reopen_files(worker.log, signalled=False)

@@ -163,6 +163,13 @@ def test_an_interrupted_upgrade(environment: Environment, capsys: pytest.Capture
     assert f"install --force-reinstall --no-deps uvicorn=={trees.NEWEST} " in said
 
 
+def test_no_directory_of_packages(environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(environment.path / "lib")
+    (environment.path / "lib").touch()
+    assert apply.main(["--check", str(environment.path)]) == 2
+    trees.check_four_lines(capsys.readouterr().out, f"cannot look at {environment.path}")
+
+
 def test_no_environment(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert apply.main(["--check", str(tmp_path / "none"), str(tmp_path)]) == 2
     assert capsys.readouterr().out == "".join(

@@ -1,7 +1,6 @@
 """Settings for Gunicorn with which log rotation by SIGUSR1 loses nothing, without a patch: `-c python:gunicorn_usr1`.
 
-Each worker looks at its log files, on SIGUSR1 and as it starts, and puts the new one under the open stream of those
-that were rotated. That closes and flushes nothing and waits for no lock, so it may happen at any moment."""
+Each worker compares its log files with their paths, on SIGUSR1 and as it starts, and exchanges those that differ."""
 
 import atexit
 import fcntl
@@ -108,17 +107,14 @@ def post_fork(server: Any, worker: Any) -> None:
     worker.SIGNALS = [number for number in worker.SIGNALS if number != signal.SIGUSR1]  # No init_signals() resets it
     atexit.register(signal.signal, signal.SIGUSR1, signal.SIG_IGN)  # The interpreter resets handlers on exit
 
-    def take(handler: Any) -> None:
-        signal.signal(signal.SIGUSR1, handler)
-        signal.siginterrupt(signal.SIGUSR1, False)
-
     def run(published: Any = worker.run) -> None:
-        handler = signal.getsignal(signal.SIGUSR1)
-        if handler is early or isinstance(handler, signal.Handlers):  # Not the application's own
-            take(worker.handle_usr1)
+        if isinstance(signal.getsignal(signal.SIGUSR1), signal.Handlers):  # Ignored or reset, not the application's own
+            signal.signal(signal.SIGUSR1, worker.handle_usr1)
+            signal.siginterrupt(signal.SIGUSR1, False)
         reopen_files(worker.log, signalled=False)  # Once more when the application is loaded
         published()
 
-    early, worker.run = lambda *_: worker.log.reopen_files(), run  # For gevent's handle_usr1() it is too early
-    take(early)
+    worker.run = run
+    signal.signal(signal.SIGUSR1, lambda *_: worker.log.reopen_files())  # For gevent's handle_usr1() it is too early
+    signal.siginterrupt(signal.SIGUSR1, False)
     reopen_files(worker.log, signalled=False)

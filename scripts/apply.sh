@@ -7,8 +7,8 @@
 # gthread, asgi and gevent. A table shows what some seconds of rotations did to such a server, before and after
 # the patch. If a test fails, or the patched server loses a line, VENV is restored.
 # If root runs this script, the tests run as the owner of VENV. If root owns VENV, they run as the user nobody.
-# If this user cannot run them (for example, cannot read this clone), root runs them, but only if root alone
-# can write to the code in VENV and to its Python. Otherwise apply.sh stops and changes nothing.
+# If that user cannot (for example, cannot read this clone), root runs them, if only root can write to VENV's
+# code and to its Python. Otherwise apply.sh stops and changes nothing.
 #
 #   --no-tests          patch, but do not test
 #   --create            if VENV does not exist, make it, with Gunicorn and the newest supported uvicorn[standard]
@@ -16,7 +16,7 @@
 #   --no-figures        do not measure the table
 #   --verbose           show every test, not only those that fail
 #   --check VENV ...    show whether each VENV is patched, and which servers still run the old code
-#   --check --json      the same as JSON
+#   --check --json      print it as JSON
 #   --revert            restore the published files
 #   --dry-run           print the diff, and change nothing
 #   --only DISTRIBUTION patch only uvicorn, uvicorn-worker or gunicorn (may be repeated)
@@ -25,7 +25,7 @@
 #
 # Exit status:
 #   0      done
-#   1      a test failed, or --check found a package that is not patched
+#   1      a test failed, the table shows harm with the patch, or --check found a package that is not patched
 #   2      nothing was changed, and the message says why; with --check: no environment, or nothing to patch there
 #   3      a change failed halfway and could not be undone: run the same command again, or with --revert
 #   128+N  ended by signal N; VENV was restored

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # scripts/bench.sh [--quick | --report]
 #
-# Measures what log rotation costs and loses: uvicorn's and Gunicorn's workers, published and patched, and
-# nginx, side by side. If a run was interrupted, the next run of the same patches continues it.
+# Measures what log rotation costs and loses with nginx, and with unpatched and patched workers of uvicorn and
+# Gunicorn, side by side. If a run was interrupted, the next run of the same patches continues it.
 #
 #   --quick   measure a part, in under five minutes, and only print it
 #   --report  measure nothing; write the results of earlier runs to docs/benchmarks.md,

@@ -4,9 +4,9 @@
 # Makes one file with this repository and the packages that apply.sh needs, for machines without a package
 # index. Unpack it there, and run the scripts/apply.sh in it.
 # Name a PYTHON, such as python3.8, for each Python version on those machines. It must be installed on this
-# machine. Without a PYTHON, it takes the one that these scripts use here: the one that the variable PYTHON
-# names, else python3, or another one that it finds if python3 is older than 3.9. The other machines must be
-# like this one: Linux on the same processor architecture.
+# machine. Without an argument PYTHON, it takes the Python that the environment variable PYTHON names, else python3,
+# or, if that is older than 3.9, another one that it finds. The other machines must be like this one: Linux on
+# the same processor architecture.
 #
 # Exit status: 0 done; 2 nothing was made: the message says why.
 set -eu

@@ -6,8 +6,8 @@
 # their tests. --full runs all cases, or all cases of the paths. If a --full run was interrupted, the next one
 # leaves out what has passed with the same files. What --full adds:
 #
-#   tests/test_combinations.py  the properties on one release for each patch, patched and published
-#   tests/test_sentences.py     what they print for releases that are not patched
+#   tests/test_combinations.py  the properties on one release for each patch, with and without it
+#   tests/test_sentences.py     what the properties print for releases without the patch
 #   tests/test_gunicorn         Gunicorn's patches: each of them with each worker class
 #   tests/test_interruptions    a signal between any two bytecodes, one by one and in large numbers
 #   tests/test_mutations        a patch without one of its statements, and typical wrong changes
@@ -15,11 +15,12 @@
 #   tests/test_machine.py       random sequences of events that happen to a server
 #   tests/test_load.py          starts and rotations under full load
 #   tests/test_reopen           reopen.sh with each worker class and many rotations
-#   tests/test_apply            apply.sh killed, and failing, at every system call
+#   tests/test_apply            apply.sh killed, and failing, at every system call; old Pythons; tests as root
 #   tests/test_tools.py         the tools of the scripts, set up by several scripts at once
+#   tests/test_module           the settings module with eight sets of packages
 #   tests/test_forks            every release, with every tool that installs packages
 #   tests/test_refresh.py       refresh.sh, with changes that upstream might make
-#   tests/test_upstream         upstream's own tests with the series applied
+#   tests/test_upstream         upstream's own tests after each commit in patches/upstream
 #   tests/test_bundle.py        apply.sh without a package index
 #   tests/unit                  the Dockerfiles; the other tests there always run, and take seconds
 #   tests/test_bench.py         a small benchmark

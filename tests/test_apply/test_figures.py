@@ -64,7 +64,7 @@ def test_before_and_after(root: Path, environment: Environment, capsys: pytest.C
     assert apply.main([str(environment.path)]) == 0
     said = capsys.readouterr().out
     assert TABLE in said
-    conclusion = f"Before, rotations could {WRONG}. Now nothing went wrong in these rotations. "
+    conclusion = f"Before the patch, rotations could {WRONG}. After it, nothing went wrong in these rotations. "
     assert conclusion in " ".join(said.split())
     assert apply.main([str(environment.path)]) == 0
     said = capsys.readouterr().out
@@ -88,7 +88,7 @@ def test_the_verdict_and_the_table_agree(
     assert "is as it was found" in said and "undo: " not in said
     assert apply.main(["--tests-only", str(environment.path)]) == 1
     said = capsys.readouterr().out
-    assert f"Here rotations {WRONG}. Either patch fixes this: uvicorn or gunicorn." in " ".join(said.split())
+    assert f"Here rotations {WRONG}. The patch of uvicorn or gunicorn fixes this." in " ".join(said.split())
 
 
 CONCLUSIONS = [
@@ -103,7 +103,7 @@ CONCLUSIONS = [
     (
         {"now": GOOD._replace(worker_class="uvicorn_worker.UvicornWorker", hung=1)},
         False,
-        "Here rotations hang workers. Either patch fixes this: uvicorn-worker or gunicorn.",
+        "Here rotations hang workers. The patch of uvicorn-worker or gunicorn fixes this.",
     ),
 ]
 

@@ -83,12 +83,11 @@ def conclusion(columns: Columns, kept: bool, patched: Sequence[str]) -> str:
         again = "Run this again: the machine may have been too busy."
         return f"Although patched, rotations {listed(last.wrong)} here. {again}"
     if last.wrong:
-        which = "Either patch fixes this: {}" if last.fixed_by[1:] else "The patch of {} fixes this"
-        return f"Here rotations {listed(last.wrong)}. {which.format(listed(last.fixed_by, 'or'))}."
+        return f"Here rotations {listed(last.wrong)}. The patch of {listed(last.fixed_by, 'or')} fixes this."
     if not kept:
         return "Nothing went wrong in these rotations, but others do harm: see the broken promises above."
-    before = [f"Before, rotations could {listed(one.wrong)}. " for one in earlier if one.wrong]
-    return f"{''.join(before)}{'Now nothing' if before else 'Nothing'} went wrong in these rotations."
+    before = [f"Before the patch, rotations could {listed(one.wrong)}. " for one in earlier if one.wrong]
+    return f"{''.join(before)}{'After it, nothing' if before else 'Nothing'} went wrong in these rotations."
 
 
 def table(columns: Columns) -> List[str]:

@@ -39,14 +39,14 @@ DESCRIPTION = """\
 Write all patches again from the newest ones, whose hunks you may have edited:
 uvicorn's and uvicorn-worker's from uvicorn's, Gunicorn's from Gunicorn's.
 Last-Update becomes today if the patch differs from the committed one. Revision
-stays that of the newest patch. Only if superseded/ has this revision for the
-same release, it becomes one more. So before you change a published patch, copy
+stays that of the newest patch, plus one if superseded/ has a patch with this
+revision for the same release. So before you change a published patch, copy
 it to superseded/.
 
 With VERSIONs (of uvicorn; another package's is written uvicorn-worker==0.4.0),
-take these releases in as well. Where the file is as in a release that has a
-patch, the header of that patch names the new one too; where it changed, it gets
-a patch of its own, shown for review. The signal property tests then run on the
+take these releases in as well. If the files are as in the newest release with a
+patch, that patch also names the new release. If not, the new release gets its
+own patch, shown for review. The signal property tests then run on the
 release, on the Python that PYTHON names, else the tools' own."""
 STATUS = """\
 exit status: 0 done, or nothing to do; 1 --check found releases that no patch

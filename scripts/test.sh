@@ -6,28 +6,28 @@
 # their tests. --full runs all cases, or all cases of the paths. If a --full run was interrupted, the next one
 # leaves out what has passed with the same files. What --full adds:
 #
-#   tests/test_combinations.py  the properties on one release for each patch, with and without it
-#   tests/test_sentences.py     what the properties print for releases without the patch
+#   tests/test_combinations.py  tests/properties on one release for each patch, with and without it
+#   tests/test_sentences.py     what tests/properties print for releases without the patch
 #   tests/test_gunicorn         Gunicorn's patches: each of them with each worker class
-#   tests/test_interruptions    a signal between any two bytecodes, one by one and in large numbers
+#   tests/test_interruptions    a signal, or very many, between any two bytecodes
 #   tests/test_mutations        a patch without one of its statements, and typical wrong changes
 #   tests/test_differential     every other signal, and logging, compared with the published release
 #   tests/test_machine.py       random sequences of events that happen to a server
 #   tests/test_load.py          starts and rotations under full load
 #   tests/test_reopen           reopen.sh with each worker class and many rotations
 #   tests/test_apply            apply.sh killed, and failing, at every system call; old Pythons; tests as root
-#   tests/test_tools.py         the tools of the scripts, set up by several scripts at once
+#   tests/test_tools.py         several scripts that install their tools at once
 #   tests/test_module           the settings module with eight sets of packages
 #   tests/test_forks            every release, with every tool that installs packages
 #   tests/test_refresh.py       refresh.sh, with changes that upstream might make
 #   tests/test_upstream         upstream's own tests after each commit in patches/upstream
 #   tests/test_bundle.py        apply.sh without a package index
-#   tests/unit                  the Dockerfiles; the other tests there always run, and take seconds
+#   tests/unit                  the Dockerfiles in docs; its other tests always run, and take seconds
 #   tests/test_bench.py         a small benchmark
 #
-# --full without a path also writes docs/matrix.md: the properties on every patched release of uvicorn and
-# uvicorn-worker. --environment VENV tests/properties runs the properties on one environment.
-# --rest is for root, after an ordinary user's run of the same files. It runs the tests that were skipped,
+# --full without a path also writes docs/matrix.md: tests/properties on every patched release of uvicorn and
+# uvicorn-worker. --environment VENV tests/properties runs these tests on one environment.
+# --rest is for root, after an ordinary user's run, with no file changed. It runs the tests that were skipped,
 # and those that check more as root.
 # Needs Python 3.9 or later, the Debian packages in tests/packages, and a package index for pip and uv. If
 # something is missing, the script says what.

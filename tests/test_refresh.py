@@ -457,7 +457,7 @@ def test_proof_with_the_patch_in_place(
     boot.write_text(COMPARED)
     monkeypatch.setattr(refresh, "ROOT", repository)
     assert refresh.main(["0.55.0"]) == 0
-    assert "all 1 promise hold here" in capfd.readouterr().out
+    assert "1 of 1 promise holds here" in capfd.readouterr().out
 
 
 @pytest.mark.full

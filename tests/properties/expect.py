@@ -5,9 +5,9 @@ server, never an expression. Properties state nothing by assert: tests/test_sent
 
 from typing import Callable, Union
 
-#: What becomes of a server where a promise is broken, for the verdict: "SIGUSR1 kills workers and ..."
+#: What becomes of a server where a promise is broken, for the verdict: "a rotation ... kills workers and ..."
 KILLS = "kills workers"
-MISSES = "misses rotations"
+MISSES = "does not reopen log files"
 LOSES = "loses or doubles log lines"
 BREAKS = "breaks requests"
 COMPLAINS = "leaves tracebacks"

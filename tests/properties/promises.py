@@ -66,8 +66,10 @@ def verdict(stats: Stats) -> str:
     aside = f" ({count(skipped, 'other')} could not be tested)" if skipped else ""
     if broken:
         harms = list(dict.fromkeys(filter(None, (getattr(report, "harm", "") for report in stats["failed"]))))
-        why = f": SIGUSR1 {', '.join(harms[:-1])}{' and ' if harms[1:] else ''}{harms[-1]}" if harms else ""
+        does = f"{', '.join(harms[:-1])}{' and ' if harms[1:] else ''}{''.join(harms[-1:])}"
+        why = f": a rotation at a bad moment {does}" if harms else ""
         return f"{broken} of {promises} {'is' if broken == 1 else 'are'} broken here{why}{aside}"
     if len(found) == skipped:
         return "no promise was tested here"
-    return f"{len(found) - skipped} of {promises} hold here{aside}" if skipped else f"all {promises} hold here"
+    kept = len(found) - skipped
+    return f"{kept} of {promises} {'holds' if kept == 1 else 'hold'} here{aside}"

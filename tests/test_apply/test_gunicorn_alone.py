@@ -32,7 +32,7 @@ def test_apply(release: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) 
     packages = [f"gunicorn=={release}", "gevent", "packaging", "setuptools<81"]
     environment = environments.make(tmp_path / "venv", version, *packages)
     assert apply.main(["--tests-only", "--no-figures", str(environment.path)]) == 1
-    assert "broken here: SIGUSR1" in capfd.readouterr().out
+    assert "broken here: a rotation at a bad moment" in capfd.readouterr().out
     assert apply.main(["--verbose", str(environment.path)]) == 0
     said = capfd.readouterr().out
     assert "promises hold here" in said

@@ -25,7 +25,7 @@ def test_what_fails_says_why_in_a_few_words() -> None:
     )
     assert means == f"       {MEANINGS[MISSES]}"
     assert kind == "starting                    0/1  1 broken"
-    assert verdict == "1 of 1 promise is broken here: SIGUSR1 misses rotations"
+    assert verdict == "1 of 1 promise is broken here: a rotation at a bad moment does not reopen log files"
 
 
 def test_a_long_path_to_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +69,8 @@ def test_a_set_up_that_fails_breaks_no_promise(
         assert proof.run_checks(environment) == kept
         said = capsys.readouterr().out
         assert ("UNTESTED It starts.\n       this could not be tested to its end, for ValueError: " in said) == kept
-    assert said.endswith("1 of 2 promises is broken here: SIGUSR1 changes what is not its business\n")
+    verdict = "1 of 2 promises is broken here: a rotation at a bad moment changes what is not its business\n"
+    assert said.endswith(verdict)
 
 
 FAILING = """
@@ -123,9 +124,10 @@ def test_what_is_kept_is_kept_under_every_worker_class() -> None:
         "stopping                    0/1  1 broken",
         "other signals               0/1  1 not tested here",
         "no worse than unpatched     0/1  1 broken",
-        "2 of 5 promises are broken here: SIGUSR1 kills workers and loses lines (2 others could not be tested)",
+        "2 of 5 promises are broken here: a rotation at a bad moment kills workers and loses lines "
+        "(2 others could not be tested)",
     ]
-    assert promises.summary({"passed": stats["passed"][:1]})[-1] == "all 1 promise hold here"
+    assert promises.summary({"passed": stats["passed"][:1]})[-1] == "1 of 1 promise holds here"
     assert promises.summary({"passed": stats["passed"], "skipped": stats["skipped"]})[-1] == (
         "2 of 3 promises hold here (1 other could not be tested)"
     )

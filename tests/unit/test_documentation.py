@@ -188,7 +188,7 @@ def run_output(text: str, bad: bool, promises: Dict[str, str]) -> Iterator[str]:
 
 def read_kinds(text: str) -> Dict[str, List[SimpleNamespace]]:
     """Reports of as many tests as apply.sh has counted."""
-    [harms] = re.findall(r" broken here: SIGUSR1 ([^(]*)", " ".join(text.split())) or [""]
+    [harms] = re.findall(r" broken here: a rotation at a bad moment ([^(]*)", " ".join(text.split())) or [""]
     left = sorted((harm for harm in MEANINGS if harm in harms), key=harms.index)
     stats: Dict[str, List[SimpleNamespace]] = {"passed": [], "failed": [], "skipped": []}
     for kind, kept, aside in re.findall(r"^(\w[\w -]+?) +(\d+)/\d+(.*)", text, re.MULTILINE):

@@ -46,8 +46,8 @@ it to superseded/.
 With VERSIONs (of uvicorn; another package's is written uvicorn-worker==0.4.0),
 take these releases in as well. If the files are as in the newest release with a
 patch, that patch also names the new release. If not, the new release gets its
-own patch, shown for review. The signal property tests then run on the
-release, on the Python that PYTHON names, else the tools' own."""
+own patch, shown for review. Then tests/properties run with the release, on
+the Python that PYTHON names, else on that of these scripts."""
 STATUS = """\
 exit status: 0 done, or nothing to do; 1 --check found releases that no patch
 names, or the property tests failed; 2 wrong arguments, no such release, no

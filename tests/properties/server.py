@@ -26,19 +26,26 @@ reopening: DefaultDict[str, wait.Patience] = collections.defaultdict(lambda: wai
 
 #: What a log or stderr says when something went wrong.
 COMPLAINT = re.compile(r"Traceback|Error|Exception|\[ERROR\]|\[CRITICAL\]|--- Logging error")
+#: The last line of a traceback, which names the cause of other complaints.
+EXCEPTION = re.compile(r"^[\w.]+(Error|Exception)\b")
 
 
 class Hold:
     """A place where the served processes wait; see served/checkpoints.py."""
 
-    def __init__(self, control: Path, place: str) -> None:
-        self.control = control
+    def __init__(self, server: "Server", place: str) -> None:
+        self.server = server
+        self.control = server.control
         self.place = place
-        self.file = control / f"hold.{place}"
+        self.file = self.control / f"hold.{place}"
 
     def reached(self) -> int:
         """Wait for a process to come to this place; its process id."""
-        return wait.until(self.marks, lambda: f"no process came to {self.place!r} within {wait.PATIENCE:g} s")[0]
+
+        def missing() -> str:
+            return f"no process came to {self.place!r} within {wait.PATIENCE:g} s: {self.server.last_words()}"
+
+        return wait.until(self.marks, missing)[0]
 
     def marks(self) -> List[int]:
         """The processes that have come to this place."""
@@ -195,7 +202,7 @@ class Server:
     @contextlib.contextmanager
     def hold(self, place: str) -> Iterator[Hold]:
         """Make processes that come to a place of served/checkpoints.py wait there, until the block ends."""
-        hold = Hold(self.control, place)
+        hold = Hold(self, place)
         hold.file.touch()
         try:
             yield hold
@@ -256,9 +263,10 @@ class Server:
         return self.stderr() + "\n".join(self.logs.lines("error.log")[-30:])
 
     def last_words(self) -> str:
-        """The last thing that it complained of."""
-        said = reversed(self.complaints().splitlines())
-        return next((line for line in said if COMPLAINT.search(line)), "it does not say why")
+        """The last exception, or else the last thing that it complained of."""
+        said = self.complaints().splitlines()[::-1]
+        told = (line for kind in (EXCEPTION, COMPLAINT) for line in said if kind.search(line))
+        return next(told, "it does not say why")
 
     # What a test expects of it
 
@@ -288,7 +296,7 @@ def _in_words(deaths: Mapping[str, int]) -> str:
 
 def _telling(lines: Sequence[str]) -> str:
     """The line that says most: what an exception is, if there is one."""
-    return next((line for line in lines if re.match(r"\w+(Error|Exception)\b", line)), lines[0])
+    return next(filter(EXCEPTION.match, lines), lines[0])
 
 
 def send(pids: Iterable[int], number: int) -> None:

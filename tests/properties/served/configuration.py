@@ -20,6 +20,9 @@ if hasattr(Arbiter, "handle_chld"):  # 24.0.0 takes the signal for SIGCLD, its o
 # Of 200 workers of this release, as published, one hangs as it starts, for a thread that the arbiter has forked with
 control_socket_disable = gunicorn.__version__ == "25.1.0"
 
+# gunicorn_usr1, where it is to do without a patch. The arbiter imports it, as for `-c python:gunicorn_usr1`.
+settings = importlib.import_module(os.environ["USR1_SETTINGS"]) if os.environ.get("USR1_SETTINGS") else None
+
 arbiter = os.getpid()
 waitpid = os.waitpid
 
@@ -35,8 +38,8 @@ os.waitpid = noting_waitpid
 
 
 def post_fork(server, worker):
-    if os.environ.get("USR1_SETTINGS"):  # gunicorn_usr1, where it is to do without a patch
-        importlib.import_module(os.environ["USR1_SETTINGS"]).post_fork(server, worker)
+    if settings:
+        settings.post_fork(server, worker)
     checkpoints.note("forked", os.getpid())
     atexit.register(checkpoints.pause, "last-atexit")
     if "HOOK_LOG" in os.environ:

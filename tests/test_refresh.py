@@ -4,7 +4,6 @@ import calendar
 import re
 import shutil
 import subprocess
-import sys
 import zipfile
 from operator import attrgetter
 from pathlib import Path
@@ -458,15 +457,3 @@ def test_proof_with_the_patch_in_place(
     monkeypatch.setattr(refresh, "ROOT", repository)
     assert refresh.main(["0.55.0"]) == 0
     assert "all 1 promise hold here" in capfd.readouterr().out
-
-
-@pytest.mark.full
-def test_script_proves_a_changed_release(changed: None, repository: Path) -> None:
-    """The whole of it: the script in a copy of the repository."""
-    (repository / Path(sys.prefix).name).symlink_to(sys.prefix)
-    answer = subprocess.run(
-        [str(repository / "scripts" / "refresh.sh"), "0.55.0"], cwd="/", text=True, capture_output=True
-    )
-    assert answer.returncode == 0, answer.stdout + answer.stderr
-    assert " passed" in answer.stdout
-    assert "Applies-To: uvicorn 0.55.0\n" in (repository / "patches" / "uvicorn" / "0.55.0.patch").read_text()

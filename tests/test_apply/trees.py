@@ -2,16 +2,18 @@
 
 import base64
 import csv
+import errno
 import hashlib
 import os
 import shutil
 import stat
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional, Tuple
+from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 import environments
+import pytest
 from usr1 import patches
-from usr1.apply import files, installed
+from usr1.apply import change, files, installed
 from usr1.apply.environment import Environment, find
 
 NEWEST = environments.COMBINATIONS[-1]
@@ -71,6 +73,28 @@ def check_four_lines(said: str, start: str) -> None:
     """A refusal: what, expected, found, do."""
     assert [line.split(":")[0].strip() for line in said.splitlines()[1:]] == ["expected", "found", "do"], said
     assert start in said.splitlines()[0], said
+
+
+def fail(number: int = errno.EIO) -> None:
+    raise OSError(number, os.strerror(number))
+
+
+Act = Callable[[], object]
+
+
+def before(monkeypatch: pytest.MonkeyPatch, operation: str, number: int, act: Act) -> List[Tuple[object, ...]]:
+    """Have something happen before the so-many-th operation of a kind: of Tree, or of change; the arguments of all."""
+    owner = files.Tree if hasattr(files.Tree, operation) else change
+    original, calls = getattr(owner, operation), []
+
+    def preceded(*arguments: object) -> object:
+        calls.append(arguments)
+        if len(calls) == number:
+            act()
+        return original(*arguments)
+
+    monkeypatch.setattr(owner, operation, preceded)
+    return calls
 
 
 def compile_all(environment: Environment) -> None:

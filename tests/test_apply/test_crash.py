@@ -54,7 +54,7 @@ PR_SET_PTRACER, ANY = 0x59616D61, -1
 
 def make(what: str, environment: Environment) -> None:
     """What scripts/apply.sh does between finding the environment and testing it."""
-    with change.alone(environment, print):
+    with change.alone(environment):
         found = installed.find(environment)
         for one in found:
             if one.problem:

@@ -1,13 +1,12 @@
 """--check: the state of environments, in words and as JSON; and nothing changes."""
 
 import json
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
+import environments
 import pytest
 from usr1 import patches
 from usr1.apply import apply, installed
@@ -267,12 +266,9 @@ def test_a_working_directory_that_is_gone(tmp_path: Path) -> None:
     gone = tmp_path / "gone"
     gone.mkdir()
     for option in ("--no-tests", "--check"):
-        answer = subprocess.run(
-            ["bash", "-c", 'cd "$0" && rmdir "$0" && exec "$@"', str(gone),
-             sys.executable, "-m", "usr1.apply.apply", option, "venv"],
-            env={**os.environ, "PYTHONPATH": os.fspath(patches.PATCHES.parent / "scripts")},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
+        shell = ["bash", "-c", 'cd "$0" && rmdir "$0" && exec "$@"', gone]
+        module = [sys.executable, "-m", "usr1.apply.apply", option, "venv"]
+        answer = environments.run(*shell, *module, PYTHONPATH=str(patches.PATCHES.parent / "scripts"))
         gone.mkdir()
         assert answer.returncode == 2 and "Traceback" not in answer.stdout, answer.stdout
         assert "expected: " in answer.stdout

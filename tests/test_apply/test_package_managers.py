@@ -1,6 +1,5 @@
 """What pip and uv make of a patched environment: that it is one of theirs."""
 
-import subprocess
 import sys
 from pathlib import Path
 from typing import Callable
@@ -16,7 +15,7 @@ REQUIREMENT = f"uvicorn=={trees.NEWEST}"
 
 
 def run(*command: object) -> str:
-    answer = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    answer = environments.run(*command)
     assert answer.returncode == 0, answer.stdout
     return answer.stdout
 

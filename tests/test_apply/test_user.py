@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Callable, Dict, List
 
@@ -85,30 +84,10 @@ def a_pth(environment: Environment, place: Path, told: Told) -> None:
     (environment.site_packages / "some.pth").write_text(f"# to a project\n{place}/theirs\n")
 
 
-def a_pth_to_what_is_not_there(environment: Environment, place: Path, told: Told) -> None:
-    (environment.site_packages / "some.pth").write_text(f"{tempfile.gettempdir()}/not-there\n")
-    (environment.site_packages / "added.py").write_text(told.code)
-
-
 def a_module_of_mode_0666(environment: Environment, place: Path, told: Told) -> None:
     path = environment.site_packages / "added.py"
     path.write_text(told.code)
     path.chmod(0o666)
-
-
-def sitecustomize(environment: Environment, place: Path, told: Told) -> None:
-    given(environment.site_packages / "sitecustomize.py", told.code)
-
-
-def a_link_to_a_package(environment: Environment, place: Path, told: Told) -> None:
-    (place / "package").mkdir()
-    given(place / "package" / "__init__.py", told.code)
-    (environment.site_packages / "added").symlink_to(place / "package")
-
-
-def a_directory_above(environment: Environment, place: Path, told: Told) -> None:
-    (environment.site_packages / "added.py").write_text(told.code)
-    environment.path.parent.chmod(0o777)
 
 
 def a_directory_in_which_anybody_may_add(environment: Environment, place: Path, told: Told) -> None:
@@ -129,11 +108,7 @@ def a_directory_above_the_python(environment: Environment, place: Path, told: To
 Way = Callable[[Environment, Path, Told], None]
 WAYS: List[Way] = [
     a_pth,
-    a_pth_to_what_is_not_there,
     a_module_of_mode_0666,
-    sitecustomize,
-    a_link_to_a_package,
-    a_directory_above,
     a_directory_in_which_anybody_may_add,
     a_directory_above_the_python,
 ]

@@ -1,6 +1,5 @@
 """What is refused, and in which words: one message, and nothing written."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -176,13 +175,7 @@ def wheel_by(
     pip = [python, "-m", "pip", "wheel", "--no-deps", "--wheel-dir"]
     uv = [environments.UV, "build", "--wheel", "--out-dir"]
     command = [*(pip if installer == "pip" else uv), tmp_path, *options, ROOT / "vendor" / "uvicorn"]
-    return subprocess.run(
-        [str(word) for word in command],
-        env={**os.environ, **variables},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    return environments.run(*command, **variables)
 
 
 @pytest.mark.parametrize("installer", [pytest.param("pip", marks=pytest.mark.full), "uv"])
@@ -232,17 +225,10 @@ def test_a_python_that_the_release_does_not_run_on(tmp_path: Path) -> None:
 def test_a_recipe_without_its_repository(distribution: str, tmp_path: Path) -> None:
     """As with pip before 21.3, which builds in a copy of the directory."""
     shutil.copytree(ROOT / "vendor" / distribution, tmp_path / "vendor" / distribution)
-    answer = subprocess.run(
-        [sys.executable, "-c", "import backend"],
-        cwd=tmp_path / "vendor" / distribution,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    answer = environments.run(sys.executable, "-c", "import backend", cwd=tmp_path / "vendor" / distribution)
     assert answer.returncode == 1
-    assert answer.stderr.startswith(
-        f"expected {tmp_path}/scripts/usr1/forks/fork.py, the rest of the repository, found none"
-    )
-    assert "pip 21.3" in answer.stderr
+    expected = f"expected {tmp_path}/scripts/usr1/forks/fork.py, the rest of the repository, found none"
+    assert answer.stdout.startswith(expected) and "pip 21.3" in answer.stdout
 
 
 def test_the_recipes_are_the_same_code() -> None:

@@ -4,7 +4,6 @@ applicable to every release that they name. That they all say the same, in one f
 """
 
 import datetime
-import os
 import re
 import subprocess
 import sys
@@ -87,15 +86,8 @@ def tool_applies(command: "list[str]", patch: Patch, before: Files, folder: Path
     for target, content in before.items():
         (folder / target).parent.mkdir(parents=True, exist_ok=True)
         (folder / target).write_bytes(content)
-    environment = {**os.environ, "LC_ALL": "C", "GIT_CEILING_DIRECTORIES": str(folder.parent)}
-    answer = subprocess.run(
-        [*command, str(patch.path)],
-        cwd=folder,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
+    variables = {"LC_ALL": "C", "GIT_CEILING_DIRECTORIES": str(folder.parent)}
+    answer = environments.run(*command, patch.path, cwd=folder, **variables)
     assert answer.returncode == 0, answer.stdout
     assert not re.search("offset|fuzz", answer.stdout), answer.stdout
     return {target: (folder / target).read_bytes() for target in before}
@@ -134,13 +126,8 @@ def oldest_python(patch: Patch) -> Path:
 @pytest.mark.root
 @every_patch
 def test_result_compiles_on_the_oldest_python(patch: Patch) -> None:
-    command = [
-        str(oldest_python(patch)),
-        "-W",
-        "error",
-        "-c",
-        "import sys; compile(sys.stdin.buffer.read(), 'f', 'exec')",
-    ]
+    compiles = "import sys; compile(sys.stdin.buffer.read(), 'f', 'exec')"
+    command = [str(oldest_python(patch)), "-W", "error", "-c", compiles]
     for target, content in patched(patch).items():
         answer = subprocess.run(command, input=content, capture_output=True)
         assert answer.returncode == 0, f"{target}: {answer.stderr.decode()}"

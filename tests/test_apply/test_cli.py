@@ -246,13 +246,6 @@ def suite(root: Path, test: str) -> Path:
     return root
 
 
-def test_what_holds_stays(environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proof, "ROOT", suite(tmp_path / "root", HOLDS))
-    assert apply.main([str(environment.path)]) == 0
-    assert state(environment) is State.PATCHED
-    assert apply.main(["--tests-only", str(environment.path)]) == 0
-
-
 @pytest.mark.parametrize("found", [State.PRISTINE, State.PATCHED])
 def test_what_fails_is_put_back(
     found: State,
@@ -417,15 +410,9 @@ def test_what_cannot_be_put_back(
     assert "cannot be restored" in said and "--only" not in said
 
 
-@pytest.fixture
-def no_properties(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proof, "ROOT", suite(tmp_path / "root", HOLDS))
-
-
 @pytest.mark.parametrize("installer", ["uv", "pip"])
-def test_a_new_environment(
-    installer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_properties: None
-) -> None:
+def test_a_new_environment(installer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proof, "ROOT", suite(tmp_path / "root", HOLDS))
     if installer == "pip":
         monkeypatch.setattr(shutil, "which", lambda name: None)
     venv = tmp_path / "new venv"

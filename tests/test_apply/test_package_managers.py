@@ -30,6 +30,8 @@ def check_reinstall(environment: Environment, capsys: pytest.CaptureFixture[str]
     file.write_text("changed = True\n")
     assert apply.main(["--no-tests", str(environment.path)]) == 2
     [command] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("  do: ")]
+    by_pip = (environment.path / "bin" / "pip").exists()
+    assert command.startswith(f"  do:       {environment.path}/bin/pip install " if by_pip else "  do:       uv pip ")
     run("bash", "-c", command.replace("  do: ", "").partition(", then run this again")[0])
     assert apply.main(["--check", str(environment.path)]) == 1
     assert apply.main(["--revert", str(environment.path)]) == 0

@@ -180,16 +180,16 @@ def wheel_by(
 
 @pytest.mark.parametrize("installer", [pytest.param("pip", marks=pytest.mark.full), "uv"])
 @pytest.mark.parametrize(
-    "options, release, said",
+    "options, chosen, said",
     [
         (["--config-settings", "editable_mode=compat"], "0.12.3", "no patch is pinned to uvicorn 0.12.3\n"),
         (["--no-index"], NEWEST, f"=={NEWEST}"),  # The installer's own message, which names what it looked for
     ],
 )
 def test_the_installer_shows_the_message(
-    options: List[str], release: str, said: str, installer: str, tmp_path: Path
+    options: List[str], chosen: str, said: str, installer: str, tmp_path: Path
 ) -> None:
-    answer = wheel_by(installer, tmp_path, *options, UVICORN_USR1_VERSION=release)
+    answer = wheel_by(installer, tmp_path, *options, UVICORN_USR1_VERSION=chosen)
     assert answer.returncode != 0
     assert "uvicorn" in answer.stdout and said in answer.stdout and "Traceback" not in answer.stdout
     assert list(tmp_path.glob("**/*.whl")) == []

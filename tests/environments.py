@@ -15,7 +15,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 import pytest
 from packaging.version import Version as Release
@@ -40,6 +40,14 @@ class Environment(NamedTuple):
     @property
     def python(self) -> Path:
         return self.path / "bin" / "python"
+
+
+def run(*command: object, cwd: Union[Path, str, None] = None, **variables: str) -> "subprocess.CompletedProcess[str]":
+    """A command with these environment variables too; all that it prints is its stdout."""
+    return subprocess.run(
+        list(map(str, command)), cwd=cwd, env={**os.environ, **variables},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
 
 
 def path_without(program: str) -> str:

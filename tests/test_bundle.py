@@ -6,17 +6,11 @@ from pathlib import Path
 
 import environments
 import pytest
+from environments import run
 from test_apply import trees
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "scripts" / "bundle.sh"
-
-
-def run(*command: object, **variables: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [str(word) for word in command],
-        env={**os.environ, **variables}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
 
 
 @pytest.mark.full

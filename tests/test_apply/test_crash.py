@@ -4,9 +4,16 @@ Killed at any system call, or failed there: whole files, a true exit status, and
 strace makes each file-system call of a change fail, or kills the process at it.
 """
 
+import ctypes
 import functools
+import os
 import re
+import select
 import shutil
+import signal
+import subprocess
+import sys
+import traceback
 from collections import Counter
 from pathlib import Path
 from typing import Counter as CounterType
@@ -14,10 +21,11 @@ from typing import Dict, List, NamedTuple
 
 import pytest
 from usr1 import patches
-from usr1.apply import installed
+from usr1.apply import change, installed
 from usr1.apply.environment import Environment
+from usr1.refusal import HalfDone, Refusal
 
-from test_apply import changing, trees
+from test_apply import trees
 
 #: Tests run side by side: each takes every so-many-th of the calls.
 SHARDS = 4
@@ -39,6 +47,75 @@ WHOLE = (installed.State.PRISTINE, installed.State.PARTLY, installed.State.PATCH
 OPPOSITE = {"apply": "revert", "revert": "apply"}
 
 
+#: Marks for the log of strace
+BEGIN, END = "/the-change-begins", "/the-change-ends"
+PR_SET_PTRACER, ANY = 0x59616D61, -1
+
+
+def make(what: str, environment: Environment) -> None:
+    """What scripts/apply.sh does between finding the environment and testing it."""
+    with change.alone(environment):
+        found = installed.find(environment)
+        for one in found:
+            if one.problem:
+                raise one.problem
+        change.make(environment, [(one, one.patched if what == "apply" else one.pristine) for one in found])
+
+
+def status_of(what: str, environment: Environment) -> int:
+    """The same with the exit status of scripts/apply.sh."""
+    try:
+        make(what, environment)
+    except Refusal:
+        return 2
+    except HalfDone:
+        return 3
+    return 0
+
+
+def followed(what: str, environment: Environment, log: Path, *options: str) -> int:
+    """
+    The exit status of a change under strace with these options, negative if a signal ended it.
+
+    Forked, not started, so that all is imported and strace counts nothing but the change.
+    """
+    go, went = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        _follow_me(what, environment, go)
+    try:
+        command = ["strace", "-o", str(log), "-p", str(pid), *options]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as strace:
+            assert strace.stderr is not None
+            said = strace.stderr.readline()
+            assert "attached" in said, f"strace, which this test needs, said {said!r}"
+            os.write(went, b"!")
+            _, ended = os.waitpid(pid, 0)
+            pid = 0
+    finally:
+        os.close(go)
+        os.close(went)
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(ended)
+
+
+def _follow_me(what: str, environment: Environment, go: int) -> None:
+    exit_status = 70
+    try:
+        ctypes.CDLL(None).prctl(PR_SET_PTRACER, ANY, 0, 0, 0)
+        select.select([go], [], [])  # Not read(2): whether strace counts a call it finds waiting is a matter of chance
+        os.access(BEGIN, os.F_OK)
+        exit_status = status_of(what, environment)
+        os.access(END, os.F_OK)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(exit_status)
+
+
 class Call(NamedTuple):
     name: str
     number: int  # Among the calls of that name in the life of the process
@@ -52,7 +129,7 @@ class Call(NamedTuple):
 
 def calls(what: str, environment: Environment, log: Path) -> List[Call]:
     """The file-system calls of a change, each once."""
-    assert changing.followed(what, environment, log, "-e", f"trace={CALLS}") == 0
+    assert followed(what, environment, log, "-e", f"trace={CALLS}") == 0
     seen: CounterType[str] = Counter()
     found: List[Call] = []
     within = False
@@ -62,8 +139,8 @@ def calls(what: str, environment: Environment, log: Path) -> List[Call]:
             continue
         name = match[1]
         seen[name] += 1
-        if changing.BEGIN in line or changing.END in line:
-            within = changing.BEGIN in line
+        if BEGIN in line or END in line:
+            within = BEGIN in line
         elif within:
             opens = name.startswith("open")
             found.append(Call(name, seen[name], "O_CREAT" in line if opens else not re.fullmatch(LOOKING, name)))
@@ -81,10 +158,10 @@ class Trial(NamedTuple):
 
     def calls(self, what: str) -> List[Call]:
         """The calls of a change that is yet to be made."""
-        changing.make(OPPOSITE[what], self.environment)
+        make(OPPOSITE[what], self.environment)
         trees.compile_all(self.environment)
         found = calls(what, self.environment, self.log)
-        changing.make(OPPOSITE[what], self.environment)
+        make(OPPOSITE[what], self.environment)
         shutil.copytree(self.environment.path, self.copy, symlinks=True)
         return found
 
@@ -96,7 +173,7 @@ class Trial(NamedTuple):
     def after_fault(self, call: Call, fault: str, what: str) -> None:
         """Have one call of a change fail, or kill it; see it end well."""
         trees.compile_all(self.environment)
-        status = changing.followed(what, self.environment, self.log, *call.injection(fault))
+        status = followed(what, self.environment, self.log, *call.injection(fault))
         assert status == -9 or "INJECTED" in self.log.read_text()
         assert trees.stale(self.environment) == []
         states = {one.state for one in installed.find(self.environment)}
@@ -114,7 +191,7 @@ class Trial(NamedTuple):
             assert status == 3 and fault.endswith("+"), "only an error that stays also keeps it from being undone"
 
         following = what if call.number % 2 else OPPOSITE[what]
-        assert changing.status(following, self.environment) == 0
+        assert status_of(following, self.environment) == 0
         assert trees.snapshot(self.environment.path) == self.after[following]
         if following == what:
             shutil.rmtree(self.environment.path)
@@ -127,10 +204,10 @@ def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trial:
     monkeypatch.setattr(patches, "catalogue", functools.lru_cache(patches.catalogue))
     environment = trees.light(tmp_path / "venv", trees.source(), bytecode=True)
     pristine = trees.snapshot(environment.path)
-    changing.make("apply", environment)
+    make("apply", environment)
     assert trees.disagreements(environment) == []
     patched = trees.snapshot(environment.path)
-    changing.make("revert", environment)
+    make("revert", environment)
     assert trees.snapshot(environment.path) == pristine
     return Trial(environment, {"apply": patched, "revert": pristine}, tmp_path / "log", tmp_path / "copy")
 

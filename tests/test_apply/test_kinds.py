@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Callable, Dict
+from typing import Callable, Dict, Tuple
 
 import environments
 import pytest
@@ -14,11 +14,9 @@ from usr1 import patches
 from usr1.apply import apply, installed
 from usr1.apply.environment import Environment, find
 from usr1.apply.installed import State
-from usr1.refusal import Refusal
+from usr1.apply.user import NOBODY, User
 
-from test_apply import changing, trees
-
-NOBODY = 65534
+from test_apply import trees
 
 
 def states(environment: Environment) -> Dict[str, State]:
@@ -36,12 +34,6 @@ def check_both_ways(path: Path, environment: Environment) -> None:
     assert {environment.path / name for name in changed if not name.endswith(".pyc")} <= ours
     assert apply.main(["--revert", str(path)]) == 0
     assert trees.snapshot(environment.path) == before
-
-
-def test_both_distributions(tmp_path: Path) -> None:
-    both = trees.light(tmp_path / "venv", trees.source(trees.NEWEST, "uvicorn-worker"), bytecode=True)
-    assert set(states(both)) == {"uvicorn", "uvicorn-worker", "gunicorn"}
-    check_both_ways(both.path, both)
 
 
 def test_of_two_each_is_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,30 +54,25 @@ def test_of_two_each_is_told_apart(tmp_path: Path, capsys: pytest.CaptureFixture
     assert re.findall(r"(\S+) \S+ is as it was published", said("--revert")) == ["uvicorn"]
 
 
-def test_one_that_cannot_be_patched_keeps_the_other_from_being_patched(tmp_path: Path) -> None:
-    both = trees.light(tmp_path / "venv", trees.source(trees.NEWEST, "uvicorn-worker"))
-    (both.site_packages / "uvicorn_worker" / "_workers.py").write_text("changed = True\n")
-    before = trees.snapshot(both.path)
-    assert apply.main(["--no-tests", str(both.path)]) == 2
-    assert trees.snapshot(both.path) == before
-
-
-def test_uvicorn_worker_alone(tmp_path: Path) -> None:
-    alone = trees.light(tmp_path / "venv", trees.source(trees.NEWEST, "uvicorn-worker"))
-    for name in ("uvicorn", f"uvicorn-{trees.NEWEST}.dist-info"):
-        shutil.rmtree(alone.site_packages / name)
-    check_both_ways(alone.path, alone)
+NEWEST_OF_EACH = ("uvicorn", "uvicorn-worker", "gunicorn")
+KINDS = [
+    *((release, ("uvicorn", "gunicorn"), n % 5 == 0) for n, release in enumerate(environments.COMBINATIONS)),
+    *((trees.NEWEST, kept, True) for kept in (NEWEST_OF_EACH, NEWEST_OF_EACH[1:], NEWEST_OF_EACH[2:])),
+]
 
 
 @pytest.mark.parametrize(
-    "release",
-    [
-        pytest.param(release, marks=[] if n % 5 == 0 else [pytest.mark.full])
-        for n, release in enumerate(environments.COMBINATIONS)
-    ],
+    "release, kept",
+    [pytest.param(release, kept, marks=[] if chosen else [pytest.mark.full]) for release, kept, chosen in KINDS],
 )
-def test_every_combination(release: str, tmp_path: Path) -> None:
-    environment = trees.light(tmp_path / "venv", trees.source(release))
+def test_every_combination(release: str, kept: Tuple[str, ...], tmp_path: Path) -> None:
+    """Of files and hooks, and of distributions."""
+    source = trees.source(release, *(["uvicorn-worker"] if "uvicorn-worker" in kept else []))
+    environment = trees.light(tmp_path / "venv", source, bytecode=True)
+    if "uvicorn" not in kept:
+        for path in (environment.site_packages / "uvicorn", *environment.site_packages.glob("uvicorn-*")):
+            shutil.rmtree(path)
+    assert set(states(environment)) == set(kept)
     check_both_ways(environment.path, environment)
 
 
@@ -106,18 +93,6 @@ def test_link_to_the_environment(environment: Environment, tmp_path: Path) -> No
     (tmp_path / "link").symlink_to(environment.path)
     check_both_ways(tmp_path / "link", environment)
     assert (tmp_path / "link").is_symlink()
-
-
-@pytest.mark.parametrize("level", range(3), ids=["site-packages", "python3", "lib"])
-def test_links_inside_are_named(level: int, environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
-    link = [environment.site_packages, *environment.site_packages.parents][level]
-    link.rename(environment.path.parent / "elsewhere")
-    link.symlink_to(environment.path.parent / "elsewhere")
-    before = trees.snapshot(environment.path.parent)
-    for option in ("--no-tests", "--revert", "--dry-run", "--tests-only", "--check"):
-        assert apply.main([option, str(environment.path)]) == 2
-        trees.check_four_lines("".join(capsys.readouterr()), f"{link} is a link")
-    assert trees.snapshot(environment.path.parent) == before
 
 
 def test_conda(environment: Environment) -> None:
@@ -175,47 +150,15 @@ def test_symbolic_links_to_uv_s_cache(
     assert apply.main(["--no-tests", str(venv)]) == 0
 
 
-def test_symbolic_links_to_another_cache_are_refused(
-    environment: Environment, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """As conda makes them, where it cannot make hard links."""
-    file = environment.site_packages / "uvicorn" / "workers.py"
-    elsewhere = file.rename(environment.path.parent / "workers.py")
-    file.symlink_to(elsewhere)
-    check_refused(environment, capsys, "lives outside", str(elsewhere))
-
-
-def check_refused(environment: Environment, capsys: pytest.CaptureFixture[str], *said: str) -> None:
-    before = trees.snapshot(environment.path)
-    assert apply.main(["--no-tests", str(environment.path)]) == 2
-    error = capsys.readouterr().err
-    for words in ("apply.sh: ", "expected: ", "found: ", "do: ", *said):
-        assert words in error
-    assert trees.snapshot(environment.path) == before
-
-
-def test_system_site_packages_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The uvicorn that an environment only sees is for all who see it."""
-    base = trees.light(tmp_path / "base", trees.source())
-    environment = trees.light(tmp_path / "venv", trees.source())
-    for path in environment.site_packages.glob("uvicorn*"):
-        shutil.rmtree(path)
-    (environment.site_packages / "base.pth").write_text(f"{base.site_packages}\n")
-    check_refused(environment, capsys, "uvicorn lives outside", str(base.site_packages))
-    assert apply.main(["--tests-only", str(environment.path)]) == 2
-    assert "uvicorn lives outside" in capsys.readouterr().err
-
-
-def test_a_pth_file_with_code(environment: Environment) -> None:
-    """As packages of a namespace have it: a line longer than any path may be."""
-    (environment.site_packages / "nspkg.pth").write_text(f"import sys; {'sys; ' * 1000}\n")
-    assert apply.main(["--no-tests", str(environment.path)]) == 0
-
-
 def test_editable_installs_are_refused(environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
     [dist_info] = environment.site_packages.glob("uvicorn-*.dist-info")
     (dist_info / "direct_url.json").write_text('{"url": "file:///src", "dir_info": {"editable": true}}')
-    check_refused(environment, capsys, "an editable install")
+    before = trees.snapshot(environment.path)
+    assert apply.main(["--no-tests", str(environment.path)]) == 2
+    said = capsys.readouterr().err
+    trees.check_four_lines(said, "apply.sh: uvicorn lives outside")
+    assert "  found:    an editable install" in said
+    assert trees.snapshot(environment.path) == before
 
 
 @pytest.mark.parametrize("python", environments.pythons().values(), ids=str)
@@ -253,103 +196,81 @@ def test_owner_and_mode_are_kept(environment: Environment) -> None:
     check_both_ways(environment.path, environment)
 
 
-def as_nobody(work: Callable[[], int]) -> int:
-    """What some work returns without root's privileges, as the exit status of a process of its own."""
-    patches.catalogue("uvicorn")  # Nobody may import what this needs, if it is in root's home
-    pid = os.fork()
-    if pid == 0:
-        try:
-            if os.getuid() == 0:
-                os.setgroups([])
-                os.setgid(NOBODY)
-                os.setuid(NOBODY)
-            os._exit(work())
-        finally:
-            os._exit(70)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
-def apply_as_nobody(environment: Environment) -> int:
-    return as_nobody(lambda: changing.status("apply", environment))
-
-
-def refused(environment: Environment, advice: str) -> int:
-    with pytest.raises(Refusal) as refusal:
-        changing.make("apply", environment)
-    return 2 if str(refusal.value).endswith(f"do:       {advice}") else 1
-
-
-@pytest.mark.root
-def test_read_only(environment: Environment, open_clone: None) -> None:
+def locked(environment: Environment) -> None:
     """Or a file system without room, or anything that keeps the first byte from being written."""
-    before = trees.snapshot(environment.path)
-    open_to_all(environment)
     for path in [environment.site_packages, *environment.site_packages.rglob("*")]:
         path.chmod(0o555 if path.is_dir() else 0o444)
-    locked = trees.snapshot(environment.path)
-    advice = "run this again as user 0" if os.getuid() == 0 else "make it writable, then run this again"
-    try:
-        assert as_nobody(lambda: refused(environment, advice)) == 2
-        assert trees.snapshot(environment.path) == locked != before
-    finally:
-        for path in [environment.site_packages, *environment.site_packages.rglob("*")]:
-            path.chmod(0o755)
 
 
-@pytest.mark.root
-def test_read_only_by_its_owner(environment: Environment, open_clone: None) -> None:
+def locked_by_its_owner(environment: Environment) -> None:
     """To be that user is no help."""
-    open_to_all(environment)
     if os.getuid() == 0:
         for path in [environment.path, *environment.path.rglob("*")]:
             os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
-
     (environment.site_packages / "uvicorn").chmod(0o555)
-    try:
-        assert as_nobody(lambda: refused(environment, "make it writable, then run this again")) == 2
-    finally:
-        (environment.site_packages / "uvicorn").chmod(0o755)
 
 
-def open_to_all(environment: Environment) -> None:
-    """pytest's directories are for their owner alone."""
-    for path in environment.site_packages.parents:
-        if path.stat().st_uid == os.getuid() and "pytest" in str(path):
-            path.chmod(0o755)
-
-
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
-def test_files_of_others_are_refused(environment: Environment, open_clone: None) -> None:
+def files_of_others(environment: Environment) -> None:
     """In a directory that one may write to: the new file would be of another owner."""
-    open_to_all(environment)
     for path in [environment.site_packages, *environment.site_packages.rglob("*")]:
         path.chmod(0o777 if path.is_dir() else 0o666)
-    before = trees.snapshot(environment.path)
-    assert apply_as_nobody(environment) == 2
-    assert trees.snapshot(environment.path) == before
 
 
-def test_not_to_be_looked_at(environment: Environment, open_clone: None) -> None:
-    open_to_all(environment)
+def not_to_be_looked_at(environment: Environment) -> None:
     environment.site_packages.chmod(0o300)
-    try:
-        assert apply_as_nobody(environment) == 2
-    finally:
-        environment.site_packages.chmod(0o755)
 
 
-@pytest.mark.parametrize("option", ["--no-tests", "--check"])
-def test_in_a_directory_of_others(
-    option: str, environment: Environment, open_clone: None, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def said() -> int:
-        status = apply.main([option, str(environment.path)])
-        trees.check_four_lines("".join(capsys.readouterr()), f"cannot look at {environment.path}")
-        return status
-
-    open_to_all(environment)
+def in_a_directory_of_others(environment: Environment) -> None:
     environment.path.parent.chmod(0o000)
-    try:
-        assert as_nobody(said) == 2
-    finally:
-        environment.path.parent.chmod(0o700)
+
+
+OPEN_IT, AS_ROOT = "make it writable, then run this again", "run this again as user 0"
+ELSEWHERE = "run this as a user who may look there, or name another"
+Way = Callable[[Environment], None]
+#: What an ordinary user cannot change, and what is advised: to its owner, and to nobody.
+CLOSED: Dict[Way, Tuple[str, str]] = {
+    locked: (OPEN_IT, AS_ROOT),
+    locked_by_its_owner: (OPEN_IT, OPEN_IT),
+    files_of_others: ("", AS_ROOT),
+    not_to_be_looked_at: (OPEN_IT, AS_ROOT),
+    in_a_directory_of_others: (ELSEWHERE, ELSEWHERE),
+}
+
+
+def contents(directory: Path) -> Dict[Path, bytes]:
+    return {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("way", CLOSED, ids=lambda way: way.__name__)
+def test_what_may_not_be_changed(
+    way: Way, environment: Environment, open_clone: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By who runs this; root becomes nobody for it."""
+    is_root = os.getuid() == 0
+    if way is files_of_others and not is_root:
+        pytest.skip("only root can give files away")
+    for path in environment.site_packages.parents:  # pytest's directories are for their owner alone
+        if path.stat().st_uid == os.getuid() and "pytest" in str(path):
+            path.chmod(0o755)
+    before = contents(environment.path)
+    patches.catalogue("uvicorn")  # Nobody may import what this needs, if it is in root's home
+    way(environment)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            if is_root:
+                User("nobody", NOBODY, NOBODY, []).become()
+            status = apply.main(["--no-tests", str(environment.path)])
+            said = capsys.readouterr().err
+            trees.check_four_lines(said, str(environment.path))
+            os._exit(status if CLOSED[way][is_root] in said else 71)
+        finally:
+            os._exit(70)
+    _, ended = os.waitpid(pid, 0)
+    for path in (environment.path.parent, environment.site_packages, environment.site_packages / "uvicorn"):
+        path.chmod(0o755)
+    for path in environment.site_packages.rglob("*"):
+        path.chmod(0o755)
+    assert os.waitstatus_to_exitcode(ended) == 2
+    assert contents(environment.path) == before

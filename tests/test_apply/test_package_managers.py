@@ -1,9 +1,8 @@
 """What pip and uv make of a patched environment: that it is one of theirs."""
 
-import subprocess
 import sys
 from pathlib import Path
-from typing import List
+from typing import Callable
 
 import environments
 import pytest
@@ -16,13 +15,9 @@ REQUIREMENT = f"uvicorn=={trees.NEWEST}"
 
 
 def run(*command: object) -> str:
-    answer = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    answer = environments.run(*command)
     assert answer.returncode == 0, answer.stdout
     return answer.stdout
-
-
-def uvicorn_files(environment: Environment) -> List[Path]:
-    return [path for path in environment.path.rglob("*") if "uvicorn" in path.name]
 
 
 def check_reinstall(environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
@@ -35,6 +30,8 @@ def check_reinstall(environment: Environment, capsys: pytest.CaptureFixture[str]
     file.write_text("changed = True\n")
     assert apply.main(["--no-tests", str(environment.path)]) == 2
     [command] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("  do: ")]
+    by_pip = (environment.path / "bin" / "pip").exists()
+    assert command.startswith(f"  do:       {environment.path}/bin/pip install " if by_pip else "  do:       uv pip ")
     run("bash", "-c", command.replace("  do: ", "").partition(", then run this again")[0])
     assert apply.main(["--check", str(environment.path)]) == 1
     assert apply.main(["--revert", str(environment.path)]) == 0
@@ -48,43 +45,33 @@ def notes(environment: Environment) -> set[str]:
     return {f"uvicorn-{trees.NEWEST}.dist-info/{name}" for name in names}
 
 
-def test_pip(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """In an environment made by venv --copies and pip, with bytecode in RECORD."""
-    run(sys.executable, "-m", "venv", "--copies", tmp_path / "venv")
-    environment = find(tmp_path / "venv")
-    pip = [environment.python, "-m", "pip", "--disable-pip-version-check"]
+def made_by_pip(path: Path) -> "tuple[Environment, Callable[..., str]]":
+    """In an environment made by venv --copies, with bytecode in RECORD."""
+    run(sys.executable, "-m", "venv", "--copies", path)
+    pip = [path / "bin" / "python", "-m", "pip", "--disable-pip-version-check"]
     run(*pip, "install", "--quiet", REQUIREMENT, "gunicorn")
+    return find(path), lambda command, *arguments: run(*pip, command, *arguments)
+
+
+def made_by_uv(path: Path) -> "tuple[Environment, Callable[..., str]]":
+    environment = find(environments.make(path, sys.version_info[:2], REQUIREMENT, "gunicorn").path)
+    uv = [environments.UV, "pip"]
+    return environment, lambda command, *arguments: run(*uv, command, "--python", environment.python, *arguments)
+
+
+@pytest.mark.parametrize("make", [made_by_pip, made_by_uv])
+def test_it_is_one_of_theirs(
+    make: Callable[[Path], "tuple[Environment, Callable[..., str]]"], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    environment, installer = make(tmp_path / "venv")
     check_reinstall(environment, capsys)
-    pristine = trees.snapshot(environment.path)
     assert apply.main(["--no-tests", str(environment.path)]) == 0
-    assert apply.main(["--revert", str(environment.path)]) == 0
-    assert trees.snapshot(environment.path) == pristine
-    assert apply.main(["--no-tests", str(environment.path)]) == 0
-    assert "No broken requirements" in run(*pip, "check")
+    installer("check")
+    assert REQUIREMENT in installer("freeze")
     one = trees.only(environment)
-    assert b"uvicorn/__pycache__/workers." in one.record.read_bytes() and trees.bytecode(environment, one) == []
-    assert "uvicorn/workers.py" in run(*pip, "show", "--files", "uvicorn")
-    run(*pip, "uninstall", "--yes", "uvicorn")
-    assert uvicorn_files(environment) == []
-
-
-def test_uv(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    made = environments.make(tmp_path / "venv", sys.version_info[:2], REQUIREMENT, "gunicorn")
-    environment = find(made.path)
-
-    def uv(*arguments: str) -> List[object]:
-        return [environments.UV, "pip", *arguments, "--python", environment.python]
-
-    check_reinstall(environment, capsys)
-    one = trees.only(environment)
-    with one.record.open("a") as record:  # As pip does
-        record.write("uvicorn/__pycache__/workers.cpython-311.pyc,,\n")
-    pristine = trees.snapshot(environment.path)
-    assert apply.main(["--no-tests", str(environment.path)]) == 0
-    assert apply.main(["--revert", str(environment.path)]) == 0
-    assert trees.snapshot(environment.path) == pristine
-    assert apply.main(["--no-tests", str(environment.path)]) == 0
-    run(*uv("check"))
-    assert REQUIREMENT in run(*uv("freeze"))
-    run(*uv("uninstall", "uvicorn"))
-    assert uvicorn_files(environment) == []
+    if make is made_by_pip:
+        assert b"uvicorn/__pycache__/workers." in one.record.read_bytes()
+        assert "uvicorn/workers.py" in installer("show", "--files", "uvicorn")
+    assert trees.bytecode(environment, one) == []
+    installer("uninstall", *(["--yes"] if make is made_by_pip else []), "uvicorn")
+    assert [path for path in environment.path.rglob("*") if "uvicorn" in path.name] == []

@@ -110,7 +110,3 @@ def test_a_copied_environment_is_warned_of(
             assert apply.main([*options, str(environment.path)]) == 0
             said = capsys.readouterr().out
             assert (f"warning: {environment.path}/bin/gunicorn runs {path}, not" in said) == warned, said
-
-
-def test_a_file_that_is_gone_tells_nothing(environment: Environment) -> None:
-    assert servers.outdated(environment, [environment.path / "gone"]) == []

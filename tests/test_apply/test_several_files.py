@@ -1,14 +1,12 @@
 """A patch of several files: all of them or none, whatever revision each is at. Made up, for the newest gunicorn."""
 
-import os
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Dict, Tuple
 
 import pytest
 from usr1 import patches, releases
-from usr1.apply import apply, files, installed
+from usr1.apply import apply, installed
 from usr1.apply.environment import Environment
 from usr1.apply.installed import State
 from usr1.upkeep import refresh
@@ -57,16 +55,6 @@ def only(environment: Environment) -> installed.Installed:
     return trees.only(environment, "gunicorn")
 
 
-def test_there_and_back(patch: Path, environment: Environment) -> None:
-    pristine = trees.snapshot(environment.path)
-    assert apply.main(["--no-tests", str(environment.path)]) == 0
-    assert words(environment) == ("new", "new", "new")
-    assert only(environment).state is State.PATCHED and trees.bytecode(environment, only(environment)) == []
-    assert trees.disagreements(environment) == [] and trees.stale(environment) == []
-    assert apply.main(["--revert", str(environment.path)]) == 0
-    assert trees.snapshot(environment.path) == pristine
-
-
 def test_only_what_is_asked_for(patch: Path, environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
     assert apply.main(["--no-tests", *ONLY, str(environment.path)]) == 0
     assert (only(environment).state, trees.only(environment).state) == (State.PATCHED, State.PRISTINE)
@@ -78,14 +66,6 @@ def test_only_what_is_asked_for(patch: Path, environment: Environment, capsys: p
     capsys.readouterr()
     assert apply.main(["--no-tests", "--only", "uvicorn-worker", str(environment.path)]) == 2
     trees.check_four_lines(capsys.readouterr().err, "uvicorn-worker is not installed in ")
-
-
-def test_a_dry_run(patch: Path, environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
-    assert apply.main(["--dry-run", *ONLY, str(environment.path)]) == 0
-    command = ["patch", "-p1", "--fuzz=0", "--no-backup-if-mismatch"]
-    diff = capsys.readouterr().out
-    subprocess.run(command, input=diff, text=True, cwd=environment.site_packages, check=True, stdout=subprocess.PIPE)
-    assert words(environment) == ("new", "new", "new")
 
 
 @pytest.mark.parametrize("option, expected", [("--no-tests", ("new",) * 3), ("--revert", ("",) * 3)])
@@ -109,7 +89,10 @@ def test_one_changed_by_hand(
     before = trees.snapshot(environment.path)
     assert apply.main(["--no-tests", str(environment.path)]) == 2
     said = capsys.readouterr().err
-    trees.check_four_lines(said, f"{environment.site_packages / file} was changed by hand")
+    path = environment.site_packages / file
+    trees.check_four_lines(said, f"{path} was changed by hand")
+    assert f"  found:    SHA-256 {patches.sha256(path.read_bytes())}\n" in said
+    assert "install --force-reinstall --no-deps gunicorn==" in said
     assert said.endswith(", then run this again; or leave it as it is: --only uvicorn\n")
     assert trees.snapshot(environment.path) == before
 
@@ -140,32 +123,3 @@ def test_an_earlier_revision_of_other_files(
     assert "# old" not in (environment.site_packages / "gunicorn" / "util.py").read_text()
     assert apply.main(["--revert", *ONLY, str(environment.path)]) == 0
     assert trees.snapshot(environment.path) == pristine
-
-
-def test_gunicorn_alone(patch: Path, environment: Environment) -> None:
-    """How it is proved is shown in test_gunicorn_alone.py."""
-    for path in environment.site_packages.glob("uvicorn*"):
-        shutil.rmtree(path)
-    assert apply.main(["--no-tests", str(environment.path)]) == 0
-    assert apply.main(["--check", str(environment.path)]) == 0
-    assert words(environment) == ("new", "new", "new")
-    assert apply.main(["--revert", str(environment.path)]) == 0
-    assert words(environment) == ("", "", "")
-
-
-def test_one_of_them_cannot_be_written(
-    patch: Path, environment: Environment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The last of them: the others are put back."""
-    before = trees.snapshot(environment.path)
-    rename = files.Tree.rename
-
-    def failing(self: files.Tree, new: Path, path: Path) -> None:
-        if path == environment.site_packages / FILES[-1]:
-            raise OSError(5, os.strerror(5), str(path))
-        rename(self, new, path)
-
-    monkeypatch.setattr(files.Tree, "rename", failing)
-    assert apply.main(["--no-tests", str(environment.path)]) == 2
-    assert "nothing was changed" in capsys.readouterr().err
-    assert trees.snapshot(environment.path) == before

@@ -1,17 +1,17 @@
 """Installed trees to try the scripts on, and what is true of them."""
 
-import base64
 import csv
-import hashlib
+import errno
 import os
 import shutil
 import stat
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional, Tuple
+from typing import Callable, Dict, Iterator, List, Optional, Tuple
 
 import environments
-from usr1 import patches
-from usr1.apply import files, installed
+import pytest
+from usr1 import patches, record
+from usr1.apply import change, files, installed
 from usr1.apply.environment import Environment, find
 
 NEWEST = environments.COMBINATIONS[-1]
@@ -55,9 +55,9 @@ def light(path: Path, like: Environment, python: Optional[Path] = None, bytecode
     if bytecode:
         compile_all(copy)
         for one in installed.find(copy):
-            with one.record.open("a", newline="") as record:
+            with one.record.open("a", newline="") as lines:
                 made = [cache for path in one.contents for cache in caches(path)]
-                record.writelines(f"{cache.relative_to(copy.site_packages)},,\r\n" for cache in made)
+                lines.writelines(f"{cache.relative_to(copy.site_packages)},,\r\n" for cache in made)
     return copy
 
 
@@ -71,6 +71,28 @@ def check_four_lines(said: str, start: str) -> None:
     """A refusal: what, expected, found, do."""
     assert [line.split(":")[0].strip() for line in said.splitlines()[1:]] == ["expected", "found", "do"], said
     assert start in said.splitlines()[0], said
+
+
+def fail(number: int = errno.EIO) -> None:
+    raise OSError(number, os.strerror(number))
+
+
+Act = Callable[[], object]
+
+
+def before(monkeypatch: pytest.MonkeyPatch, operation: str, number: int, act: Act) -> List[Tuple[object, ...]]:
+    """Have something happen before the so-many-th operation of a kind: of Tree, or of change; the arguments of all."""
+    owner = files.Tree if hasattr(files.Tree, operation) else change
+    original, calls = getattr(owner, operation), []
+
+    def preceded(*arguments: object) -> object:
+        calls.append(arguments)
+        if len(calls) == number:
+            act()
+        return original(*arguments)
+
+    monkeypatch.setattr(owner, operation, preceded)
+    return calls
 
 
 def compile_all(environment: Environment) -> None:
@@ -125,20 +147,15 @@ def disagreements(environment: Environment) -> List[str]:
     """What RECORD says of the files of the distributions that is not so."""
     wrong = []
     for one in installed.find(environment):
-        with one.record.open(newline="", encoding="utf-8", errors="replace") as record:
-            for name, digest, size in filter(None, csv.reader(record)):
+        with one.record.open(newline="", encoding="utf-8", errors="replace") as lines:
+            for name, digest, size in filter(None, csv.reader(lines)):
                 file = environment.site_packages / name
-                if name.startswith("../"):
-                    continue  # In bin/: light() has rewritten them
-                if not file.exists() and file.suffix != ".pyc":
-                    wrong.append(f"{name} is missing")
-                elif digest and (digest, size) != (_digest(file.read_bytes()), str(file.stat().st_size)):
+                if name.startswith("../") or not file.exists() and file.suffix == ".pyc":
+                    continue  # Those in bin/ light() has rewritten
+                content = file.read_bytes() if file.exists() else b""
+                if digest and (digest, size) != (record.digest(patches.sha256(content)), str(len(content))):
                     wrong.append(f"{name} is not {digest}, {size} bytes")
     return wrong
-
-
-def _digest(content: bytes) -> str:
-    return "sha256=" + base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=")
 
 
 def stale(environment: Environment) -> List[Path]:

@@ -5,8 +5,6 @@ Every combination of file and hook is installed by uv from a directory, from a g
 from a private index, and by pip from one of these in turn; with --full all by both from all.
 """
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import List, Set
@@ -29,13 +27,7 @@ INVALID = ("0.13.0", "0.13.1", "0.13.2", "0.14.0")
 
 def run(*command: object, **settings: str) -> str:
     """What a command prints; it must succeed."""
-    answer = subprocess.run(
-        [str(word) for word in command],
-        env={**os.environ, **settings},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    answer = environments.run(*command, **settings)
     assert answer.returncode == 0, answer.stdout
     return answer.stdout
 

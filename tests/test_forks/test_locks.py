@@ -1,6 +1,5 @@
 """Projects that lock what they install: which ways to choose a release bind."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -33,11 +32,7 @@ class Project:
     def uv(self, *arguments: str, **variables: str) -> "subprocess.CompletedProcess[str]":
         # With a cache of its own: uv keeps what it has built by directory, whatever the settings were
         settings = {"UV_CACHE_DIR": str(self.path / "cache"), "UV_PYTHON": str(environments.pythons()[(3, 11)])}
-        return subprocess.run(
-            [str(environments.UV), *arguments],
-            cwd=self.path, env={**os.environ, **settings, **variables}, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
+        return environments.run(environments.UV, *arguments, cwd=self.path, **settings, **variables)
 
     def installed(self) -> str:
         [info] = self.path.glob(".venv/lib/python3.*/site-packages/uvicorn-*.dist-info")
@@ -91,10 +86,7 @@ def test_of_others(locker: str, wheels: Path, tmp_path: Path) -> None:
     written.write_text(text.format(project=project, packages=packages))
     settings = {"PIPENV_VENV_IN_PROJECT": "1", "POETRY_VIRTUALENVS_IN_PROJECT": "1", "PDM_CHECK_UPDATE": "0"}
     for command in (lock, install):
-        answer = subprocess.run(
-            [tool.path / "bin" / locker, *command], cwd=path, env={**os.environ, **settings},
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
+        answer = environments.run(tool.path / "bin" / locker, *command, cwd=path, **settings)
         assert answer.returncode == 0, answer.stdout
     [info] = path.glob(".venv/lib/python3.*/site-packages/uvicorn-*.dist-info")
     assert info.name == f"{fork.name.split('-py3')[0]}.dist-info"

@@ -73,7 +73,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
     if len(options.paths) > 1:
         parser.error("only --check takes several environments")
     [path] = options.paths
-    tests = Tests(not options.no_tests, not options.no_figures, options.verbose)
+    tests = Tests(not options.no_tests, not (options.no_tests or options.no_figures), options.verbose)
     try:
         if options.revert:
             return revert(find(path), options.only)
@@ -103,23 +103,22 @@ def _path(name: str) -> Path:
 
 
 def apply(environment: Environment, only: Only, tests: Tests) -> int:
-    with change.alone(environment, say):
+    with change.alone(environment):
         found = _known(environment, only)
         say(f"{environment.path}: Python {environment.version}, gunicorn {_gunicorn(environment)}")
-        measured: figures.Columns = {}
         tester = _tester(environment) if tests.properties else None
-        if tests.properties and tests.figures and not all(one.finished and one.is_patched for one in found):
-            measured.update(figures.measure(environment, "before", tester))
+        nothing_to_do = all(one.finished and one.is_patched for one in found)
+        before = figures.measure(environment, "before", tester) if tests.figures and not nothing_to_do else {}
         change.make(environment, [(one, one.patched) for one in found])
-        proved = False
+        stays = False
         try:
-            for before, one in zip(found, installed.find(environment, only)):
-                say(f"  {_line(one)}{', as before' if before.finished and before.contents == one.contents else ''}")
-            proved = not tests.properties or _prove(environment, tests, tester, measured)
+            for was, one in zip(found, installed.find(environment, only)):
+                say(f"  {_line(one)}{', as before' if was.finished and was.contents == one.contents else ''}")
+            stays = not tests.properties or _prove(environment, tests, tester, before)
         finally:
-            if not proved:
+            if not stays:
                 _put_back(environment, only, found)
-    if not proved:
+    if not stays:
         return FAILED
     say(f"undo:    {_undo(environment, found)}")
     say(f"restart: {_restart(environment, found)}")
@@ -131,15 +130,15 @@ def apply(environment: Environment, only: Only, tests: Tests) -> int:
 def _prove(environment: Environment, tests: Tests, tester: Optional[User], before: figures.Columns) -> bool:
     """Whether every promise is kept, in the tests and under load; before is what was measured earlier."""
     kept = proof.run_checks(environment, tester, tests.verbose)
-    measured = figures.measure(environment, "after" if before else "now", tester) if tests.figures else {}
+    now = figures.measure(environment, "after" if before else "now", tester) if tests.figures else {}
     patched = [one.distribution for one in installed.find(environment) if one.is_patched]
-    figures.show({**before, **measured}, kept, patched)
-    return kept and not any(one.wrong for one in measured.values())
+    figures.show({**before, **now}, kept, patched)
+    return kept and not any(one.wrong for one in now.values())
 
 
 def apply_anew(path: Path, only: Only, tests: Tests) -> int:
     """Apply to a new environment, which stays only if all goes well."""
-    uvicorn, gunicorn = map(installed.newest, ("uvicorn", "gunicorn"))
+    uvicorn, gunicorn = (patches.releases(distribution)[-1] for distribution in ("uvicorn", "gunicorn"))
     say(f"creating {path} with uvicorn[standard] {uvicorn} and gunicorn {gunicorn} ...")
     create(path, [f"uvicorn[standard]<={uvicorn}", f"gunicorn<={gunicorn}"])
     status = None
@@ -152,7 +151,7 @@ def apply_anew(path: Path, only: Only, tests: Tests) -> int:
 
 
 def revert(environment: Environment, only: Only) -> int:
-    with change.alone(environment, say):
+    with change.alone(environment):
         found = _known(environment, only)
         fork = next((one for one in found if one.state is State.FORK), None)
         if fork:
@@ -304,14 +303,12 @@ def _put_back(environment: Environment, only: Only, before: List[Installed]) -> 
 
 
 def _undo(environment: Environment, found: List[Installed]) -> str:
+    """The command line that does it: the published release in the place of a fork, and the published files."""
     forks = [one for one in found if one.state is State.FORK]
-    revert = [f"scripts/apply.sh --revert {shlex.quote(str(environment.path))}"] if forks != found else []
-    return " && ".join([_published(environment, fork) for fork in forks] + revert)
-
-
-def _published(environment: Environment, fork: Installed) -> str:
-    """The command line that puts the published release in the place of a fork."""
-    return environment.reinstall(f"{fork.distribution}=={installed.release_of(fork.release)}")
+    commands = [environment.reinstall(f"{one.distribution}=={installed.release_of(one.release)}") for one in forks]
+    if forks != found:
+        commands.append(f"scripts/apply.sh --revert {shlex.quote(str(environment.path))}")
+    return " && ".join(commands)
 
 
 def _restart(environment: Environment, found: List[Installed]) -> str:

@@ -15,13 +15,14 @@ import errno
 import fcntl
 import os
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, NamedTuple, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Tuple
 
 from usr1 import record
 from usr1.apply import files
 from usr1.apply.environment import Environment
 from usr1.apply.files import Before, Tree
 from usr1.apply.installed import UNFINISHED, Installed, bytecode, leftovers
+from usr1.apply.screen import say
 from usr1.refusal import HalfDone, Refusal, refusal
 
 Wanted = List[Tuple[Installed, Dict[Path, bytes]]]  # What the files of each are to hold
@@ -39,22 +40,19 @@ class Meanwhile(Exception):
 
 
 @contextlib.contextmanager
-def alone(environment: Environment, say: Callable[[str], None]) -> Iterator[None]:
+def alone(environment: Environment) -> Iterator[None]:
     """Wait until no other run works on the environment, and keep others waiting. Nothing is left behind."""
     with Tree(environment.path) as tree:
         try:
-            _lock(tree.directory(environment.site_packages), environment, say)
+            directory = tree.directory(environment.site_packages)
+            try:
+                fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say(f"waiting for another run on {environment.path} to end ...")
+                fcntl.flock(directory, fcntl.LOCK_EX)
         except OSError as error:
             raise _obstructed(environment, error) from error
         yield
-
-
-def _lock(directory: int, environment: Environment, say: Callable[[str], None]) -> None:
-    try:
-        fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        say(f"waiting for another run on {environment.path} to end ...")
-        fcntl.flock(directory, fcntl.LOCK_EX)
 
 
 def make(environment: Environment, wanted: Wanted) -> None:

@@ -46,11 +46,29 @@ class File(NamedTuple):
     """One that a patch changes, or that an earlier revision has changed."""
 
     path: Path
-    target: str  # As RECORD names it
     content: bytes
     recorded: str  # Its digest, as RECORD has it
-    applied: Optional[Part]  # Whose result it is; none if it is as it was published
-    part: Optional[Part]  # What the patch does to it
+    parts: Tuple[Part, ...]  # What each revision of the patch that changes it does to it
+    current: Optional[Part]  # That of the current revision, if that changes it
+
+    @property
+    def target(self) -> str:
+        """The file, as RECORD names it."""
+        return self.parts[0].target
+
+    @property
+    def sha256(self) -> str:
+        return patches.sha256(self.content)
+
+    @property
+    def published(self) -> str:
+        """What its SHA-256 was when it was installed."""
+        return self.parts[0].pristine_sha256
+
+    @property
+    def applied(self) -> Optional[Part]:
+        """What it is the result of; none if it is as it was published, or unknown."""
+        return next((part for part in self.parts if part.patched_sha256 == self.sha256), None)
 
     @property
     def pristine(self) -> bytes:
@@ -58,7 +76,11 @@ class File(NamedTuple):
 
     @property
     def patched(self) -> bytes:
-        return self.part.apply(self.pristine) if self.part else self.pristine
+        return self.current.apply(self.pristine) if self.current else self.pristine
+
+    def is_at(self, revision: Patch) -> bool:
+        """Whether it is what it is once that revision is applied, which need not change it."""
+        return self.sha256 == revision.patched.get(self.target, self.published)
 
 
 class Installed(NamedTuple):
@@ -94,11 +116,6 @@ class Installed(NamedTuple):
     def patched(self) -> Dict[Path, bytes]:
         """What the files should be."""
         return {file.path: file.patched for file in self.files}
-
-    @property
-    def directories(self) -> List[Path]:
-        """Where a change writes."""
-        return sorted({path.parent for path in self.written})
 
     @property
     def written(self) -> List[Path]:
@@ -160,14 +177,10 @@ def _looking(environment: Environment) -> Iterator[Tree]:
         ) from error
 
 
-def newest(distribution: str) -> str:
-    """The newest release of a distribution that a patch is pinned to."""
-    return patches.releases(distribution)[-1]
-
-
 def leftovers(tree: Tree, installed: Installed) -> List[Path]:
     """The files that a killed run has left."""
-    return [path for directory in installed.directories for path in tree.names(directory, f".*{UNFINISHED}")]
+    directories = sorted({path.parent for path in installed.written})
+    return [path for directory in directories for path in tree.names(directory, f".*{UNFINISHED}")]
 
 
 def bytecode(tree: Tree, installed: Installed) -> List[Path]:
@@ -232,11 +245,10 @@ def _look_elsewhere(where: Where) -> None:
 
 def _identify(where: Where, patch: Patch, fork: bool) -> Installed:
     revisions = [patch, *_superseded(where)]
-    pristine = {target: digest for one in revisions for target, digest in one.pristine.items()}
     files = _files(where, patch, revisions)
-    found = {file.target: patches.sha256(file.content) for file in files}
-    applied = next((one for one in revisions if {**pristine, **one.patched} == found), None)
-    state = State.PATCHED if applied else State.PRISTINE if found == pristine else State.PARTLY
+    applied = next((revision for revision in revisions if all(file.is_at(revision) for file in files)), None)
+    is_published = all(file.sha256 == file.published for file in files)
+    state = State.PATCHED if applied else State.PRISTINE if is_published else State.PARTLY
     installed = Installed(
         where.distribution,
         State.FORK if fork else state,
@@ -247,19 +259,20 @@ def _identify(where: Where, patch: Patch, fork: bool) -> Installed:
         record=where.dist_info / "RECORD",
         note=f"{'' if applied else 'its patch: '}{_name(applied or patch)}",
     )
-    unknown = [file for file in files if not file.applied and (fork or found[file.target] != pristine[file.target])]
-    if applied is None and unknown:
-        problem = _changed(where, unknown[0], pristine[unknown[0].target], patch)
-        return installed._replace(state=State.CHANGED, problem=problem, note="")
     for file in files:
-        known = [pristine[file.target], *(one.patched.get(file.target, "") for one in revisions)]
+        # A fork has no file that is as it was published, but one that its revision leaves alone.
+        if not applied and not file.applied and (fork or file.sha256 != file.published):
+            return installed._replace(state=State.CHANGED, problem=_changed(where, file, patch), note="")
+    for file in files:
+        known = [file.published, *(part.patched_sha256 for part in file.parts)]
         if file.recorded not in ("", *map(record.digest, known)):
-            expected = f"{record.digest(found[file.target])} for {file.target} in {installed.record}"
+            expected = f"{record.digest(file.sha256)} for {file.target} in {installed.record}"
             raise _broken(where, expected, file.recorded)
-    agreed = all(file.recorded in ("", record.digest(found[file.target])) for file in files)
     if leftovers(where.tree, installed):
         return installed._replace(unfinished="an earlier run was interrupted")
-    return installed if agreed else installed._replace(unfinished="RECORD has other hashes, as after patch(1)")
+    if any(file.recorded not in ("", record.digest(file.sha256)) for file in files):
+        return installed._replace(unfinished="RECORD has other hashes, as after patch(1)")
+    return installed
 
 
 def _superseded(where: Where) -> List[Patch]:
@@ -284,10 +297,9 @@ def _files(where: Where, patch: Patch, revisions: Sequence[Patch]) -> Tuple[File
             file = where.environment.site_packages / target
             content = _read(where, file)
             _inside(where, file.parent / "__pycache__")
-            parts = [part for one in revisions for part in one.parts if part.target == target]
-            applied = next((part for part in parts if part.patched_sha256 == patches.sha256(content)), None)
-            part = next((part for part in patch.parts if part.target == target), None)
-            found.append(File(file, target, content, line.digest, applied, part))
+            parts = tuple(part for one in revisions for part in one.parts if part.target == target)
+            current = next((part for part in patch.parts if part.target == target), None)
+            found.append(File(file, content, line.digest, parts, current))
     except OSError as error:
         raise _broken(where, f"to read {path} and what it lists", str(error)) from error
     return tuple(found)
@@ -367,11 +379,11 @@ def _unsupported(where: Where) -> _Problem:
     return _Problem(State.UNSUPPORTED, problem, f"the nearest: {names}")
 
 
-def _changed(where: Where, file: File, pristine: str, patch: Patch) -> Refusal:
-    published = f"SHA-256 {pristine}, as {where.distribution} {where.published} was published"
+def _changed(where: Where, file: File, patch: Patch) -> Refusal:
+    published = f"SHA-256 {file.published}, as {where.distribution} {where.published} was published"
     return refusal(
         f"{file.path} was changed by hand",
         f"{published}, or {patch.patched.get(file.target, 'nothing else')}, patched",
-        f"SHA-256 {patches.sha256(file.content)}",
+        f"SHA-256 {file.sha256}",
         f"{where.environment.reinstall(f'{where.distribution}=={where.published}')}, then run this again",
     )

@@ -16,7 +16,7 @@ def outdated(environment: Environment, files: Iterable[Path]) -> List[int]:
     An arbiter imports the worker class once, and its workers are forked from it: new workers and a
     reload (HUP) do not help. What belongs to other users is found as far as /proc shows it.
     """
-    changed = max(map(_changed, files), default=0.0)
+    changed = max((file.stat().st_mtime for file in files if file.exists()), default=0.0)
     ours = {}
     for pid, one in processes.running().items():
         with contextlib.suppress(OSError):  # It has ended meanwhile, or another user's is not to be looked at
@@ -24,13 +24,6 @@ def outdated(environment: Environment, files: Iterable[Path]) -> List[int]:
                 ours[pid] = one
     arbiters = {pid: one for pid, one in ours.items() if one.parent not in ours}
     return sorted(pid for pid, one in arbiters.items() if one.started < changed + 1)  # Rather say one too many
-
-
-def _changed(file: Path) -> float:
-    try:
-        return file.stat().st_mtime
-    except OSError:
-        return 0.0
 
 
 def _runs(process: Path, environment: Environment) -> bool:

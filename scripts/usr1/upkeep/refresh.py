@@ -201,9 +201,12 @@ def written(everything: List[Patch], named: Named, sources: Dict[str, Change]) -
             try:
                 change = source.backported(distribution, together[-1], files)
             except PatchError as error:
-                if known.isdisjoint((distribution, release) for release in together):
-                    raise _by_hand(path, error) from error
-                raise
+                if not known.isdisjoint((distribution, release) for release in together):
+                    raise
+                raise NeedsHand(
+                    f"{error}\nWrite {path} by hand, or what differs there into scripts/usr1/upkeep/backports.py; "
+                    "then run scripts/refresh.sh"
+                ) from error
             texts[path] = composed(path, like, together, change)
         texts[patches.PATCHES / distribution / patches.PUBLISHED] = published(distribution, names)
     return texts
@@ -231,26 +234,7 @@ def forks(everything: List[Patch]) -> Texts:
     return {path: "".join(sums) for path, sums in lines.items()}
 
 
-def _by_hand(path: Path, error: PatchError) -> NeedsHand:
-    return NeedsHand(
-        f"{error}\nWrite {path} by hand, or what differs there into scripts/usr1/upkeep/backports.py; "
-        "then run scripts/refresh.sh"
-    )
-
-
 # Releases that are new
-
-
-def missing() -> List[Wanted]:
-    """What the index has and no patch names, oldest first, from the first release with a patch on."""
-    found = []
-    for distribution in patches.DISTRIBUTIONS:
-        named = {release for patch in patches.catalogue(distribution) for release in patch.releases}
-        first = min(map(Version, named))
-        for release in releases.published(distribution):
-            if release not in named and Version(release) > first:
-                found.append(Wanted(distribution, release))
-    return found
 
 
 def review(wanted: Wanted, texts: Texts) -> None:
@@ -407,15 +391,21 @@ def refresh(everybody: List[Wanted]) -> int:
 
 
 def check() -> int:
-    found = missing()
-    for wanted in found:
+    """Say what the index has and no patch names, from the first release with a patch on."""
+    named = all_named(catalogue(), [])
+    missing = [
+        Wanted(distribution, release)
+        for distribution, names in named.items()
+        for release in releases.published(distribution)
+        if release not in names and Version(release) > Version(names[0])
+    ]
+    for wanted in missing:
         print(f"{wanted}: no patch names it")
-    if found:
-        print("To take in what is missing: scripts/refresh.sh", *(f"{name}=={release}" for name, release in found))
+    if missing:
+        print("To take in what is missing: scripts/refresh.sh", *(f"{name}=={release}" for name, release in missing))
         return 1
-    for distribution in patches.DISTRIBUTIONS:
-        release = newest(distribution, catalogue()).releases[-1]
-        print(f"{distribution}: all published releases have a patch, up to {release}")
+    for distribution, names in named.items():
+        print(f"{distribution}: all published releases have a patch, up to {names[-1]}")
     return 0
 
 

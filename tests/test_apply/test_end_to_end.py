@@ -1,4 +1,4 @@
-"""A machine that has one old Python, and nothing newer, from the first command to the last."""
+"""Whole runs, with the properties: on a machine that has one old Python, and with Gunicorn and no uvicorn."""
 
 import os
 import re
@@ -9,6 +9,8 @@ from typing import List, Tuple
 
 import environments
 import pytest
+from test_gunicorn.conftest import NEWEST
+from usr1.apply import apply
 
 from test_apply import trees
 
@@ -43,7 +45,7 @@ def clone(tmp_path: Path) -> Path:
 @pytest.mark.full
 @pytest.mark.minutes
 @pytest.mark.parametrize("python", OLD, ids=lambda python: "%d.%d" % python)
-def test_end_to_end(python: Tuple[int, int], clone: Path, tmp_path: Path) -> None:
+def test_one_old_python(python: Tuple[int, int], clone: Path, tmp_path: Path) -> None:
     if python not in environments.pythons():
         pytest.skip(f"no Python {python} is at hand")
     venv = environments.make(tmp_path / "venv", python, *environments.packages(OLD[python])).path
@@ -70,3 +72,20 @@ def test_end_to_end(python: Tuple[int, int], clone: Path, tmp_path: Path) -> Non
     assert trees.snapshot(venv) == before
     for tools in clone.glob(".tools-*"):
         assert (tools / "lib" / f"python{python[0]}.{python[1]}").is_dir()
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("release", ["20.1.0", NEWEST])
+def test_gunicorn_alone(release: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Unpatched, some promises are broken; patched, all hold, under each worker class that is there."""
+    python = environments.pythons()
+    version = list(python)[-1] if release == NEWEST else (3, 8)
+    packages = [f"gunicorn=={release}", "gevent", "packaging", "setuptools<81"]
+    environment = environments.make(tmp_path / "venv", version, *packages)
+    assert apply.main(["--tests-only", "--no-figures", str(environment.path)]) == 1
+    assert "broken here: a rotation" in capfd.readouterr().out
+    assert apply.main(["--verbose", str(environment.path)]) == 0
+    said = capfd.readouterr().out
+    assert "promises hold here" in said
+    for worker_class in ("SyncWorker", "ThreadWorker", "GeventWorker"):
+        assert f"{worker_class}]" in said

@@ -6,7 +6,7 @@
 # their tests. --full runs all cases, or all cases of the paths. If a --full run was interrupted, the next one
 # leaves out what has passed with the same files. What --full adds:
 #
-#   tests/test_combinations.py  the properties on one release for each patch, patched and published
+#   tests/test_combinations.py  the properties on every release, patched, and on published ones
 #   tests/test_sentences.py     what they print for releases that are not patched
 #   tests/test_gunicorn         Gunicorn's patches: each of them with each worker class
 #   tests/test_interruptions    a signal between any two bytecodes, one by one and in large numbers
@@ -24,8 +24,7 @@
 #   tests/unit                  the Dockerfiles; the other tests there always run, and take seconds
 #   tests/test_bench.py         a small benchmark
 #
-# --full without a path also writes docs/matrix.md: the properties on every patched release of uvicorn and
-# uvicorn-worker. --environment VENV tests/properties runs the properties on one environment.
+# --environment VENV tests/properties runs the properties on one environment.
 # --rest is for root, after an ordinary user's run of the same files. It runs the tests that were skipped,
 # and those that check more as root.
 # Needs Python 3.9 or later, the Debian packages in tests/packages, and a package index for pip and uv. If
@@ -79,7 +78,4 @@ if [ $# = 0 ] || [ "$*" = --rest ]; then
     tool coverage combine --quiet --append
     [ "$(id -u)" = 0 ] && least=100 || least=99
     tool coverage report --fail-under="$least"
-fi
-if [ "$*" = --full ]; then
-    PYTHONPATH=scripts:tests "$TOOLS" tests/matrix.py
 fi

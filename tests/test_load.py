@@ -8,8 +8,10 @@ from typing import Dict
 import environments
 import pytest
 from environments import GUNICORN, NEWEST, Environment
-from properties.clients import Load
+from properties import wait
+from properties.clients import Load, new_request
 from properties.server import Server
+from websockets.sync.client import unix_connect
 
 REENTRANT = "reentrant call inside"
 
@@ -57,23 +59,19 @@ def test_pristine() -> None:
     assert str(found["stderr"]).count(REENTRANT) >= 20, found
 
 
-@pytest.mark.full
-def test_no_boot_of_many_misses_a_rotation(tmp_path: Path) -> None:
-    """
-    Whatever garbage the arbiter hands down: on Python 3.7, a handler that is collected while logging makes its locks
-    anew after fork() leaves a lock of logging's held for ever.
-    """
-    python = (3, 7)
-    if python not in environments.pythons():
-        pytest.skip("there is no Python 3.7")
-    original = environments.cached(python, *environments.packages("0.21.1", "gunicorn==22.0.0"))
-    environment = environments.patched_copy(original, tmp_path / "venv", "uvicorn", "0.21.1")
-    log = {"HOOK_LOG": "logs/hook.log"}
-    with Server(environment.python, "uvicorn.workers.UvicornWorker", 1, variables=log) as server:
-        for n in range(80):
-            with server.booting() as worker:
-                server.logs.rotate(["hook.log"], create=n % 2 == 0)
-                server.signal("workers")
-            server.get()
-            server.wait_until_reopened([worker])
-            server.logs.discard(server.logs.rotated())
+def test_a_websocket_stays_connected(tmp_path: Path) -> None:
+    environment = environments.patched_copy(pristine(), tmp_path / "venv", "uvicorn", NEWEST)
+    with Server(environment.python, "uvicorn.workers.UvicornWorker", 1) as server:
+        talk(server)
+
+
+def talk(server: Server) -> None:
+    """What is said in a websocket is answered, and logged once, whenever the logs are rotated."""
+    requests = [new_request() for _ in range(100)]
+    with unix_connect(str(server.socket), "ws://test/websocket/talk") as socket:
+        for request in requests:
+            server.logs.rotate()
+            server.signal("arbiter")
+            socket.send(request)
+            assert socket.recv(wait.PATIENCE) == request
+    server.logs.expect_exactly_once(requests, ["error.log", "application.log"])

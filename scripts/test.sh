@@ -11,8 +11,6 @@
 #   tests/test_gunicorn         Gunicorn's patches: each of them with each worker class
 #   tests/test_interruptions    a signal between any two bytecodes, one by one and in large numbers
 #   tests/test_mutations        a patch without one of its statements, and typical wrong changes
-#   tests/test_differential     every other signal, and logging, compared with the published release
-#   tests/test_machine.py       random sequences of events that happen to a server
 #   tests/test_load.py          starts and rotations under full load
 #   tests/test_reopen           reopen.sh with each worker class and many rotations
 #   tests/test_apply            apply.sh killed, and failing, at every system call

@@ -57,6 +57,7 @@ ROWS: Dict[str, Case] = {
     "a stream that was given": Case(each(("Elsewhere",)), (Round(), Round(rotated=OTHERS))),
     "own streams": Case(each(("Streaming",), places=("root", "nowhere")), (Round(), KILL, Round()), PRELOAD),
     "own comparisons": Case(each(("Equal",), ("Incomparable",)), (Round(), Round())),
+    "logconfig, and a reload": Case((), (Round(), HUP, Round()), CONFIGURED),
 }
 
 

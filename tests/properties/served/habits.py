@@ -165,11 +165,6 @@ def hold_first_line():
     return 0
 
 
-def exit_codes():
-    """Of subprocesses."""
-    return [subprocess.call(["sh", "-c", command]) for command in ("exit 0", "exit 3", "kill -9 $$")]
-
-
 def start_threads_in_children():
     """As libraries that measure and trace do: one that starts programs, too."""
 

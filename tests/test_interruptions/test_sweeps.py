@@ -1,7 +1,7 @@
 """Signals at every bytecode boundary of a log write, and of the signal handler itself: served/sweeps.py."""
 
 import subprocess
-from typing import List, Sequence
+from typing import List, Mapping, Sequence
 
 import environments
 import pytest
@@ -17,12 +17,19 @@ FIRST_LINE = "in_a_first_line"  # Uvicorn's patch alone has nobody to look after
 
 
 def swept(
-    target: Environment, worker_class: str, sweeps: Sequence[str], part: int, parts: int, patience: float = 600
+    target: Environment,
+    worker_class: str,
+    sweeps: Sequence[str],
+    part: int,
+    parts: int,
+    patience: float = 600,
+    variables: Mapping[str, str] = {},
+    modules: Mapping[str, str] = {},
 ) -> List[str]:
     """What is wrong after one of so many parts of these sweeps."""
-    modules = {"application": (SERVED / "sweeps.py").read_text(), "shots": (SERVED / "shots.py").read_text()}
-    modules["wsgi"] = "from application import app"
-    variables = {"SWEEPS": " ".join(sweeps), "PART": str(part), "PARTS": str(parts)}
+    sources = {"application": (SERVED / "sweeps.py").read_text(), "shots": (SERVED / "shots.py").read_text()}
+    modules = {**sources, "wsgi": "from application import app", **modules}
+    variables = {"SWEEPS": " ".join(sweeps), "PART": str(part), "PARTS": str(parts), **variables}
     with Server(target.python, worker_class, 1, ["--capture-output"], variables, modules) as server:
 
         def done() -> int:

@@ -8,9 +8,11 @@ import environments
 import pytest
 from environments import Environment
 from properties.clients import Load
+from properties.environment import SYNC
 from properties.server import Server
+from test_interruptions.test_sweeps import swept
 
-from test_module.conftest import UVICORN, published, serve
+from test_module.conftest import MODULE, SETTINGS, UVICORN, published, serve
 
 #: As people set it up, with all log files and a root logger.
 LOGCONFIG = """
@@ -116,6 +118,14 @@ def test_nothing_is_lost(setting: str) -> None:
 def test_load(name: str, worker_class: str) -> None:
     with serve(published(name), worker_class, workers=2) as server:
         rotate_under_load(server, rotations=200, clients=16)
+
+
+@pytest.mark.parametrize("part", [3, *(pytest.param(part, marks=pytest.mark.full) for part in range(23) if part != 3)])
+def test_a_second_rotation_is_never_missed(part: int) -> None:
+    """Nor its signal, at any bytecode boundary of the module while it handles a first one."""
+    modules = {"gunicorn_usr1": MODULE.read_text()}
+    target, sweeps = published("gunicorn 27.0.1"), ["in_a_log_write", "in_the_handler"]
+    assert swept(target, SYNC, sweeps, part, 23, variables=SETTINGS, modules=modules) == []
 
 
 @pytest.mark.parametrize("patched", ["nothing", "uvicorn", "gunicorn"])

@@ -187,6 +187,23 @@ def test_patched_gunicorn(release: str, both: bool, open_path: Path) -> None:
     assert status == 0, output
 
 
+#: What an expression in the place of a sentence has in it, or an exception that nobody put in words.
+EXPRESSION = re.compile(
+    r"\bassert\b|[!=<>]=|\bnot \[|\[\]|\bNone\b|\blambda\b|timed out|: (?:True|False)$|^\w*(?:Error|Exception)\b"
+)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("release", ["0.13.2", "0.18.3", environments.NEWEST])
+def test_what_is_broken_is_told_in_sentences(release: str) -> None:
+    status, output = properties.run(pristine(environments.uvicorn(release)).path, "--tb=no", "-rN")
+    assert status == 1, output
+    reasons = re.findall(r"^(?:FAILED|ERROR|SKIPPED) .*\n +(.*)", output, re.MULTILINE)
+    assert len(reasons) == len(re.findall("^(?:FAILED|ERROR|SKIPPED) ", output, re.MULTILINE)) > 5, output
+    assert [reason for reason in reasons if EXPRESSION.search(reason)] == [], output
+    assert re.search(r"^\d+ of \d+ promises are broken here: SIGUSR1 .*misses rotations", output, re.MULTILINE), output
+
+
 @pytest.mark.parametrize("workers", cases())
 def test_pristine(workers: Workers) -> None:
     test, said = reason(workers)

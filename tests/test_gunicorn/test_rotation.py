@@ -4,7 +4,6 @@ import signal
 from pathlib import Path
 from typing import List
 
-import environments
 import pytest
 from packaging.version import Version
 from properties import wait
@@ -15,7 +14,7 @@ from properties.logs import NAMES
 from properties.server import Server
 from test_interruptions import subjects
 
-from test_gunicorn.conftest import AIOHTTPS, NEWEST, Gunicorn, classes, pristine_environment, uvicorn
+from test_gunicorn.conftest import AIOHTTPS, NEWEST, Gunicorn, classes
 
 
 def names(worker_class: str) -> List[str]:
@@ -56,21 +55,6 @@ def test_pristine_loses_the_root_loggers(pristine: Gunicorn, worker_class: str) 
         server.reopening = wait.Patience(0.5)
         with pytest.raises(Broken, match="1 of 2 processes still wrote to a rotated application.log"):
             rotate_under_load(server, worker_class, 1)
-
-
-def test_root_logger_of_uvicorn_0_18_3(tmp_path: Path) -> None:
-    """As in Kludex/uvicorn#1559: both patched, no worker is killed, and what follows is in the new file."""
-    release = "20.1.0"
-    environment = environments.patched_copy(pristine_environment(release), tmp_path / "venv", "gunicorn", release)
-    environments.patched(environment, "uvicorn", uvicorn(release))
-    with Gunicorn(release, environment).serve("uvicorn.workers.UvicornWorker", workers=2) as server:
-        workers = server.workers()
-        server.get()
-        server.rotate()
-        requests = [server.get() for _ in range(20)]
-        found = server.logs.requests("application.log", current_only=True)
-        assert [found[request] for request in requests] == [1] * 20
-        server.expect_same_workers(workers, "by a rotation")
 
 
 def test_files_that_no_logger_has(gunicorn: Gunicorn) -> None:

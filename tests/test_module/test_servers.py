@@ -9,52 +9,15 @@ import pytest
 from environments import Environment
 from properties.clients import Load
 from properties.environment import SYNC
-from properties.server import Server
+from properties.server import SERVED, Server
 from test_interruptions.test_sweeps import swept
 
 from test_module.conftest import MODULE, SETTINGS, UVICORN, published, serve
 
-#: As people set it up, with all log files and a root logger.
-LOGCONFIG = """
-[loggers]
-keys = root, gunicorn.error, gunicorn.access
-[handlers]
-keys = root, error, access
-[formatters]
-keys = plain
-[logger_root]
-level = INFO
-handlers = root
-[logger_gunicorn.error]
-level = INFO
-handlers = error
-propagate = 0
-qualname = gunicorn.error
-[logger_gunicorn.access]
-level = INFO
-handlers = access
-propagate = 0
-qualname = gunicorn.access
-[handler_root]
-class = FileHandler
-args = ("logs/root.log",)
-formatter = plain
-[handler_error]
-class = FileHandler
-args = ("logs/error.log",)
-formatter = plain
-[handler_access]
-class = FileHandler
-args = ("logs/access.log",)
-formatter = plain
-[formatter_plain]
-format = %(message)s
-"""
-
 OPTIONS: Dict[str, Sequence[str]] = {
     "statsd": ["--statsd-host", "127.0.0.1:{port}"],
     "reload": ["--reload"],
-    "logconfig": ["--log-config", "logconfig.py"],
+    "logconfig": ["--log-config", str(SERVED / "logging.conf")],
     "preload": ["--preload"],
 }
 
@@ -108,8 +71,7 @@ def test_nothing_is_lost(setting: str) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as statsd:
         statsd.bind(("127.0.0.1", 0))
         options = [option.format(port=statsd.getsockname()[1]) for option in OPTIONS[setting]]
-        environment, modules = published("uvicorn 0.54.0"), {"logconfig": LOGCONFIG}
-        with serve(environment, UVICORN, *options, workers=2, modules=modules) as server:
+        with serve(published("uvicorn 0.54.0"), UVICORN, *options, workers=2) as server:
             rotate_under_load(server, rotations=5, clients=2)
 
 

@@ -1,9 +1,8 @@
 """Logs that cannot be reopened, and whose the new ones are."""
 
 import os
-import subprocess
 from pathlib import Path
-from typing import Callable, Iterator
+from typing import Callable
 
 import environments
 import pytest
@@ -13,7 +12,7 @@ from properties.logs import NAMES
 from properties.server import SERVED, Server
 from properties.test_unprivileged import may_import
 
-from test_gunicorn.conftest import AIOHTTPS, Gunicorn, classes
+from test_gunicorn.conftest import Gunicorn, classes
 
 
 def held(server: Server) -> "set[str]":
@@ -46,38 +45,6 @@ def test_one_that_fails(gunicorn: Gunicorn, name: str, options: "tuple[str, ...]
         server.wait_until_reopened(processes)
         server.logs.expect_exactly_once([request, server.get()])
         assert server.pids("all") == processes, "arbiter and worker are the same"
-
-
-@pytest.fixture
-def full_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system with room for one file, besides its root directory."""
-    mount = ["mount", "-t", "tmpfs", "-o", "nr_inodes=2", "tmpfs", str(tmp_path)]
-    answer = subprocess.run(mount, stderr=subprocess.PIPE, text=True)
-    if answer.returncode != 0:  # Not root's to do in every container
-        pytest.skip(f"no file system can be mounted here: {answer.stderr.strip()}")
-    yield tmp_path
-    subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
-
-
-@pytest.mark.full
-@classes("sync", without=["tornado", AIOHTTPS])
-def test_full_disk(gunicorn: Gunicorn, full_disk: Path, worker_class: str) -> None:
-    """A log goes on in its rotated file until there is room for a new one, and keeps no other from being reopened."""
-    log, rotated = full_disk / "application.log", full_disk / "application.log.1"
-    with gunicorn.serve(worker_class, variables={"APPLICATION_LOG": str(log)}) as server:
-        processes = server.pids("all")
-        server.logs.rotate()
-        log.rename(rotated)
-        server.signal("arbiter")
-        until(lambda: any("No space left" in line for line in server.logs.lines("error.log")), server)
-        server.wait_until_reopened(processes)
-        request = server.get()
-        wait.until(lambda: request in rotated.read_text(), lambda: "a line is lost")
-        subprocess.run(["mount", "-o", "remount,nr_inodes=3", str(full_disk)], check=True)
-        server.signal("arbiter")
-        wait.until(log.exists, lambda: "not tried again")
-        wait.until(lambda: server.get() in log.read_text(), lambda: "not reopened")
-        assert server.pids("all") == processes
 
 
 ODD_STREAMS = """

@@ -7,9 +7,9 @@ from typing import Callable, Dict, Sequence
 import environments
 import pytest
 from environments import Environment
-from properties.clients import Load
 from properties.environment import SYNC
-from properties.server import SERVED, Server
+from properties.server import SERVED
+from test_gunicorn.test_rotation import rotate_under_load
 from test_interruptions.test_sweeps import swept
 
 from test_module.conftest import MODULE, SETTINGS, UVICORN, published, serve
@@ -52,34 +52,20 @@ glogging.Logger.reopen_files = {}
 """
 
 
-def rotate_under_load(server: Server, rotations: int, clients: int) -> None:
-    """Nothing is lost, doubled, broken or dead."""
-    workers = server.workers()
-    with Load(server.socket, clients) as load:
-        for _ in range(rotations):
-            load.wait_for_answers(3)
-            server.logs.rotate()
-            server.signal("arbiter")
-            server.wait_until_reopened(server.pids("all"))
-    server.expect_same_workers(workers, "with the settings module")
-    load.expect_unbroken()
-    server.logs.expect_exactly_once(load.requests)
-
-
 @pytest.mark.parametrize("setting", OPTIONS)
 def test_nothing_is_lost(setting: str) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as statsd:
         statsd.bind(("127.0.0.1", 0))
         options = [option.format(port=statsd.getsockname()[1]) for option in OPTIONS[setting]]
         with serve(published("uvicorn 0.54.0"), UVICORN, *options, workers=2) as server:
-            rotate_under_load(server, rotations=5, clients=2)
+            rotate_under_load(server, UVICORN, rotations=5)
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("name, worker_class", LOADED)
 def test_load(name: str, worker_class: str) -> None:
     with serve(published(name), worker_class, workers=2) as server:
-        rotate_under_load(server, rotations=200, clients=16)
+        rotate_under_load(server, worker_class, rotations=200)
 
 
 @pytest.mark.parametrize("part", [3, *(pytest.param(part, marks=pytest.mark.full) for part in range(23) if part != 3)])

@@ -116,7 +116,7 @@ def costs(subjects: Sequence[Subject], rounds: int, seconds: float) -> Figures:
         # The first one twice: how much it differs from itself is the noise.
         servers: List[Tuple[str, Subject, Server]] = [
             (name, subject, stack.enter_context(subject.server()))
-            for name, subject in [("itself", subjects[0]), *((one.name, one) for one in subjects)]
+            for name, subject in [*((one.name, one) for one in subjects), ("itself", subjects[0])]
         ]
         for number in range(rounds):
             for name, subject, server in servers if number % 2 else servers[::-1]:

@@ -3,7 +3,7 @@
 import math
 import re
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Tuple
+from typing import Any, Callable, Dict, Iterator, List
 
 from bench.cells import SCHEDULES
 
@@ -20,22 +20,9 @@ def _cells(cells: Cells, kind: str) -> Dict[str, Dict[str, Any]]:
     return {key[len(kind) + 1 :]: found for key, found in cells.items() if key.startswith(f"{kind}|")}
 
 
-def _as_published_first(name: str) -> Tuple[bool, bool, List[str]]:
-    """uvicorn's, then others, then what was measured to know the noise."""
-    return name in ("itself", "looking once"), not name.startswith("uvicorn"), name.split(", ")
-
-
-def _sorted(found: Dict[str, Any]) -> Dict[str, Any]:
-    return dict(sorted(found.items(), key=lambda item: _as_published_first(item[0])))
-
-
-def _subjects(cells: Cells) -> List[str]:
-    return sorted({key.split("|")[2] for key in cells if key.startswith("losses|")}, key=_as_published_first)
-
-
 def _long(cells: Cells) -> Dict[str, Dict[str, Any]]:
     """The runs of many rotations."""
-    return _sorted({subject: one for subject, one in _cells(cells, "losses|a").items() if "error" not in one})
+    return {subject: one for subject, one in _cells(cells, "losses|a").items() if "error" not in one}
 
 
 def _harm(found: Dict[str, Any]) -> str:
@@ -52,9 +39,10 @@ def losses(cells: Cells) -> str:
         return _harm(found) if found else "–"
 
     measured = [schedule for schedule in SCHEDULES if any(key.startswith(f"losses|{schedule}|") for key in cells)]
+    subjects = dict.fromkeys(key.split("|")[2] for key in cells if key.startswith("losses|"))
     return table(
         ["", *(f"({schedule[0]}){schedule[1:]}" for schedule in measured)],
-        [[subject, *(cell(schedule, subject) for schedule in measured)] for subject in _subjects(cells)],
+        [[subject, *(cell(schedule, subject) for schedule in measured)] for subject in subjects],
     )
 
 
@@ -77,7 +65,7 @@ def _by_subject(cells: Cells, kind: str) -> str:
     found = dict(
         sorted(_cells(cells, kind).items(), key=lambda item: (item[0].split("|")[1:], int(item[0].split("|")[0])))
     )
-    names = sorted({name for figures in found.values() for name in figures}, key=_as_published_first)
+    names = dict.fromkeys(name for figures in found.values() for name in figures)
     return table(
         ["", *(key.replace("|", ", ") for key in found)],
         [[name, *(_spread(one[name], ".2f") if name in one else "–" for one in found.values())] for name in names],
@@ -88,7 +76,7 @@ def costs(cells: Cells) -> str:
     rows = [
         [name, key, _spread(found["rate"], ".0f"), _spread(found["cost"], ".0f"), _spread(found["ratio"], ".3f")]
         for key, figures in _cells(cells, "costs").items()
-        for name, found in _sorted(figures).items()
+        for name, found in figures.items()
     ]  # fmt: skip
     return table(
         ["", "beside", "requests/s", "µs of processor time per request", "as a share of the first one's"], rows
@@ -96,7 +84,7 @@ def costs(cells: Cells) -> str:
 
 
 def reopening(cells: Cells) -> str:
-    rows = [[name, _spread(found, ".0f")] for name, found in _sorted(cells.get("reopening", {})).items()]
+    rows = [[name, _spread(found, ".0f")] for name, found in cells.get("reopening", {}).items()]
     return table(["", "µs of processor time per worker and rotation"], rows)
 
 

@@ -78,20 +78,16 @@ def _patches() -> List[Path]:
     return sorted(patches.PATCHES.glob("*/*.patch"))
 
 
-def load(name: str) -> Dict[str, Any]:
-    """What earlier runs have measured of the same patches."""
-    found: Dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    kept: Dict[str, Any] = found.get(name, {})
-    if kept.get("made", {}).get("patches") == machine()["patches"]:
-        return kept
-    return {"made": machine(), "cells": {}}
+def load() -> Dict[str, Any]:
+    """What an earlier run has measured of the same patches."""
+    kept: Dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"made": {}}
+    return kept if kept["made"].get("patches") == machine()["patches"] else {"made": machine(), "cells": {}}
 
 
-def save(name: str, results: Dict[str, Any]) -> None:
-    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+def save(results: Dict[str, Any]) -> None:
     RESULTS.parent.mkdir(exist_ok=True)
     new = RESULTS.with_suffix(".new")
-    new.write_text(json.dumps({**found, name: results}, indent=1))
+    new.write_text(json.dumps(results, indent=1))
     new.replace(RESULTS)
 
 
@@ -105,17 +101,17 @@ def measure(cell: Cell) -> Tuple[float, Figures]:
 
 
 def main() -> int:
-    options = sys.argv[1:]
-    name = "quick" if "--quick" in options else "full"
-    results = load(name)
-    wanted = [] if "--report" in options else quick() if name == "quick" else full()
+    is_quick, only_report = "--quick" in sys.argv, "--report" in sys.argv
+    results: Dict[str, Any] = {"made": machine(), "cells": {}} if is_quick else load()
+    wanted = [] if only_report else quick() if is_quick else full()
     missing = [cell for cell in wanted if cell.key not in results["cells"]]
     for number, cell in enumerate(missing):
         seconds, figures = measure(cell)
         print(f"{number + 1} of {len(missing)}: {cell.key.replace('|', ', ')}: {seconds:.0f} s", flush=True)
         results["cells"][cell.key] = figures
-        save(name, results)
-    if name == "full":
+        if not is_quick:
+            save(results)
+    if not is_quick:
         report.write(results)
     print(report.text(results))
     return 0

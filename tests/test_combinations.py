@@ -156,7 +156,7 @@ def test_unprivileged(open_clone: None, open_path: Path) -> None:
     original = environments.cached(python, *environments.packages(release, f"gunicorn=={environments.GUNICORN}"))
     environment = environments.patched_copy(original, open_path / "venv", "uvicorn", release)
     environments.patched(environment, "gunicorn", environments.GUNICORN)  # uvicorn's patch alone leaves it to Gunicorn
-    status, output = properties.run(environment.path, "-k", "uvicorn.workers", test="test_unprivileged.py")
+    status, output = properties.run(environment.path, test="test_unprivileged.py")
     assert status == 0 and "skipped" not in output, output
 
 

@@ -55,7 +55,6 @@ ROWS: Dict[str, Case] = {
     "a rotated file made read-only": Case((Handler(),), (Round(how="read-only"), HUP, Round())),
     "a reload, and a handler of SIGUSR1": Case((), (HUP, Round()), on_usr1="note"),
     "a reload, and SIG_DFL": Case((), (HUP, HUP), on_usr1="reset"),
-    "threads and programs started in fork hooks": Case((), (HUP,), PRELOAD, habit="start_threads_in_children"),
     "a deleted file that no logger has": Case((Handler(place="removed"), Handler()), (Round(how="deleted"), Round())),
     "own locks, preloaded": Case(each(("Locked",), ("Shared",)), (Round(), KILL, Round()), PRELOAD),
     "a signal in an own emit()": Case(each(("Interrupted",)), (Round(), Round(rotated=OTHERS))),

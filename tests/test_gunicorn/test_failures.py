@@ -1,7 +1,6 @@
 """Logs that cannot be reopened, and whose the new ones are."""
 
 import os
-from pathlib import Path
 from typing import Callable
 
 import environments
@@ -9,10 +8,9 @@ import pytest
 from environments import NOBODY
 from properties import wait
 from properties.logs import NAMES
-from properties.server import SERVED, Server
-from properties.test_unprivileged import may_import
+from properties.server import Server
 
-from test_gunicorn.conftest import Gunicorn, classes
+from test_gunicorn.conftest import Gunicorn
 
 
 def held(server: Server) -> "set[str]":
@@ -76,46 +74,15 @@ def test_closed_stream_and_one_without_descriptor(gunicorn: Gunicorn) -> None:
         assert server.pids("all") == processes
 
 
-@pytest.fixture
-def unprivileged(open_clone: None) -> None:
+def test_a_link_is_not_followed(open_clone: None, gunicorn: Gunicorn) -> None:
+    """The user, whose directory it may be, must not have root give away a file elsewhere."""
     if os.geteuid() != 0:
         pytest.skip("only root can start Gunicorn with --user")
-
-
-def user_server(gunicorn: Gunicorn, worker_class: str) -> Server:
-    """A server of root's whose workers are nobody's, and may write to what is theirs, but create nothing beside it."""
     if not environments.is_open(gunicorn.environment.python):
         pytest.skip(f"the user nobody may not run {gunicorn.environment.python.resolve()}")
-    server = gunicorn.serve(worker_class, "--user", str(NOBODY))
+    server = gunicorn.serve("sync", "--user", str(NOBODY))
     server.let_others_in()
-    (server.control / "application.log").touch()
-    (server.control / "application.log").chmod(0o666)
-    assert may_import(gunicorn.environment.python, gunicorn.environment.path, SERVED, server.directory)
-    return server
-
-
-@classes("sync", "uvicorn.workers.UvicornWorker", without=["tornado"])
-def test_user(unprivileged: None, gunicorn: Gunicorn, worker_class: str) -> None:
-    """A new file is the user's as the first one was; not so, and each request hangs or fails (uvicorn's patch ends
-    such workers, this one keeps them)."""
-    with user_server(gunicorn, worker_class) as server:
-        workers = server.workers()
-        for names in (["access.log"], ["access.log", "error.log"]):
-            rotated = [Path(server.logs.path(name)).stat() for name in names]
-            server.logs.rotate(names)
-            server.signal("arbiter")
-            requests = [server.get() for _ in range(50)]
-            server.wait_until_reopened(server.pids("all"))
-            server.logs.expect_exactly_once(requests, ["access.log", "error.log"])
-            for name, old in zip(names, rotated):
-                new = server.logs.path(name).stat()
-                assert (new.st_uid, new.st_gid, new.st_mode) == (old.st_uid, old.st_gid, old.st_mode)
-        server.expect_same_workers(workers, "under --user")
-
-
-def test_a_link_is_not_followed(unprivileged: None, gunicorn: Gunicorn) -> None:
-    """The user, whose directory it may be, must not have root give away a file elsewhere."""
-    with user_server(gunicorn, "sync") as server:
+    with server:
         server.logs.rotate(["access.log"])
         server.logs.path("access.log").symlink_to(server.directory / "elsewhere")
         server.signal("arbiter")

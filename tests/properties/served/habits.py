@@ -11,7 +11,6 @@ import logging
 import os
 import resource
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -163,12 +162,3 @@ def hold_first_line():
         with one.handler.lock:
             signal_and_wait()
     return 0
-
-
-def start_threads_in_children():
-    """As libraries that measure and trace do: one that starts programs, too."""
-
-    def start():
-        threading.Thread(target=subprocess.call, args=(["sleep", "60"],), daemon=True).start()
-
-    os.register_at_fork(after_in_child=start)

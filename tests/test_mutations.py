@@ -187,15 +187,11 @@ def test_a_statement_left_out_is_missed(laboratories: Dict[str, Laboratory], dis
     assert [mutant for mutant, what in found.items() if not what] == []
 
 
-WORKERS, LOGGING = "uvicorn/workers.py", "gunicorn/glogging.py"
-FILES = {WORKERS: UVICORN, LOGGING: SYNC}  # And the worker class that sweeps run
-
-
 class Temptation(NamedTuple):
     """What might be written in the newest patches instead, and the check that finds it wanting."""
 
-    name: str
     target: str
+    name: str
     old: str
     new: str
     check: Check
@@ -208,77 +204,40 @@ class Temptation(NamedTuple):
         return f"{self.distribution}: {self.name}"
 
 
-TEMPTATIONS = (
-    *(
-        Temptation(name, target, old, new, sweeps(FILES[target], sweep))
-        for target in FILES
-        for name, old, new, sweep in (
-            (
-                "reopening as upstream does",
-                "os.dup2(new.fileno(), old.fileno(), inheritable=False)",
-                "handler.close(); handler.stream = handler._open()",
-                "in_the_handler",
-            ),
-            ("waiting for a lock", "lock.acquire(blocking=False)", "lock.acquire()", "beside_a_thread"),
-        )
-    ),
-    Temptation(
-        "one look",
-        WORKERS,
-        "seen = self._asked\n                self.reopen_files(sig, frame)",
-        "self.reopen_files(sig, frame)\n                seen = self._asked",
-        sweeps(UVICORN, "in_the_handler"),
-    ),
-    Temptation(
-        "one look",
-        LOGGING,
-        "seen = Logger.asked\n                self.reopen_all(others)",
-        "self.reopen_all(others)\n                seen = Logger.asked",
-        sweeps(SYNC, "in_the_handler"),
-    ),
-    Temptation(
-        "reopening in the event loop",
-        WORKERS,
-        "self.reopen_files(sig, frame)\n",
-        "asyncio.get_event_loop().call_soon_threadsafe(self.reopen_files, sig, frame)\n",
-        promises("-k", "blocked_loop"),
-    ),
-    Temptation(
-        "SIG_DFL for an instant",
-        WORKERS,
-        "set(self.SIGNALS) - {signal.SIGUSR1}",
-        "self.SIGNALS",
-        life(UVICORN, 15),
-    ),
-    Temptation(
-        "the signal from whoever has it",
-        WORKERS,
-        "isinstance(signal.getsignal(signal.SIGUSR1), signal.Handlers)",
-        "True",
-        promises(),
-    ),
-    Temptation(
-        "Gunicorn's sockets",
-        WORKERS,
-        '[getattr(s, "sock", s) for s in self.sockets]',
-        "self.sockets",
-        promises(),
-    ),
-    Temptation(
-        "telling at once",
-        LOGGING,
-        "_thread.start_new_thread(self.report, (failed,))",
-        "self.report(failed)",
-        promises(),
-    ),
-    Temptation(
-        "any timeout for a failure",
-        LOGGING,
-        'if not is_ours(e, getattr(h, "baseFilename", "")):\n                raise\n            failed.append',
-        "failed.append",
-        sweeps(SYNC, "exception"),
-    ),
+def swapped(first: str, second: str) -> Tuple[str, str]:
+    """Two lines of a loop, and these in the other order."""
+    between = "\n" + 16 * " "
+    return first + between + second, second + between + first
+
+
+DUP2 = "os.dup2(new.fileno(), old.fileno(), inheritable=False)"
+UPSTREAMS = "handler.close(); handler.stream = handler._open()"
+IN_THE_LOOP = "asyncio.get_event_loop().call_soon_threadsafe(self.reopen_files, sig, frame)\n"
+IS_OURS = 'if not is_ours(e, getattr(h, "baseFilename", "")):\n                raise\n            failed.append'
+SOCKETS = '[getattr(s, "sock", s) for s in self.sockets]'
+TELL = "_thread.start_new_thread(self.report, (failed,))"
+HANDLERS = "isinstance(signal.getsignal(signal.SIGUSR1), signal.Handlers)"
+
+OF_WORKERS = (
+    ("reopening as upstream does", DUP2, UPSTREAMS, sweeps(UVICORN, "in_the_handler")),
+    ("waiting for a lock", "acquire(blocking=False)", "acquire()", sweeps(UVICORN, "beside_a_thread")),
+    ("one look", *swapped("seen = self._asked", "self.reopen_files(sig, frame)"), sweeps(UVICORN, "in_the_handler")),
+    ("reopening in the event loop", "self.reopen_files(sig, frame)\n", IN_THE_LOOP, promises("-k", "blocked_loop")),
+    ("SIG_DFL for an instant", "set(self.SIGNALS) - {signal.SIGUSR1}", "self.SIGNALS", life(UVICORN, 15)),
+    ("the signal from whoever has it", HANDLERS, "True", promises()),
+    ("Gunicorn's sockets", SOCKETS, "self.sockets", promises()),
 )
+OF_LOGGING = (
+    ("reopening as upstream does", DUP2, UPSTREAMS, sweeps(SYNC, "in_the_handler")),
+    ("waiting for a lock", "acquire(blocking=False)", "acquire()", sweeps(SYNC, "beside_a_thread")),
+    ("one look", *swapped("seen = Logger.asked", "self.reopen_all(others)"), sweeps(SYNC, "in_the_handler")),
+    ("telling at once", TELL, "self.report(failed)", promises()),
+    ("any timeout for a failure", IS_OURS, "failed.append", sweeps(SYNC, "exception")),
+)
+TEMPTATIONS = [
+    *(Temptation("uvicorn/workers.py", *one) for one in OF_WORKERS),
+    *(Temptation("gunicorn/glogging.py", *one) for one in OF_LOGGING),
+]
 BY_DEFAULT = ("uvicorn: waiting for a lock", "gunicorn: one look")
 
 

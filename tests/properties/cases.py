@@ -25,10 +25,7 @@ OWN = (
 )  # fmt: skip
 PLACES = ("logger", "root", "queue", "memory", "nowhere", "loggers", "unused", "removed")
 #: What served/habits.py knows.
-INTERRUPTED = (
-    "recurse", "limit_time", "limit_time_by_number", "make_handlers", "make_handlers_of_a_class_with_a_stream",
-    "deplete", "hold_first_line",
-)  # fmt: skip
+INTERRUPTED = ("make_handlers", "make_handlers_of_a_class_with_a_stream", "deplete", "hold_first_line")
 DOES = ("nothing", "hold_locks", "hold_locks_backwards", "starve", *INTERRUPTED)
 
 
@@ -102,9 +99,7 @@ class Case(NamedTuple):
     @property
     def by_chance(self) -> bool:
         """Whether chance says how many signals come, and so how often a file is opened."""
-        return self.signals_itself or any(
-            round.how == "closed" or round.does.startswith(("recurse", "limit_time")) for round in self.rounds
-        )
+        return self.signals_itself or any(round.how == "closed" for round in self.rounds)
 
     @property
     def signals_itself(self) -> bool:

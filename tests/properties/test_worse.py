@@ -35,9 +35,6 @@ def each(
 ROWS: Dict[str, Case] = {
     "workers that may not enter the folder": Case((), (HUP,), USER, folder=0o750),
     "workers that may not create what logconfig names": Case((), (Round(), Round()), (*USER, *CONFIGURED)),
-    "deep recursion": Case((), (Round("recurse"), Round())),
-    "an exception of another signal's handler": Case((), (Round("limit_time"), Round())),
-    "an OSError of another signal's handler": Case((), (Round("limit_time_by_number"), Round())),
     "a thread that has a log's lock": Case((Handler(place="unused"),), (Round("hold_locks", OTHERS),)),
     "a handler that is being made": Case((), (Round("make_handlers"), Round())),
     "one while the application loads": Case((), (HUP,), habit="make_handlers"),

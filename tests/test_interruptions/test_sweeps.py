@@ -44,7 +44,7 @@ def sweeps_of(patched: Sequence[str]) -> List[str]:
     return [*SWEEPS, *[FIRST_LINE] * ("gunicorn" in patched)]
 
 
-@subjects("sync")
+@subjects("sync", "uvloop")
 def test_a_sample(subject: str) -> None:
     worker_class, patched = SUBJECTS[subject]
     assert swept(environment(NEWEST, *patched), worker_class, sweeps_of(patched), 7, 71) == []

@@ -1,12 +1,9 @@
 """What is measured of a subject; each returns plain figures, for JSON."""
 
 import contextlib
-import gzip
 import os
-import re
 import statistics
 import time
-from collections import Counter
 from typing import Any, Callable, Dict, List, Sequence, Tuple
 
 from bench.subjects import Subject
@@ -32,7 +29,6 @@ class Rotated(Watched):
     def __init__(self, server: Server) -> None:
         super().__init__(server, NAMES, patience=10)
         self.runs = 0
-        self.compressed: Dict[str, Counter[str]] = {name: Counter() for name in NAMES}
 
     def logrotate(self, directives: str, postrotate: str = "") -> None:
         directory = self.server.directory
@@ -42,17 +38,12 @@ class Rotated(Watched):
         (directory / "pidfile").write_text(f"{self.server.arbiter}\n")
         reopen = ["-t", 2, directory / "pidfile"]
         path = f"{directory}:{os.environ['PATH']}:/usr/sbin:/sbin"
+        logrotate = Logrotate(self.server.logs, reopen, postrotate, directives)
         # It fails where reopen.sh says that a log is not let go of, and keeps that.
-        Logrotate(self.server.logs, reopen, postrotate, directives).run(["env", f"PATH={path}"])
+        logrotate.run(["env", f"PATH={path}"])
+        logrotate.unpack()
+        self.server.logs.take()
         self.runs += 1
-        for name, found in self.compressed.items():  # Or logrotate renames more and more of them
-            for rotated in self.server.logs.directory.glob(f"{name}-*.gz"):
-                text = gzip.decompress(rotated.read_bytes()).decode(errors="replace")
-                found.update(re.findall(r"\bid-\d+\b", text))
-                rotated.unlink()
-
-    def requests(self, name: str) -> "Counter[str]":
-        return super().requests(name) + self.compressed[name]
 
 
 def losses(subject: Subject, schedule: str, rotations: int) -> Figures:

@@ -4,6 +4,7 @@ import signal
 from pathlib import Path
 from typing import List
 
+import environments
 import pytest
 from packaging.version import Version
 from properties import wait
@@ -12,9 +13,8 @@ from properties.clients import Client, Load
 from properties.expect import Broken, Unanswered
 from properties.logs import NAMES
 from properties.server import Server
-from test_interruptions import subjects
 
-from test_gunicorn.conftest import AIOHTTPS, NEWEST, Gunicorn, classes
+from test_gunicorn.conftest import AIOHTTPS, NEWEST, Gunicorn, classes, pristine_environment, uvicorn
 
 
 def names(worker_class: str) -> List[str]:
@@ -139,7 +139,8 @@ def test_reload(gunicorn: Gunicorn, worker_class: str) -> None:
 
 def test_reload_of_uvicorns_worker() -> None:
     """It handles SIGTERM itself, so its own patch is needed, too."""
-    environment = subjects.environment(subjects.NEWEST, "gunicorn", "uvicorn")
+    patched = f"gunicorn {NEWEST}", f"uvicorn {uvicorn(NEWEST)}"
+    environment = environments.patched_until_exit(pristine_environment(NEWEST), *patched)
     with Gunicorn(NEWEST, environment).serve("uvicorn.workers.UvicornWorker") as server:
         reload(server)
 

@@ -1,6 +1,7 @@
 """Every statement of a patch is there for a reason: without it some check fails, and so with what is tempting."""
 
 import ast
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ import whatthepatch
 from environments import GUNICORN, NEWEST, Environment
 from properties import run as properties
 from properties.environment import ASGI, GTHREAD, SYNC
+from properties.server import Server
 from test_gunicorn import test_failures, test_rotation, test_signals
 from test_gunicorn.conftest import Gunicorn, pristine_environment
 from test_interruptions.test_life import withstands
@@ -47,16 +49,20 @@ def promises(*arguments: str) -> Check:
     return check
 
 
+def closes_sockets_once(environment: Environment) -> None:
+    with Server(environment.python, UVICORN, 1) as server:
+        [worker] = server.workers()
+        server.signal("worker", signal.SIGTERM)
+        server.exit_of(worker)
+        assert "Error while closing socket" not in server.complaints()
+
+
 def gunicorns(test: Callable[..., None], *arguments: object) -> Check:
     return lambda environment: test(Gunicorn(GUNICORN, environment), *arguments)
 
 
 #: The quickest first
-OF_UVICORN: Sequence[Check] = (
-    sweeps(UVICORN, *SWEEPS),
-    life(UVICORN, 15),
-    promises(),
-)
+OF_UVICORN: Sequence[Check] = (closes_sockets_once, sweeps(UVICORN, *SWEEPS), life(UVICORN, 15), promises())
 OF_GUNICORN: Sequence[Check] = (
     sweeps(SYNC, *SWEEPS, FIRST_LINE),
     life(GTHREAD, 0, "--capture-output"),
@@ -225,7 +231,7 @@ OF_WORKERS = (
     ("reopening in the event loop", "self.reopen_files(sig, frame)\n", IN_THE_LOOP, promises("-k", "blocked_loop")),
     ("SIG_DFL for an instant", "set(self.SIGNALS) - {signal.SIGUSR1}", "self.SIGNALS", life(UVICORN, 15)),
     ("the signal from whoever has it", HANDLERS, "True", promises()),
-    ("Gunicorn's sockets", SOCKETS, "self.sockets", promises()),
+    ("Gunicorn's sockets", SOCKETS, "self.sockets", closes_sockets_once),
 )
 OF_LOGGING = (
     ("reopening as upstream does", DUP2, UPSTREAMS, sweeps(SYNC, "in_the_handler")),

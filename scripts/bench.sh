@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # scripts/bench.sh [--quick | --report]
 #
-# Measures what log rotation costs and loses with nginx, and with unpatched and patched workers of uvicorn and
+# Measures what log rotation costs and loses, with unpatched and patched workers of uvicorn and
 # Gunicorn, side by side. If a run was interrupted, the next run of the same patches continues it.
 #
 #   --quick   measure a part, in under five minutes, and only print it
-#   --report  measure nothing; write the results of earlier runs to docs/benchmarks.md,
-#             docs/benchmark-results.md and the plot
+#   --report  measure nothing; write the results of earlier runs to docs/benchmarks.md and
+#             docs/benchmark-results.md
 #   --help    show this
 #
-# Needs what the tests need (see scripts/test.sh --help), and GNU time.
+# Needs what the tests need (see scripts/test.sh --help).
 # Keeps its results in .cache/bench.json.
 # Exit status: 0 done; 2 wrong arguments.
 set -eu

@@ -6,13 +6,10 @@
 # their tests. --full runs all cases, or all cases of the paths. If a --full run was interrupted, the next one
 # leaves out what has passed with the same files. What --full adds:
 #
-#   tests/test_combinations.py  tests/properties on one release for each patch, with and without it
-#   tests/test_sentences.py     what tests/properties print for releases without the patch
+#   tests/test_combinations.py  tests/properties on every release, with and without its patch
 #   tests/test_gunicorn         Gunicorn's patches: each of them with each worker class
 #   tests/test_interruptions    a signal, or very many, between any two bytecodes
-#   tests/test_mutations        a patch without one of its statements, and typical wrong changes
-#   tests/test_differential     every other signal, and logging, compared with the published release
-#   tests/test_machine.py       random sequences of events that happen to a server
+#   tests/test_mutations.py     a patch without one of its statements, and typical wrong changes
 #   tests/test_load.py          starts and rotations under full load
 #   tests/test_reopen           reopen.sh with each worker class and many rotations
 #   tests/test_apply            apply.sh killed, and failing, at every system call; old Pythons; tests as root
@@ -25,8 +22,7 @@
 #   tests/unit                  the Dockerfiles in docs; its other tests always run, and take seconds
 #   tests/test_bench.py         a small benchmark
 #
-# --full without a path also writes docs/matrix.md: tests/properties on every patched release of uvicorn and
-# uvicorn-worker. --environment VENV tests/properties runs these tests on one environment.
+# --environment VENV tests/properties runs these tests on one environment.
 # --rest is for root, after an ordinary user's run, with no file changed. It runs the tests that were skipped,
 # and those that check more as root.
 # Needs Python 3.9 or later, the Debian packages in tests/packages, and a package index for pip and uv. If
@@ -49,14 +45,11 @@ esac
 cd "$root"
 # Some programs are root's, by their place, but tests run them as anybody.
 PATH=$PATH:/usr/sbin:/sbin
-tools=$(compgen -G ".tools-test-*/bin/uv") || true
 look
 # All tools, or a test would have to wait for those of the scripts that it runs.
 use_tools run scripts/requirements.txt
 use_tools test tests/requirements.txt
-find_pip "$TOOLS"
-set_uv
-[ -n "$tools" ] || look # Now with uv
+look_at_index
 trap '[ $? = 0 ] || exit 1' EXIT # From here on something is run, so 2 would be wrong, as pytest or coverage has it
 # With the tools' uv in front: what the scripts do with uv and what they do without it is for tests
 # to choose, not for the machine.
@@ -80,7 +73,4 @@ if [ $# = 0 ] || [ "$*" = --rest ]; then
     tool coverage combine --quiet --append
     [ "$(id -u)" = 0 ] && least=100 || least=99
     tool coverage report --fail-under="$least"
-fi
-if [ "$*" = --full ]; then
-    PYTHONPATH=scripts:tests "$TOOLS" tests/matrix.py
 fi

@@ -5,6 +5,7 @@ Each is made once and kept in .cache/environments; uv links its files from its o
 another one costs a fraction of a second. Tests that change an environment make their own.
 """
 
+import atexit
 import fcntl
 import functools
 import hashlib
@@ -14,6 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple, Union
 
@@ -193,6 +195,19 @@ def patched_copy(original: Environment, path: Path, distribution: str, release: 
     shutil.copytree(original.path, path, symlinks=True)
     copy = Environment(path, original.requirements)
     patched(copy, distribution, release)
+    return copy
+
+
+@functools.lru_cache(maxsize=None)
+def patched_until_exit(original: Environment, *names: str) -> Environment:
+    """A copy for this process, with these patches: "DISTRIBUTION RELEASE"; other users may look into it."""
+    home = Path(tempfile.mkdtemp(prefix="usr1-"))
+    atexit.register(shutil.rmtree, home)
+    home.chmod(0o755)
+    shutil.copytree(original.path, home / "venv", symlinks=True)
+    copy = Environment(home / "venv", original.requirements)
+    for name in names:
+        patched(copy, *name.split())
     return copy
 
 

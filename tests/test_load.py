@@ -1,17 +1,17 @@
 """Full load: 16 keep-alive clients, 2 workers, and a rotation every 2 ms."""
 
-import math
 import time
-from pathlib import Path
-from typing import Dict
 
 import environments
 import pytest
 from environments import GUNICORN, NEWEST, Environment
-from properties.clients import Load
+from properties import wait
+from properties.clients import Load, new_request
+from properties.expect import Broken
 from properties.server import Server
+from websockets.sync.client import unix_connect
 
-REENTRANT = "reentrant call inside"
+UVICORN = "uvicorn.workers.UvicornWorker"
 
 
 def pristine() -> Environment:
@@ -21,59 +21,41 @@ def pristine() -> Environment:
     return environments.cached(newest[0], *environments.packages(NEWEST, f"gunicorn=={GUNICORN}"), "websockets")
 
 
-def storm(environment: Environment, seconds: float, enough: float = math.inf) -> Dict[str, object]:
-    """Load and rotations for so long, or until there are enough errors; what was found wrong."""
-    with Server(environment.python, "uvicorn.workers.UvicornWorker") as server:
-        quiet = server.stderr()
-        workers = server.workers()
-        rotations = 0
+def rotate_until_it_complains(environment: Environment, seconds: float) -> None:
+    """Or for so long: nothing is lost, doubled, broken or dead."""
+    with Server(environment.python, UVICORN) as server:
+        workers, quiet = server.workers(), server.stderr()
         with Load(server.socket, 16) as load:
             end = time.monotonic() + seconds
-            while time.monotonic() < end and server.stderr().count(REENTRANT) < enough:
+            while time.monotonic() < end and server.stderr() == quiet:
                 server.logs.rotate()
                 server.signal("arbiter")
-                rotations += 1
                 time.sleep(0.002)
-        print(f"{len(load.requests)} requests answered, {rotations} rotations in {seconds:g} s")
-        assert load.requests
-        return {
-            "stderr": server.stderr()[len(quiet) :],
-            "not exactly once": server.logs.not_exactly_once(load.requests),
-            "broken": load.broken,
-            "deaths": server.deaths(),
-            "other workers": set(server.workers()) ^ set(workers),
-        }
+        server.expect_silence(quiet, "under full load")
+        server.expect_same_workers(workers, "under full load")
+        load.expect_unbroken()
+        server.logs.expect_exactly_once(load.requests)
 
 
-def test_patched(request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    environment = environments.patched_copy(pristine(), tmp_path / "venv", "uvicorn", NEWEST)
-    found = storm(environment, seconds=20 if request.config.getoption("--full") else 6)
-    assert not any(found.values()), found
+def test_patched(request: pytest.FixtureRequest) -> None:
+    environment = environments.patched_until_exit(pristine(), f"uvicorn {NEWEST}")
+    rotate_until_it_complains(environment, seconds=20 if request.config.getoption("--full") else 6)
 
 
 def test_pristine() -> None:
-    # A thousand in 20 s of a machine that does nothing else: this many wherever.
-    found = storm(pristine(), seconds=60, enough=20)
-    assert str(found["stderr"]).count(REENTRANT) >= 20, found
+    with pytest.raises(Broken, match="reentrant call inside"):
+        rotate_until_it_complains(pristine(), seconds=60)
 
 
-@pytest.mark.full
-def test_no_boot_of_many_misses_a_rotation(tmp_path: Path) -> None:
-    """
-    Whatever garbage the arbiter hands down: on Python 3.7, a handler that is collected while logging makes its locks
-    anew after fork() leaves a lock of logging's held for ever.
-    """
-    python = (3, 7)
-    if python not in environments.pythons():
-        pytest.skip("there is no Python 3.7")
-    original = environments.cached(python, *environments.packages("0.21.1", "gunicorn==22.0.0"))
-    environment = environments.patched_copy(original, tmp_path / "venv", "uvicorn", "0.21.1")
-    log = {"HOOK_LOG": "logs/hook.log"}
-    with Server(environment.python, "uvicorn.workers.UvicornWorker", 1, variables=log) as server:
-        for n in range(80):
-            with server.booting() as worker:
-                server.logs.rotate(["hook.log"], create=n % 2 == 0)
-                server.signal("workers")
-            server.get()
-            server.wait_until_reopened([worker])
-            server.logs.discard(server.logs.rotated())
+def test_a_websocket_stays_connected() -> None:
+    """What is said in it is answered, and logged once."""
+    environment = environments.patched_until_exit(pristine(), f"uvicorn {NEWEST}")
+    requests = [new_request() for _ in range(100)]
+    with Server(environment.python, UVICORN, 1) as server:
+        with unix_connect(str(server.socket), "ws://test/websocket/talk") as socket:
+            for request in requests:
+                server.logs.rotate()
+                server.signal("arbiter")
+                socket.send(request)
+                assert socket.recv(wait.PATIENCE) == request
+        server.logs.expect_exactly_once(requests, ["error.log", "application.log"])

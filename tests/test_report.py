@@ -4,25 +4,27 @@ The bug report: its environment, its logrotate configuration, and real logrotate
 Before, the requests after a rotation are in no file. After scripts/apply.sh, all are, each once.
 """
 
+import contextlib
 import gzip
 import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 import warnings
 from collections import Counter
 from pathlib import Path
-from typing import Dict, Iterator, List, Optional, Tuple
+from typing import Dict, Iterable, Iterator, Optional, Tuple
 
 import environments
+import psutil
 import pytest
 from environments import Environment, NotInstallable, Version
+from properties import wait
+from properties.clients import Client
 from test_reopen.logrotation import CONFIGURATION
 
-TESTS = Path(__file__).parent
-REPORT = TESTS / "report"
+APPLY = Path(__file__).parents[1] / "scripts" / "apply.sh"
 PYTHON = (3, 8)
 PACKAGES = ("uvicorn[standard]==0.13.1", "gunicorn==20.0.4", "fastapi==0.62.0")
 OF_ITS_TIME = "2021-01-01"
@@ -37,10 +39,24 @@ SUCCEEDED = (
     "pydantic<2",
 )
 
-NAMESPACES = (
-    ["unshare", "--pid", "--fork", "--mount-proc"],
-    ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"],
-)
+#: Such as the report's: with log files of its own beside Gunicorn's.
+APPLICATION = """
+import logging
+from fastapi import FastAPI
+
+app = FastAPI()
+
+for name in ("main", "tasks"):
+    logger = logging.getLogger(name)
+    logger.setLevel(logging.INFO)
+    logger.addHandler(logging.FileHandler("log/%s.log" % name))
+
+@app.get("/items/{item}")
+async def read_item(item: str):
+    for name in ("main", "tasks"):
+        logging.getLogger(name).info("read %s", item)
+    return {"item": item}
+"""
 
 
 def variants() -> Iterator[Tuple[Version, Tuple[str, ...], Optional[str]]]:
@@ -77,33 +93,53 @@ def environment() -> Iterator[Environment]:
     shutil.rmtree(directory)
 
 
-def namespace() -> List[str]:
-    for command in NAMESPACES:
-        if subprocess.run([*command, "true"], capture_output=True).returncode == 0:
-            return command
-    warnings.warn("PID namespaces are not permitted here: killall is one that signals by process id", stacklevel=2)
-    return []
-
-
 def run(environment: Environment, directory: Path) -> Dict[str, "Counter[int]"]:
-    """Do what the report did; how many lines each request has in all files of each log."""
+    """Do what the report did: ten requests, a rotation, ten requests; how many lines each has in all files of a log."""
     log = directory / "log"
     log.mkdir(parents=True)
     directory.chmod(0o755)
-    shutil.copy(REPORT / "main.py", directory)
+    (directory / "main.py").write_text(APPLICATION)
+    server = environment.path / "bin" / f"gunicorn{os.getpid()}"  # For killall to find no other's
+    shutil.copy(environment.path / "bin" / "gunicorn", server)
+    postrotate = f"killall -s USR1 {server.name}"
     configuration = directory / "logrotate.conf"
-    configuration.write_text(CONFIGURATION.format(directory=log, directives="", postrotate="killall -s USR1 gunicorn"))
+    configuration.write_text(CONFIGURATION.format(directory=log, directives="", postrotate=postrotate))
     configuration.chmod(0o644)
-    unshare = namespace()
-    killall = "real" if unshare else "private"
-    subprocess.run(
-        [*unshare, sys.executable, str(REPORT / "scenario.py"), str(environment.path), killall],
-        check=True,
-        cwd=directory,
-        env={**os.environ, "PYTHONPATH": str(TESTS)},
-    )
-    assert "Handling signal: usr1" in (directory / "stderr").read_text()
+    command = [str(server), "-w", "2", "-b", "unix:socket", "-k", "uvicorn.workers.UvicornWorker"]
+    command += ["--access-logfile", "log/access.log", "main:app"]
+    said = directory / "stderr"
+    with open(said, "w") as stderr, subprocess.Popen(command, cwd=directory, stderr=stderr) as gunicorn:
+        try:
+            wait.until(lambda: said.read_text().count("Application startup complete") == 2, said.read_text)
+            pids = [gunicorn.pid, *(child.pid for child in psutil.Process(gunicorn.pid).children())]
+            get(directory, range(1, 11))
+            rotate = ["logrotate", "--force", "--state", str(directory / "state"), str(configuration)]
+            subprocess.run(rotate, check=True)
+            # As the reporter, who had to type: time enough for whoever reopens at all.
+            with contextlib.suppress(AssertionError):
+                wait.until(lambda: not any(map(holds_deleted, pids)), said.read_text, patience=10)
+            get(directory, range(11, 21))
+        finally:
+            gunicorn.terminate()
+    assert "Handling signal: usr1" in said.read_text()
     return {name: count(log, name) for name in ("access.log", "main.log", "tasks.log")}
+
+
+def get(directory: Path, numbers: Iterable[int]) -> None:
+    opened = os.open(directory, os.O_RDONLY)  # The path of a socket has 107 bytes at most
+    for number in numbers:
+        with Client(Path(f"/proc/self/fd/{opened}/socket")) as client:
+            client.get("items", f"id-{number}")
+    os.close(opened)
+
+
+def holds_deleted(pid: int) -> bool:
+    """Whether a process writes to a log that logrotate has compressed and removed."""
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            if re.search(r"\.log.* \(deleted\)$", os.readlink(descriptor)):
+                return True
+    return False
 
 
 def count(log: Path, name: str) -> "Counter[int]":
@@ -118,7 +154,7 @@ def test_report(environment: Environment, tmp_path: Path) -> None:
     before = run(environment, tmp_path / "before")
     assert before == {name: Counter(range(1, 11)) for name in before}, "expected ten requests, and the last ten lost"
 
-    apply = [str(TESTS.parent / "scripts" / "apply.sh"), "--no-tests", str(environment.path)]
+    apply = [str(APPLY), "--no-tests", str(environment.path)]
     subprocess.run(apply, check=True, stdout=subprocess.DEVNULL)
     after = run(environment, tmp_path / "after")
     assert after == {name: Counter(range(1, 21)) for name in after}

@@ -1,30 +1,20 @@
 """What is measured of a subject; each returns plain figures, for JSON."""
 
 import contextlib
-import gzip
 import os
-import re
-import shutil
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
-from collections import Counter
-from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Sequence, Tuple
 
-import psutil
-from environments import NEWEST
-from properties import clients, wait
+from bench.subjects import Subject
+from properties import clients
 from properties.clients import Load
+from properties.expect import Broken
 from properties.figures import Watched
+from properties.logs import NAMES
+from properties.server import Server
 from test_reopen.logrotation import Logrotate
-from usr1 import patches
 
-from bench.subjects import Served, Subject
-
-ROOT = Path(__file__).resolve().parents[2]
 Figures = Dict[str, Any]
 
 CLIENTS = 16
@@ -36,10 +26,9 @@ SCHEDULES = ("a", "b", "c", "d", "e", "f", "g root", "g queue")
 class Rotated(Watched):
     """Logs rotated by real logrotate, too."""
 
-    def __init__(self, server: Any, names: Sequence[str]) -> None:
-        super().__init__(server, names, patience=10)
+    def __init__(self, server: Server) -> None:
+        super().__init__(server, NAMES, patience=10)
         self.runs = 0
-        self.compressed: Dict[str, Counter[str]] = {name: Counter() for name in names}
 
     def logrotate(self, directives: str, postrotate: str = "") -> None:
         directory = self.server.directory
@@ -49,17 +38,12 @@ class Rotated(Watched):
         (directory / "pidfile").write_text(f"{self.server.arbiter}\n")
         reopen = ["-t", 2, directory / "pidfile"]
         path = f"{directory}:{os.environ['PATH']}:/usr/sbin:/sbin"
+        logrotate = Logrotate(self.server.logs, reopen, postrotate, directives)
         # It fails where reopen.sh says that a log is not let go of, and keeps that.
-        Logrotate(self.server.logs, reopen, postrotate, directives).run(["env", f"PATH={path}"])
+        logrotate.run(["env", f"PATH={path}"])
+        logrotate.unpack()
+        self.server.logs.take()
         self.runs += 1
-        for name, found in self.compressed.items():  # Or logrotate renames more and more of them
-            for rotated in self.server.logs.directory.glob(f"{name}-*.gz"):
-                text = gzip.decompress(rotated.read_bytes()).decode(errors="replace")
-                found.update(re.findall(r"\bid-\d+\b", text))
-                rotated.unlink()
-
-    def requests(self, name: str) -> "Counter[str]":
-        return super().requests(name) + self.compressed[name]
 
 
 def losses(subject: Subject, schedule: str, rotations: int) -> Figures:
@@ -68,7 +52,7 @@ def losses(subject: Subject, schedule: str, rotations: int) -> Figures:
     letter, _, by = schedule.partition(" ")
     kinds = ["async"] * 300 + ["late"] if letter == "f" else ["async"]
     with subject.server("--capture-output", variables={"LOGGED_BY": by or "named"}) as server:
-        watched = Rotated(server, subject.logs)
+        watched = Rotated(server)
         steps: Dict[str, Callable[[], None]] = {
             "b": lambda: watched.logrotate("", "killall -s USR1 gunicorn"),
             "c": lambda: watched.logrotate("sharedscripts"),
@@ -78,14 +62,19 @@ def losses(subject: Subject, schedule: str, rotations: int) -> Figures:
         if letter == "e":
             for _ in range(rotations):
                 watched.restart_workers()
-                with watched.load(number=CLIENTS, requests_each=1):
-                    time.sleep(0.2)
+                with watched.load(number=CLIENTS, requests_each=1) as load:
+                    wait_for_answers(load)
         else:
-            with watched.load(*kinds, number=CLIENTS, requests_each=10**9 if subject.keeps_alive else 1):
+            with watched.load(*kinds, number=CLIENTS, requests_each=subject.requests_each) as load:
                 for _ in range(rotations):
                     rotate()
-                    time.sleep(0.02)
+                    wait_for_answers(load)
         return {**watched.figures(), "rotations": max(watched.runs, len(watched.letting_go))}
+
+
+def wait_for_answers(load: Load) -> None:
+    with contextlib.suppress(Broken):  # The figures tell of it
+        load.wait_for_answers(CLIENTS)
 
 
 def processor_time(pids: Sequence[int]) -> float:
@@ -97,7 +86,7 @@ def reopening(subjects: Sequence[Subject], rounds: int) -> Figures:
     """Microseconds of processor time that a rotation takes of each worker, in alternating rounds of ten."""
     found: Dict[str, List[float]] = {}
     with contextlib.ExitStack() as stack:
-        watched = [(one.name, Watched(stack.enter_context(one.server()), one.logs)) for one in subjects]  # type: ignore[arg-type]
+        watched = [(one.name, Watched(stack.enter_context(one.server()), NAMES)) for one in subjects]
         for number in range(rounds):
             for name, one in watched if number % 2 else watched[::-1]:
                 pids = one.server.workers()
@@ -116,15 +105,15 @@ def costs(subjects: Sequence[Subject], rounds: int, seconds: float) -> Figures:
     found: Dict[str, List[Tuple[float, float]]] = {}
     with contextlib.ExitStack() as stack:
         # The first one twice: how much it differs from itself is the noise.
-        servers: List[Tuple[str, Subject, Any]] = [
+        servers: List[Tuple[str, Subject, Server]] = [
             (name, subject, stack.enter_context(subject.server()))
-            for name, subject in [("itself", subjects[0]), *((one.name, one) for one in subjects)]
+            for name, subject in [*((one.name, one) for one in subjects), ("itself", subjects[0])]
         ]
         for number in range(rounds):
             for name, subject, server in servers if number % 2 else servers[::-1]:
                 pids = server.workers()
                 before, start = processor_time(pids), time.monotonic()
-                with Load(server.socket, 4, requests_each=10**9 if subject.keeps_alive else 1) as load:
+                with Load(server.socket, 4, requests_each=subject.requests_each) as load:
                     time.sleep(seconds)
                 answered = max(len(load.answered), 1)
                 took = time.monotonic() - start
@@ -145,12 +134,12 @@ def letting_go(subjects: Sequence[Subject], workers: int, loaded: bool, rounds: 
     found: Dict[str, List[float]] = {}
     with contextlib.ExitStack() as stack:
         watched = [
-            (one.name, one, Watched(stack.enter_context(one.server(workers=workers)), one.logs))  # type: ignore[arg-type]
-            for one in subjects
+            (one.name, one, Watched(stack.enter_context(one.server(workers=workers)), NAMES)) for one in subjects
         ]
         for number in range(rounds):
             for name, subject, one in watched if number % 2 else watched[::-1]:
-                with _busy(one.server, subject) if loaded else contextlib.nullcontext() as load:
+                load = Load(one.server.socket, 8, requests_each=subject.requests_each) if loaded else None
+                with load or contextlib.nullcontext():
                     if load:
                         load.wait_for_answers(100)
                     pids, logs = one.server.pids("all"), one.server.logs
@@ -169,64 +158,6 @@ def letting_go(subjects: Sequence[Subject], workers: int, loaded: bool, rounds: 
     return {name: spread([1000 * one for one in seconds]) for name, seconds in found.items()}
 
 
-def _busy(server: Served, subject: Subject) -> Load:
-    return Load(server.socket, 8, requests_each=10**9 if subject.keeps_alive else 1)
-
-
-PARTS = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999}
-
-
-#: Not in this process, where the clients would wait for what it does; and it starts no others, for which they would.
-ROTATING = """
-import os, signal, sys, time
-arbiter, *logs = sys.argv[1:]
-while True:
-    for log in filter(os.path.exists, logs):
-        os.replace(log, log + ".1")
-    os.kill(int(arbiter), signal.SIGUSR1)
-    time.sleep(0.3)
-"""
-
-
-@contextlib.contextmanager
-def rotating(server: Served, logs: Sequence[str]) -> Iterator[psutil.Popen]:
-    """A process that does so while it is resumed."""
-    command = [sys.executable, "-c", ROTATING, str(server.arbiter), *logs]
-    with psutil.Popen(command, cwd=server.logs.directory) as process:
-        try:
-            wait.until(server.logs.rotated, lambda: "nothing was rotated")
-            process.suspend()
-            yield process
-        finally:
-            process.kill()
-
-
-@contextlib.contextmanager
-def resumed(process: psutil.Popen) -> Iterator[None]:
-    process.resume()
-    yield
-    process.suspend()
-
-
-def latencies(subject: Subject, rounds: int, seconds: float) -> Figures:
-    """Milliseconds of requests, in alternating rounds without rotations and with one every 0.3 s."""
-    found: Dict[str, List[Dict[str, float]]] = {"without": [], "with": []}
-    with subject.server() as server, rotating(server, subject.logs) as process:
-        for number in range(2 * rounds):
-            load = Load(server.socket, 4, requests_each=10**9 if subject.keeps_alive else 1)
-            with load, resumed(process) if number % 2 else contextlib.nullcontext():
-                time.sleep(seconds)
-            times = sorted(load.seconds)
-            found["with" if number % 2 else "without"].append(
-                {name: 1000 * times[int(len(times) * part)] for name, part in PARTS.items()}
-            )
-    figures = {
-        f"{name} {how}": spread([one[name] for one in found[how]]) for name in PARTS for how in ("without", "with")
-    }
-    ratios = [one["p99"] / other["p99"] for one, other in zip(found["with"], found["without"])]
-    return {**figures, "p99 ratio": spread(ratios)}
-
-
 def spread(values: Sequence[float]) -> Dict[str, float]:
     """Median, quartiles and number; what never came counts as more than all others."""
     ordered = sorted(values)
@@ -238,40 +169,3 @@ def spread(values: Sequence[float]) -> Dict[str, float]:
         "max": ordered[-1],
         "number": len(ordered),
     }
-
-
-def patching(subject: Subject, rounds: int) -> Figures:
-    """Seconds and megabytes of apply.sh --no-tests and patch -p1, in alternating rounds."""
-    with tempfile.TemporaryDirectory(prefix="usr1-bench-") as name:
-        venv = Path(name) / "venv"
-        shutil.copytree(subject.environment().path, venv, symlinks=True)
-        [site] = venv.glob("lib/python3.*/site-packages")
-        newest = patches.find("uvicorn", NEWEST)
-        assert newest is not None
-        apply = [str(ROOT / "scripts" / "apply.sh"), "--only", "uvicorn", str(venv)]
-        patch = ["patch", "-p1", "-s", "-d", str(site), "-i", str(newest.path)]
-        commands = {  # And what undoes them
-            "scripts/apply.sh --no-tests": ([*apply, "--no-tests"], [*apply, "--revert"]),
-            "patch -p1": ([*patch, "--fuzz=0"], [*patch, "-R"]),
-        }
-        found: Dict[str, List[Tuple[float, float]]] = {name: [] for name in commands}
-        for _ in range(rounds):
-            for name, (command, undo) in commands.items():
-                found[name].append(_timed(command))
-                _timed(undo)
-    return {
-        name: {"seconds": spread([one for one, _ in pairs]), "MB": spread([one for _, one in pairs])}
-        for name, pairs in found.items()
-    }
-
-
-def _timed(command: List[str]) -> Tuple[float, float]:
-    """Seconds, and megabytes at the most, of a command."""
-    # GNU time, as a process starts with the peak of the one that has forked it
-    command = ["/usr/bin/time", "--format", "%M", "--output", "/dev/stderr", *command]
-    start = time.monotonic()
-    answer = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    seconds = time.monotonic() - start
-    if answer.returncode:
-        raise RuntimeError(f"{' '.join(command)} exited with {answer.returncode}: {answer.stderr}")
-    return seconds, int(answer.stderr.split()[-1]) / 1024

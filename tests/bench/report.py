@@ -1,9 +1,9 @@
-"""The tables of docs/benchmark*.md, and the plot; what stands between the tables is written by hand."""
+"""The tables of docs/benchmark*.md; what stands between the tables is written by hand."""
 
 import math
 import re
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Tuple
+from typing import Any, Callable, Dict, Iterator, List
 
 from bench.cells import SCHEDULES
 
@@ -20,22 +20,9 @@ def _cells(cells: Cells, kind: str) -> Dict[str, Dict[str, Any]]:
     return {key[len(kind) + 1 :]: found for key, found in cells.items() if key.startswith(f"{kind}|")}
 
 
-def _as_published_first(name: str) -> Tuple[bool, bool, List[str]]:
-    """uvicorn's, then others, then what was measured to know the noise."""
-    return name in ("itself", "looking once"), not name.startswith("uvicorn"), name.split(", ")
-
-
-def _sorted(found: Dict[str, Any]) -> Dict[str, Any]:
-    return dict(sorted(found.items(), key=lambda item: _as_published_first(item[0])))
-
-
-def _subjects(cells: Cells) -> List[str]:
-    return sorted({key.split("|")[2] for key in cells if key.startswith("losses|")}, key=_as_published_first)
-
-
 def _long(cells: Cells) -> Dict[str, Dict[str, Any]]:
     """The runs of many rotations."""
-    return _sorted({subject: one for subject, one in _cells(cells, "losses|a").items() if "error" not in one})
+    return {subject: one for subject, one in _cells(cells, "losses|a").items() if "error" not in one}
 
 
 def _harm(found: Dict[str, Any]) -> str:
@@ -52,9 +39,10 @@ def losses(cells: Cells) -> str:
         return _harm(found) if found else "–"
 
     measured = [schedule for schedule in SCHEDULES if any(key.startswith(f"losses|{schedule}|") for key in cells)]
+    subjects = dict.fromkeys(key.split("|")[2] for key in cells if key.startswith("losses|"))
     return table(
         ["", *(f"({schedule[0]}){schedule[1:]}" for schedule in measured)],
-        [[subject, *(cell(schedule, subject) for schedule in measured)] for subject in _subjects(cells)],
+        [[subject, *(cell(schedule, subject) for schedule in measured)] for subject in subjects],
     )
 
 
@@ -77,7 +65,7 @@ def _by_subject(cells: Cells, kind: str) -> str:
     found = dict(
         sorted(_cells(cells, kind).items(), key=lambda item: (item[0].split("|")[1:], int(item[0].split("|")[0])))
     )
-    names = sorted({name for figures in found.values() for name in figures}, key=_as_published_first)
+    names = dict.fromkeys(name for figures in found.values() for name in figures)
     return table(
         ["", *(key.replace("|", ", ") for key in found)],
         [[name, *(_spread(one[name], ".2f") if name in one else "–" for one in found.values())] for name in names],
@@ -88,7 +76,7 @@ def costs(cells: Cells) -> str:
     rows = [
         [name, key, _spread(found["rate"], ".0f"), _spread(found["cost"], ".0f"), _spread(found["ratio"], ".3f")]
         for key, figures in _cells(cells, "costs").items()
-        for name, found in _sorted(figures).items()
+        for name, found in figures.items()
     ]  # fmt: skip
     return table(
         ["", "beside", "requests/s", "µs of processor time per request", "as a share of the first one's"], rows
@@ -96,26 +84,8 @@ def costs(cells: Cells) -> str:
 
 
 def reopening(cells: Cells) -> str:
-    rows = [[name, _spread(found, ".0f")] for name, found in _sorted(cells.get("reopening", {})).items()]
+    rows = [[name, _spread(found, ".0f")] for name, found in cells.get("reopening", {}).items()]
     return table(["", "µs of processor time per worker and rotation"], rows)
-
-
-def latencies(cells: Cells) -> str:
-    found = _cells(cells, "latencies")
-    names = list(dict.fromkeys(name for figures in found.values() for name in figures))
-    rows = [
-        [subject, *(_spread(figures[name], ".2f") if name in figures else "–" for name in names)]
-        for subject, figures in found.items()
-    ]  # fmt: skip
-    return table(["", *names], rows)
-
-
-def patching(cells: Cells) -> str:
-    rows = [
-        [f"`{name}`", _spread(found["seconds"], ".2f"), _spread(found["MB"], ".0f")]
-        for name, found in cells.get("patching", {}).items()
-    ]
-    return table(["", "seconds", "MB at the most"], rows)
 
 
 TABLES: Dict[str, Callable[[Cells], str]] = {
@@ -124,8 +94,6 @@ TABLES: Dict[str, Callable[[Cells], str]] = {
     "letting go": lambda cells: _by_subject(cells, "letting go"),
     "costs": costs,
     "reopening": reopening,
-    "latencies": latencies,
-    "patching": patching,
 }
 
 
@@ -142,7 +110,7 @@ def text(results: Dict[str, Any]) -> str:
 
 
 def write(results: Dict[str, Any]) -> None:
-    """Bring the tables and the plot up to date."""
+    """Bring the tables up to date."""
     made = "; ".join(results["made"][name] for name in ("date", "machine"))
     for document in (DOCS / "benchmarks.md", DOCS / "benchmark-results.md"):
         said = document.read_text()
@@ -150,50 +118,3 @@ def write(results: Dict[str, Any]) -> None:
             block = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
             said = block.sub(lambda match: f"{match[1]}{new}\n{match[2]}", said)  # noqa: B023  # Called at once
         document.write_text(said)
-    (DOCS / "benchmark-losses.svg").write_text(plot(results["cells"]))
-
-
-SVG = """\
-<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 900 {height}" role="img" font-family="sans-serif" font-size="13">
-  <style>
-    text {{ fill: #888 }}
-    .title {{ text-anchor: middle; font-size: 16px }}
-    .name {{ text-anchor: end }}
-    .harm {{ fill: #d1493f }} .none {{ fill: #2f9e5b }}
-  </style>
-  {drawn}
-</svg>
-"""
-HARM_IN_FULL = {"broken": "requests broken", "dead": "workers killed", "hung": "workers hung"}
-
-
-def _in_full(name: str) -> str:
-    """For those who have read nothing else."""
-    server, _, patched = name.partition(", ")
-    if server == "nginx":
-        return f"{server}, to compare with"
-    whose = "" if server.startswith("Gunicorn") else f"{server.split()[0]} "
-    how = {"": "as published", "patched": f"{whose}patched", "both patched": f"{whose}and Gunicorn patched"}
-    return f"{server}, {how.get(patched, patched)}"
-
-
-def plot(cells: Cells) -> str:
-    """As SVG: readable on white and on black, transparent and in colours of middle brightness."""
-    found = _long(cells)
-    rotations = max(one["rotations"] for one in found.values())
-    title = f"Gunicorn under load while its logs are rotated {rotations} times: what goes wrong"
-    drawn = [f'<text x="450" y="20" class="title">{title}</text>']
-    for y, (name, one) in zip(range(50, 10**6, 24), found.items()):
-        share = sum(one["lost"].values()) / one["lines"]
-        harm = _harm(one).replace("lost", f"of {one['lines']:,} lines lost")
-        for what, full in HARM_IN_FULL.items():
-            harm = harm.replace(what, full)
-        kind, harm = ("none", "nothing") if harm == "0" else ("harm", harm)
-        drawn.append(f'<text x="400" y="{y}" class="name">{_in_full(name)}</text>')
-        if share:
-            drawn.append(f'<rect x="410" y="{y - 12}" width="{200 * share:.1f}" height="15" class="harm"/>')
-        drawn.append(f'<text x="{415 + 200 * share:.1f}" y="{y}" class="{kind}">{harm}</text>')
-    end = 50 + 24 * len(found)
-    drawn.append(f'<path d="M410 {end - 18}v-{24 * len(found)}" stroke="#888"/>')
-    drawn.append(f'<text x="410" y="{end}">the length of a bar: the share of log lines that is lost</text>')
-    return SVG.format(height=end + 10, drawn="\n  ".join(drawn))

@@ -3,30 +3,18 @@
 import datetime
 import hashlib
 import json
-import multiprocessing
 import os
 import platform
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
-
-from properties.expect import Broken
-from usr1 import patches
+from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
 
 from bench import cells, report
 from bench.cells import SCHEDULES, Figures
-from bench.subjects import (
-    ALONE,
-    GTHREAD,
-    GTHREAD_PATCHED,
-    MAIN,
-    NGINX,
-    PATCHED,
-    PRISTINE,
-    SUBJECTS,
-    Subject,
-)
+from bench.subjects import ALONE, GTHREAD, GTHREAD_PATCHED, MAIN, PATCHED, PRISTINE, SUBJECTS, Subject
+from properties.expect import Broken
+from usr1 import patches
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / ".cache" / "bench.json"
@@ -38,16 +26,11 @@ class Cell(NamedTuple):
 
 
 def losses(subjects: Sequence[Subject], rotations: Dict[str, int]) -> List[Cell]:
-    for subject in subjects:
-        if subject is not NGINX:
-            subject.environment()  # Once, and not when several need it at the same time
-
     def cell(subject: Subject, schedule: str) -> Cell:
         number = rotations[schedule[0]]
         return Cell(f"losses|{schedule}|{subject.name}", lambda: cells.losses(subject, schedule, number))
 
-    return [cell(one, schedule) for schedule in SCHEDULES if schedule[0] in rotations for one in subjects
-            if one is not NGINX or schedule[0] in "abcd"]  # fmt: skip
+    return [cell(one, schedule) for schedule in SCHEDULES if schedule[0] in rotations for one in subjects]
 
 
 def letting_go(subjects: Sequence[Subject], numbers: Sequence[int], rounds: int) -> List[Cell]:
@@ -58,35 +41,23 @@ def letting_go(subjects: Sequence[Subject], numbers: Sequence[int], rounds: int)
     return [cell(workers, loaded) for workers in numbers for loaded in (False, True)]
 
 
-def latencies(subjects: Sequence[Subject], rounds: int, seconds: float) -> List[Cell]:
-    def cell(subject: Subject) -> Cell:
-        return Cell(f"latencies|{subject.name}", lambda: cells.latencies(subject, rounds, seconds))
-
-    return [cell(one) for one in subjects]
-
-
 def quick() -> List[Cell]:
-    some = (PRISTINE, PATCHED, GTHREAD, NGINX)
     return [
         Cell("costs|uvicorn", lambda: cells.costs((PRISTINE, PATCHED), 6, 0.5)),
         *letting_go((PRISTINE, PATCHED, GTHREAD), [8], 6),
-        *latencies([PATCHED], 4, 1),
-        Cell("patching", lambda: cells.patching(PRISTINE, 3)),
-        *losses(some, {"a": 10, "b": 3, "c": 3, "e": 2}),
+        *losses((PRISTINE, PATCHED, GTHREAD), {"a": 10, "b": 3, "c": 3, "e": 2}),
     ]
 
 
 def full() -> List[Cell]:
     main = [one for one in SUBJECTS if one.name in MAIN]
-    workers = (PRISTINE, ALONE, PATCHED, GTHREAD, NGINX)
+    workers = (PRISTINE, ALONE, PATCHED, GTHREAD)
     gunicorns = [one for one in SUBJECTS if one.name.startswith(("Gunicorn sync", "Gunicorn gthread", "Gunicorn asgi"))]
     return [
         *letting_go(workers, [8], 40),
         Cell("costs|uvicorn", lambda: cells.costs((PRISTINE, ALONE, PATCHED), 60, 0.3)),
-        Cell("patching", lambda: cells.patching(PRISTINE, 5)),
-        *latencies([PRISTINE, PATCHED, GTHREAD, NGINX], 48, 1.2),
         Cell("costs|Gunicorn", lambda: cells.costs(gunicorns, 6, 0.7)),
-        *letting_go((PRISTINE, PATCHED, GTHREAD, NGINX), [1, 32, 64], 10),
+        *letting_go((PRISTINE, PATCHED, GTHREAD), [1, 32, 64], 10),
         Cell("reopening", lambda: cells.reopening((*workers, GTHREAD_PATCHED), 20)),
         *losses(SUBJECTS, {"a": 200}),
         *losses(main, {"b": 200, "c": 200, "d": 200}),
@@ -107,40 +78,17 @@ def _patches() -> List[Path]:
     return sorted(patches.PATCHES.glob("*/*.patch"))
 
 
-def load(name: str) -> Dict[str, Any]:
-    """What earlier runs have measured of the same patches."""
-    found: Dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    kept: Dict[str, Any] = found.get(name, {})
-    if kept.get("made", {}).get("patches") == machine()["patches"]:
-        return kept
-    return {"made": machine(), "cells": {}}
+def load() -> Dict[str, Any]:
+    """What an earlier run has measured of the same patches."""
+    kept: Dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"made": {}}
+    return kept if kept["made"].get("patches") == machine()["patches"] else {"made": machine(), "cells": {}}
 
 
-def save(name: str, results: Dict[str, Any]) -> None:
-    found = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+def save(results: Dict[str, Any]) -> None:
     RESULTS.parent.mkdir(exist_ok=True)
     new = RESULTS.with_suffix(".new")
-    new.write_text(json.dumps({**found, name: results}, indent=1))
+    new.write_text(json.dumps(results, indent=1))
     new.replace(RESULTS)
-
-
-_cells: List[Cell] = []  # Of a process that measures some
-
-
-def measured(wanted: List[Cell]) -> Iterator[Tuple[Cell, float, Figures]]:
-    """Each with the seconds that it took; those that count lines side by side, where they do not crowd each other."""
-    counts = [cell for cell in wanted if cell.key.startswith("losses|")]
-    for cell in wanted:
-        if cell not in counts:
-            yield (cell, *measure(cell))
-    processes = max(1, (os.cpu_count() or 1) // 4)  # Clients, arbiter, workers and what rotates are busy
-    with multiprocessing.get_context("fork").Pool(processes, _cells.extend, (counts,), maxtasksperchild=1) as pool:
-        for number, seconds, figures in pool.imap_unordered(_nth, range(len(counts))):
-            yield counts[number], seconds, figures
-
-
-def _nth(number: int) -> Tuple[int, float, Figures]:
-    return (number, *measure(_cells[number]))
 
 
 def measure(cell: Cell) -> Tuple[float, Figures]:
@@ -153,16 +101,17 @@ def measure(cell: Cell) -> Tuple[float, Figures]:
 
 
 def main() -> int:
-    options = sys.argv[1:]
-    name = "quick" if "--quick" in options else "full"
-    results = load(name)
-    wanted = [] if "--report" in options else quick() if name == "quick" else full()
+    is_quick, only_report = "--quick" in sys.argv, "--report" in sys.argv
+    results: Dict[str, Any] = {"made": machine(), "cells": {}} if is_quick else load()
+    wanted = [] if only_report else quick() if is_quick else full()
     missing = [cell for cell in wanted if cell.key not in results["cells"]]
-    for number, (cell, seconds, figures) in enumerate(measured(missing)):
+    for number, cell in enumerate(missing):
+        seconds, figures = measure(cell)
         print(f"{number + 1} of {len(missing)}: {cell.key.replace('|', ', ')}: {seconds:.0f} s", flush=True)
         results["cells"][cell.key] = figures
-        save(name, results)
-    if name == "full":
+        if not is_quick:
+            save(results)
+    if not is_quick:
         report.write(results)
     print(report.text(results))
     return 0

@@ -1,22 +1,10 @@
-"""What is compared: servers as pip and apt install them, and patched."""
+"""What is compared: servers as pip installs them, and patched."""
 
-import contextlib
-import hashlib
-import os
-import shutil
-import signal
-from typing import Dict, List, Mapping, NamedTuple, Sequence, Tuple, Union
+from typing import Mapping, NamedTuple, Tuple
 
 import environments
-import psutil
 from environments import GUNICORN, NEWEST, Environment
-from properties.logs import NAMES
-from properties.server import Server, send
-from test_reopen.nginx import Nginx
-from usr1 import patches
-from usr1.patches import Patch
-
-CACHE = environments.CACHE.parent / "bench"
+from properties.server import Server
 
 UVICORN = "uvicorn.workers.UvicornWorker"
 
@@ -32,80 +20,15 @@ class Subject(NamedTuple):
         found = environments.pythons()
         python = min(version for version in found if version >= (3, 8)) if self.old else max(found)
         pristine = environments.cached(python, *self.packages)
-        if not self.patches:
-            return pristine
-        texts = [_patch(one).text for one in self.patches]
-        path = CACHE / hashlib.sha256("".join([pristine.path.name, *texts]).encode()).hexdigest()
-        if not path.exists():
-            new = path.with_suffix(".new")
-            shutil.rmtree(new, ignore_errors=True)
-            shutil.copytree(pristine.path, new, symlinks=True)
-            for one in self.patches:
-                environments.patched(Environment(new, self.packages), *one.split())
-            new.rename(path)
-        return Environment(path, self.packages)
+        return environments.patched_until_exit(pristine, *self.patches) if self.patches else pristine
 
-    def server(self, *options: str, workers: int = 2, variables: Mapping[str, str] = {}) -> "Served":
-        if self.worker_class == "nginx":
-            return Master(workers)
+    def server(self, *options: str, workers: int = 2, variables: Mapping[str, str] = {}) -> Server:
         return Server(self.environment().python, self.worker_class, workers, options, variables)
 
     @property
-    def keeps_alive(self) -> bool:
-        return self.worker_class != "sync"
-
-    @property
-    def logs(self) -> Sequence[str]:
-        return ("access.log",) if self.worker_class == "nginx" else NAMES
-
-
-class Master(Nginx):
-    """nginx, as far as it is like Gunicorn."""
-
-    def __init__(self, workers: int) -> None:
-        super().__init__()
-        text = self.configuration.read_text().replace("worker_processes 2", f"worker_processes {workers}")
-        self.configuration.write_text(text)
-        self.seen: Dict[int, psutil.Process] = {}
-
-    def __enter__(self) -> "Master":
-        super().__enter__()
-        return self
-
-    @property
-    def arbiter(self) -> int:
-        return self.process.pid
-
-    def workers(self) -> List[int]:
-        return [child.pid for child in psutil.Process(self.arbiter).children()]
-
-    def pids(self, target: str) -> List[int]:
-        return {"arbiter": [self.arbiter], "all": [self.arbiter, *self.workers()]}[target]
-
-    def signal(self, target: str, number: int = signal.SIGUSR1, times: int = 1) -> None:
-        for _ in range(times):
-            send(self.pids(target), number)
-
-    def exits(self) -> Dict[int, int]:
-        return {}
-
-    def stderr(self) -> str:
-        return ""
-
-    def __exit__(self, *exc_info: object) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.arbiter, signal.SIGTERM)
-        self.process.wait()
-        shutil.rmtree(self.directory)
-
-
-Served = Union[Server, Master]
-
-
-def _patch(one: str) -> Patch:
-    found = patches.find(*one.split())
-    assert found is not None, one
-    return found
+    def requests_each(self) -> int:
+        """Of a connection: sync keeps none alive."""
+        return 1 if self.worker_class == "sync" else 10**9
 
 
 def _uvicorn(name: str, *patched: str) -> Subject:
@@ -137,7 +60,6 @@ PATCHED = _uvicorn(f"uvicorn {NEWEST}, both patched", OURS, THEIRS)
 ALONE = _uvicorn(f"uvicorn {NEWEST}, patched", OURS)
 GTHREAD = _gunicorn("gthread")
 GTHREAD_PATCHED = _gunicorn("gthread", THEIRS)
-NGINX = Subject("nginx", "nginx", ())
 
 SUBJECTS = (
     PRISTINE,
@@ -158,7 +80,6 @@ SUBJECTS = (
     _gunicorn("asgi", THEIRS),
     _gunicorn("aiohttp.GunicornWebWorker", also=AIOHTTP),
     _gunicorn("aiohttp.GunicornWebWorker", THEIRS, also=AIOHTTP),
-    NGINX,
 )
 
 #: For what takes long: real logrotate, which compresses.
@@ -172,5 +93,4 @@ MAIN = (
     "uvicorn 0.18.3, both patched",
     GTHREAD.name,
     GTHREAD_PATCHED.name,
-    NGINX.name,
 )

@@ -8,7 +8,6 @@ import signal
 import time
 import zlib
 from collections import Counter
-from pathlib import Path
 from typing import Dict, List, NamedTuple, Optional, Set, Tuple
 
 from hypothesis import strategies as st
@@ -16,7 +15,7 @@ from hypothesis import strategies as st
 from properties import wait
 from properties.clients import Client
 from properties.environment import GTHREAD
-from properties.expect import BREAKS, CHANGES, COMPLAINS, KILLS, LOSES, MISSES, Broken, Unanswered, expect
+from properties.expect import BREAKS, CHANGES, COMPLAINS, KILLS, LOSES, MISSES, Unanswered, expect
 from properties.server import NOBODY, Server
 
 #: What served/handlers.py knows; and where an application has its handlers.
@@ -26,10 +25,7 @@ OWN = (
 )  # fmt: skip
 PLACES = ("logger", "root", "queue", "memory", "nowhere", "loggers", "unused", "removed")
 #: What served/habits.py knows.
-INTERRUPTED = (
-    "recurse", "limit_time", "limit_time_by_number", "make_handlers", "make_handlers_of_a_class_with_a_stream",
-    "deplete", "hold_first_line",
-)  # fmt: skip
+INTERRUPTED = ("make_handlers", "make_handlers_of_a_class_with_a_stream", "deplete", "hold_first_line")
 DOES = ("nothing", "hold_locks", "hold_locks_backwards", "starve", *INTERRUPTED)
 
 
@@ -103,9 +99,7 @@ class Case(NamedTuple):
     @property
     def by_chance(self) -> bool:
         """Whether chance says how many signals come, and so how often a file is opened."""
-        return self.signals_itself or any(
-            round.how == "closed" or round.does.startswith(("recurse", "limit_time")) for round in self.rounds
-        )
+        return self.signals_itself or any(round.how == "closed" for round in self.rounds)
 
     @property
     def signals_itself(self) -> bool:
@@ -197,7 +191,8 @@ class Play:
             self.play(round)
             self.ask()
         self.ask()
-        self.look_at_processes()
+        for path in self.server.logs.directory.glob("*.log"):
+            self.bad["files that their owner may not read or write"] += path.stat().st_mode & 0o600 != 0o600
         logs = {handler.log(n): handler for n, handler in enumerate(self.case.handlers)}
         files = {log: self.files(log, handler) for log, handler in logs.items()}
         lines = {
@@ -277,31 +272,6 @@ class Play:
             if held <= known or time.monotonic() > start + patience:
                 return held
             time.sleep(0.005)
-
-    def look_at_processes(self) -> None:
-        """A thread that starts blocks signals for a moment."""
-        try:
-            wait.until(lambda: not self.signals("SigBlk"), lambda: "", 0.3)
-        except Broken:
-            self.bad["threads that block SIGUSR1"] = self.signals("SigBlk")
-        self.bad["threads that ignore SIGUSR1"] = self.signals("SigIgn")
-        for path in self.server.logs.directory.glob("*.log"):
-            self.bad["files that their owner may not read or write"] += path.stat().st_mode & 0o600 != 0o600
-
-    def signals(self, name: str) -> int:
-        """How many threads, also of programs that were started, have SIGUSR1 in a mask."""
-        number = 0
-        for pid in filter(str.isdigit, os.listdir("/proc")):
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-                if os.getsid(int(pid)) != self.server.arbiter:
-                    continue
-                for task in Path(f"/proc/{pid}/task").iterdir():
-                    status = (task / "status").read_text()
-                    if status.startswith("Name:\tiou-"):
-                        continue  # The kernel's own, which io_uring starts for some releases of uvloop
-                    mask = re.search(rf"^{name}:\t(\w+)$", status, re.MULTILINE)
-                    number += int(mask[1], 16) >> (signal.SIGUSR1 - 1) & 1 if mask else 0
-        return number
 
     def files(self, log: str, handler: Handler) -> Dict[str, Tuple[str, int]]:
         """What is in the files of a log, and their mode."""

@@ -5,7 +5,6 @@ import random
 import select
 import socket
 import threading
-import time
 from pathlib import Path
 from typing import Callable, List, Optional, Sequence, Tuple
 
@@ -107,7 +106,6 @@ class Load:
         self.kinds = kinds
         self.requests_each = requests_each  # for each connection, which is then made anew
         self.answered: List[Tuple[str, bytes]] = []
-        self.seconds: List[float] = []  # Until each answer
         self.broken: List[str] = []
         self.stopping = False
         self.threads = [threading.Thread(target=self._run, args=(seed,), daemon=True) for seed in range(clients)]
@@ -154,9 +152,8 @@ class Load:
             try:
                 with Client(self.path) as client:
                     for _ in range(self.requests_each):
-                        request, start = new_request(), time.monotonic()
+                        request = new_request()
                         self.answered.append((request, client.get(choose.choice(self.kinds), request)))
-                        self.seconds.append(time.monotonic() - start)
                         if self.stopping:
                             return
                         if client.closing:

@@ -7,7 +7,6 @@ import re
 import shutil
 import tempfile
 import textwrap
-import zlib
 from pathlib import Path
 from typing import Any, Callable, Dict, Generator, Iterator, List, Mapping, Optional, Set, Tuple
 
@@ -17,7 +16,7 @@ from usr1 import patches
 from usr1.patches import Part
 
 from properties import environment as environments
-from properties.environment import SYNC, Environment, release
+from properties.environment import ASGI, GEVENT, GTHREAD, SYNC, Environment, release
 from properties.expect import MEANINGS, Broken
 from properties.promises import summary
 from properties.server import SERVED, Server
@@ -25,6 +24,12 @@ from properties.server import SERVED, Server
 UNTESTED = 6  # The exit status where no promise is broken, but the set-up of some tests failed; pytest's end at 5
 UNTOLD = "keeps tests from their end"
 DONE = pytest.StashKey[Set[str]]()  # The tests that have been told of
+#: Gunicorn's own worker classes, and the tests that run with each where one is enough; the others with the first one
+OWN_TESTS = {
+    GTHREAD: ("test_way_out", "test_stopping", "test_other_ends", "test_reopening", "test_in_flight"),
+    ASGI: ("test_turnover", "test_exactly_once", "test_silence", "test_unprivileged"),
+    GEVENT: ("test_boot", "test_inheritance", "test_survival"),
+}
 EXAMPLES = {"quick": 3, "default": 15, "thorough": 150}
 
 
@@ -69,13 +74,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def _own(environment: Environment, effort: str, test: Callable[..., None]) -> List[str]:
-    """Gunicorn's own classes to test: by turns, but while they serve each, if there is no other."""
+    """Gunicorn's own classes to test: one of them, but while they serve each, if there is no other."""
     names = environment.own_classes
     serving = test.__module__ == "properties.test_serving"
     if effort == "thorough" or serving and not environment.worker_classes or not names:
         return names
-    # By the name, so that a test has the same class when it runs alone, and in another process
-    return [names[zlib.crc32(test.__name__.encode()) % len(names)]]
+    return [next((name for name in names if test.__name__ in OWN_TESTS.get(name, ())), names[0])]
 
 
 def _classes(modules: List[List[str]], effort: str, where: str) -> List[str]:

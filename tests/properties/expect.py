@@ -1,6 +1,6 @@
 """
 What a property expects, and what it says if it is not so: a sentence with figures about the person's
-server, never an expression. Properties state nothing by assert: tests/test_sentences.py looks.
+server, never an expression. Properties state nothing by assert: ruff looks.
 """
 
 from typing import Callable, Union

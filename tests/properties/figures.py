@@ -52,10 +52,10 @@ class Watched:
         self.holding = PATIENCE
 
     @contextlib.contextmanager
-    def load(self, *kinds: str, number: int = CLIENTS, requests_each: int = 10**9) -> Iterator[None]:
+    def load(self, *kinds: str, number: int = CLIENTS, requests_each: int = 10**9) -> Iterator[clients.Load]:
         """Have requests answered meanwhile."""
         with clients.Load(self.server.socket, number, kinds or ("async",), requests_each) as load:
-            yield
+            yield load
         self.answered += load.requests
         self.broken += len(load.broken)
 

@@ -18,7 +18,6 @@ KINDS = {
     "test_forked_process": "forked processes",
     "test_inheritance": "forked processes",
     "test_dispositions": "other signals",
-    "test_never_worse": "no worse than unpatched",
     "test_worse": "no worse than unpatched",
 }
 

@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 from pathlib import Path
-from typing import Iterator, List
+from typing import Iterator, List, Tuple
 
 import pytest
 
@@ -46,6 +46,7 @@ def may_import(python: Path, *directories: Path) -> bool:
 def test_unprivileged(server: Server) -> None:
     """With --user, workers that may not create the new log reopen it all the same, and break no request."""
     for names in (["access.log"], ["access.log", "error.log"]):
+        before = [owner(server, name) for name in names]
         server.logs.rotate(names)
         server.signal("arbiter")
         answered = requests(server, 50)
@@ -55,6 +56,13 @@ def test_unprivileged(server: Server) -> None:
             lambda: f"{server.logs.holders(server.pids('all'))} {server.reopening} after SIGUSR1",
         )
         server.logs.expect_in_new_files(requests(server, 1), names)
+        after = [owner(server, name) for name in names]
+        expect(after == before, f"a new log has owner, group and mode {after}, not {before}")
+
+
+def owner(server: Server, name: str) -> Tuple[int, int, str]:
+    status = server.logs.path(name).stat()
+    return status.st_uid, status.st_gid, oct(status.st_mode)
 
 
 def requests(server: Server, number: int) -> List[str]:

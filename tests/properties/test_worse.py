@@ -1,17 +1,22 @@
-"""What an application has and does while its logs are rotated: nothing of it makes a patched server worse."""
+"""What an application has and does while its logs are rotated: nothing of it makes a server worse than published."""
 
 import contextlib
 import os
+import signal
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, List, Sequence, Tuple
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
 
+from properties.activities import BLOCKING, KINDS, Activities
 from properties.cases import ENDED, HUP, KILL, OTHERS, PRELOAD, USER, Case, Handler, Play, Round, cases, compare
-from properties.environment import SYNC, Environment, inspect, is_own
-from properties.expect import Broken
-from properties.server import SERVED, Server
+from properties.environment import SYNC, Environment, inspect, is_own, is_wsgi
+from properties.expect import BREAKS, KILLS, LOSES, Broken, Unanswered, expect
+from properties.logs import NAMES
+from properties.schedules import compress, targets
+from properties.server import SERVED, Server, send
 
 #: The releases of uvicorn whose workers ignore SIGUSR1 as published
 IGNORING = ("0.13.0", "0.13.1", "0.13.2")
@@ -30,9 +35,6 @@ def each(
 ROWS: Dict[str, Case] = {
     "workers that may not enter the folder": Case((), (HUP,), USER, folder=0o750),
     "workers that may not create what logconfig names": Case((), (Round(), Round()), (*USER, *CONFIGURED)),
-    "deep recursion": Case((), (Round("recurse"), Round())),
-    "an exception of another signal's handler": Case((), (Round("limit_time"), Round())),
-    "an OSError of another signal's handler": Case((), (Round("limit_time_by_number"), Round())),
     "a thread that has a log's lock": Case((Handler(place="unused"),), (Round("hold_locks", OTHERS),)),
     "a handler that is being made": Case((), (Round("make_handlers"), Round())),
     "one while the application loads": Case((), (HUP,), habit="make_handlers"),
@@ -50,13 +52,13 @@ ROWS: Dict[str, Case] = {
     "a rotated file made read-only": Case((Handler(),), (Round(how="read-only"), HUP, Round())),
     "a reload, and a handler of SIGUSR1": Case((), (HUP, Round()), on_usr1="note"),
     "a reload, and SIG_DFL": Case((), (HUP, HUP), on_usr1="reset"),
-    "threads and programs started in fork hooks": Case((), (HUP,), PRELOAD, habit="start_threads_in_children"),
     "a deleted file that no logger has": Case((Handler(place="removed"), Handler()), (Round(how="deleted"), Round())),
     "own locks, preloaded": Case(each(("Locked",), ("Shared",)), (Round(), KILL, Round()), PRELOAD),
     "a signal in an own emit()": Case(each(("Interrupted",)), (Round(), Round(rotated=OTHERS))),
     "a stream that was given": Case(each(("Elsewhere",)), (Round(), Round(rotated=OTHERS))),
     "own streams": Case(each(("Streaming",), places=("root", "nowhere")), (Round(), KILL, Round()), PRELOAD),
     "own comparisons": Case(each(("Equal",), ("Incomparable",)), (Round(), Round())),
+    "logconfig, and a reload": Case((), (Round(), HUP, Round()), CONFIGURED),
 }
 
 
@@ -110,3 +112,64 @@ def side_by_side(environment: Environment, published: Dict[str, str], worker_cla
         starting[1].result()
         compare(Play(ours, case, found).found(), found)
     return ""
+
+
+Rotation = Tuple[bool, str]  # Whether there are new files at once, and who is told
+
+
+@settings(max_examples=200 if settings().max_examples > 100 else 1)
+@example(kinds=["reading", "sleeping", "executing", "fork"], rotations=[(False, "arbiter")])
+@given(
+    kinds=st.lists(st.sampled_from(KINDS), min_size=1, max_size=3, unique=True),
+    rotations=st.lists(st.tuples(st.booleans(), targets), min_size=1, max_size=3),
+)
+def test_never_worse(
+    environment: Environment,
+    published: Dict[str, str],
+    one_worker_class: str,
+    kinds: List[str],
+    rotations: List[Rotation],
+) -> None:
+    """Whatever the application does, rotations do no more harm than in the published release."""
+    workers = 1 + sum(kind in BLOCKING or is_wsgi(one_worker_class) for kind in kinds)
+    found = []
+    for variables in ({}, published):  # One after the other: they would compete for the processors
+        with Server(environment.python, one_worker_class, workers, variables=variables) as server:
+            found.append(figures(server, kinds, rotations))
+    for what, harm in (
+        ("lines lost", LOSES),
+        ("lines doubled", LOSES),
+        ("requests broken", BREAKS),
+        ("processes killed", KILLS),
+    ):
+        ours, most = (figure[what] for figure in found)
+        expect(ours <= most, f"{ours:,} {what}, where the pristine release has {most:,}", harm)
+
+
+def figures(server: Server, kinds: Sequence[str], rotations: Sequence[Rotation]) -> Dict[str, int]:
+    """What becomes of a server whose application does this, and whose logs are rotated like that."""
+    answered: List[str] = []
+    broken = 0
+    with Activities(server, kinds) as activities:
+        children = [activity.pid for activity in activities.running if activity.kind == "fork"]
+        for create, target in rotations:
+            server.logs.rotate(create=create)
+            server.signal(target)
+            send(children, signal.SIGUSR1)  # What an application has forked nobody else signals
+            compress(server, told=target != "workers")
+            for _ in range(5):
+                try:
+                    answered.append(server.get())
+                except Unanswered:
+                    broken += 1
+        outcome = activities.finish()
+    with contextlib.suppress(Broken):  # It only waits for them
+        server.logs.expect_exactly_once(answered)
+    lines = [server.logs.requests(name)[request] for name in NAMES for request in answered]
+    return {
+        "lines lost": outcome.lost + lines.count(0),
+        "lines doubled": outcome.doubled + sum(n > 1 for n in lines),
+        "requests broken": outcome.broken + broken,
+        "processes killed": outcome.killed
+        + sum(status not in (0, signal.SIGKILL) for status in server.exits().values()),
+    }

@@ -1,8 +1,6 @@
 """Gunicorn with its own patch alone, under each worker class; and without, where the same must fail."""
 
-import tempfile
-from pathlib import Path
-from typing import Iterator, Mapping, Sequence
+from typing import Mapping, Sequence
 
 import environments
 import pytest
@@ -96,13 +94,10 @@ releases = pytest.fixture(
 
 
 @releases
-def gunicorn(request: pytest.FixtureRequest) -> Iterator[Gunicorn]:
-    """Patched; a user whom a worker becomes may look into it."""
+def gunicorn(request: pytest.FixtureRequest) -> Gunicorn:
     release: str = request.param
-    with tempfile.TemporaryDirectory(prefix="usr1-") as directory:
-        Path(directory).chmod(0o755)
-        path = Path(directory) / "environment"
-        yield Gunicorn(release, environments.patched_copy(pristine_environment(release), path, "gunicorn", release))
+    original = pristine_environment(release)
+    return Gunicorn(release, environments.patched_until_exit(original, f"gunicorn {release}"))
 
 
 @pytest.fixture(

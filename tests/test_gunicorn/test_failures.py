@@ -1,19 +1,16 @@
 """Logs that cannot be reopened, and whose the new ones are."""
 
 import os
-import subprocess
-from pathlib import Path
-from typing import Callable, Iterator
+from typing import Callable
 
 import environments
 import pytest
 from environments import NOBODY
 from properties import wait
 from properties.logs import NAMES
-from properties.server import SERVED, Server
-from properties.test_unprivileged import may_import
+from properties.server import Server
 
-from test_gunicorn.conftest import AIOHTTPS, Gunicorn, classes
+from test_gunicorn.conftest import Gunicorn
 
 
 def held(server: Server) -> "set[str]":
@@ -48,38 +45,6 @@ def test_one_that_fails(gunicorn: Gunicorn, name: str, options: "tuple[str, ...]
         assert server.pids("all") == processes, "arbiter and worker are the same"
 
 
-@pytest.fixture
-def full_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system with room for one file, besides its root directory."""
-    mount = ["mount", "-t", "tmpfs", "-o", "nr_inodes=2", "tmpfs", str(tmp_path)]
-    answer = subprocess.run(mount, stderr=subprocess.PIPE, text=True)
-    if answer.returncode != 0:  # Not root's to do in every container
-        pytest.skip(f"no file system can be mounted here: {answer.stderr.strip()}")
-    yield tmp_path
-    subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
-
-
-@pytest.mark.full
-@classes("sync", without=["tornado", AIOHTTPS])
-def test_full_disk(gunicorn: Gunicorn, full_disk: Path, worker_class: str) -> None:
-    """A log goes on in its rotated file until there is room for a new one, and keeps no other from being reopened."""
-    log, rotated = full_disk / "application.log", full_disk / "application.log.1"
-    with gunicorn.serve(worker_class, variables={"APPLICATION_LOG": str(log)}) as server:
-        processes = server.pids("all")
-        server.logs.rotate()
-        log.rename(rotated)
-        server.signal("arbiter")
-        until(lambda: any("No space left" in line for line in server.logs.lines("error.log")), server)
-        server.wait_until_reopened(processes)
-        request = server.get()
-        wait.until(lambda: request in rotated.read_text(), lambda: "a line is lost")
-        subprocess.run(["mount", "-o", "remount,nr_inodes=3", str(full_disk)], check=True)
-        server.signal("arbiter")
-        wait.until(log.exists, lambda: "not tried again")
-        wait.until(lambda: server.get() in log.read_text(), lambda: "not reopened")
-        assert server.pids("all") == processes
-
-
 ODD_STREAMS = """
 class Wrapped:
     def __init__(self, file):
@@ -109,46 +74,15 @@ def test_closed_stream_and_one_without_descriptor(gunicorn: Gunicorn) -> None:
         assert server.pids("all") == processes
 
 
-@pytest.fixture
-def unprivileged(open_clone: None) -> None:
+def test_a_link_is_not_followed(open_clone: None, gunicorn: Gunicorn) -> None:
+    """The user, whose directory it may be, must not have root give away a file elsewhere."""
     if os.geteuid() != 0:
         pytest.skip("only root can start Gunicorn with --user")
-
-
-def user_server(gunicorn: Gunicorn, worker_class: str) -> Server:
-    """A server of root's whose workers are nobody's, and may write to what is theirs, but create nothing beside it."""
     if not environments.is_open(gunicorn.environment.python):
         pytest.skip(f"the user nobody may not run {gunicorn.environment.python.resolve()}")
-    server = gunicorn.serve(worker_class, "--user", str(NOBODY))
+    server = gunicorn.serve("sync", "--user", str(NOBODY))
     server.let_others_in()
-    (server.control / "application.log").touch()
-    (server.control / "application.log").chmod(0o666)
-    assert may_import(gunicorn.environment.python, gunicorn.environment.path, SERVED, server.directory)
-    return server
-
-
-@classes("sync", "uvicorn.workers.UvicornWorker", without=["tornado"])
-def test_user(unprivileged: None, gunicorn: Gunicorn, worker_class: str) -> None:
-    """A new file is the user's as the first one was; not so, and each request hangs or fails (uvicorn's patch ends
-    such workers, this one keeps them)."""
-    with user_server(gunicorn, worker_class) as server:
-        workers = server.workers()
-        for names in (["access.log"], ["access.log", "error.log"]):
-            rotated = [Path(server.logs.path(name)).stat() for name in names]
-            server.logs.rotate(names)
-            server.signal("arbiter")
-            requests = [server.get() for _ in range(50)]
-            server.wait_until_reopened(server.pids("all"))
-            server.logs.expect_exactly_once(requests, ["access.log", "error.log"])
-            for name, old in zip(names, rotated):
-                new = server.logs.path(name).stat()
-                assert (new.st_uid, new.st_gid, new.st_mode) == (old.st_uid, old.st_gid, old.st_mode)
-        server.expect_same_workers(workers, "under --user")
-
-
-def test_a_link_is_not_followed(unprivileged: None, gunicorn: Gunicorn) -> None:
-    """The user, whose directory it may be, must not have root give away a file elsewhere."""
-    with user_server(gunicorn, "sync") as server:
+    with server:
         server.logs.rotate(["access.log"])
         server.logs.path("access.log").symlink_to(server.directory / "elsewhere")
         server.signal("arbiter")

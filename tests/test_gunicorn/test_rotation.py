@@ -13,7 +13,6 @@ from properties.clients import Client, Load
 from properties.expect import Broken, Unanswered
 from properties.logs import NAMES
 from properties.server import Server
-from test_interruptions import subjects
 
 from test_gunicorn.conftest import AIOHTTPS, NEWEST, Gunicorn, classes, pristine_environment, uvicorn
 
@@ -56,21 +55,6 @@ def test_pristine_loses_the_root_loggers(pristine: Gunicorn, worker_class: str) 
         server.reopening = wait.Patience(0.5)
         with pytest.raises(Broken, match="1 of 2 processes still wrote to a rotated application.log"):
             rotate_under_load(server, worker_class, 1)
-
-
-def test_root_logger_of_uvicorn_0_18_3(tmp_path: Path) -> None:
-    """As in Kludex/uvicorn#1559: both patched, no worker is killed, and what follows is in the new file."""
-    release = "20.1.0"
-    environment = environments.patched_copy(pristine_environment(release), tmp_path / "venv", "gunicorn", release)
-    environments.patched(environment, "uvicorn", uvicorn(release))
-    with Gunicorn(release, environment).serve("uvicorn.workers.UvicornWorker", workers=2) as server:
-        workers = server.workers()
-        server.get()
-        server.rotate()
-        requests = [server.get() for _ in range(20)]
-        found = server.logs.requests("application.log", current_only=True)
-        assert [found[request] for request in requests] == [1] * 20
-        server.expect_same_workers(workers, "by a rotation")
 
 
 def test_files_that_no_logger_has(gunicorn: Gunicorn) -> None:
@@ -155,7 +139,8 @@ def test_reload(gunicorn: Gunicorn, worker_class: str) -> None:
 
 def test_reload_of_uvicorns_worker() -> None:
     """It handles SIGTERM itself, so its own patch is needed, too."""
-    environment = subjects.environment(subjects.NEWEST, "gunicorn", "uvicorn")
+    patched = f"gunicorn {NEWEST}", f"uvicorn {uvicorn(NEWEST)}"
+    environment = environments.patched_until_exit(pristine_environment(NEWEST), *patched)
     with Gunicorn(NEWEST, environment).serve("uvicorn.workers.UvicornWorker") as server:
         reload(server)
 

@@ -1,9 +1,6 @@
 """What is interrupted: a worker class in a patched environment."""
 
-import atexit
 import functools
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Dict, NamedTuple, Tuple
 
@@ -46,18 +43,9 @@ def environment(workers: Workers, *patched: str) -> Environment:
             pristine = environments.cached(python, *requirements)
         except environments.NotInstallable:
             continue
-        return _copy(pristine, workers, patched) if patched else pristine
+        releases = {workers.distribution: workers.release, "gunicorn": GUNICORN}
+        return environments.patched_until_exit(pristine, *(f"{name} {releases[name]}" for name in patched))
     pytest.skip(f"{workers} installs on no Python at hand")
-
-
-def _copy(pristine: Environment, workers: Workers, patched: Tuple[str, ...]) -> Environment:
-    home = tempfile.mkdtemp(prefix="patched-")
-    atexit.register(shutil.rmtree, home)
-    copy = Environment(Path(home) / "venv", pristine.requirements)
-    shutil.copytree(pristine.path, copy.path, symlinks=True)
-    for distribution in patched:
-        environments.patched(copy, distribution, GUNICORN if distribution == "gunicorn" else workers.release)
-    return copy
 
 
 def subjects(*by_default: str) -> pytest.MarkDecorator:

@@ -1,9 +1,7 @@
 """Signals at every bytecode boundary of a log write, and of the signal handler itself: served/sweeps.py."""
 
-import subprocess
-from typing import List, Sequence
+from typing import List, Mapping, Sequence
 
-import environments
 import pytest
 from environments import Environment
 from properties import wait
@@ -17,12 +15,19 @@ FIRST_LINE = "in_a_first_line"  # Uvicorn's patch alone has nobody to look after
 
 
 def swept(
-    target: Environment, worker_class: str, sweeps: Sequence[str], part: int, parts: int, patience: float = 600
+    target: Environment,
+    worker_class: str,
+    sweeps: Sequence[str],
+    part: int,
+    parts: int,
+    patience: float = 600,
+    variables: Mapping[str, str] = {},
+    modules: Mapping[str, str] = {},
 ) -> List[str]:
     """What is wrong after one of so many parts of these sweeps."""
-    modules = {"application": (SERVED / "sweeps.py").read_text(), "shots": (SERVED / "shots.py").read_text()}
-    modules["wsgi"] = "from application import app"
-    variables = {"SWEEPS": " ".join(sweeps), "PART": str(part), "PARTS": str(parts)}
+    sources = {"application": (SERVED / "sweeps.py").read_text(), "shots": (SERVED / "shots.py").read_text()}
+    modules = {**sources, "wsgi": "from application import app", **modules}
+    variables = {"SWEEPS": " ".join(sweeps), "PART": str(part), "PARTS": str(parts), **variables}
     with Server(target.python, worker_class, 1, ["--capture-output"], variables, modules) as server:
 
         def done() -> int:
@@ -39,7 +44,7 @@ def sweeps_of(patched: Sequence[str]) -> List[str]:
     return [*SWEEPS, *[FIRST_LINE] * ("gunicorn" in patched)]
 
 
-@subjects("sync")
+@subjects("sync", "uvloop")
 def test_a_sample(subject: str) -> None:
     worker_class, patched = SUBJECTS[subject]
     assert swept(environment(NEWEST, *patched), worker_class, sweeps_of(patched), 7, 71) == []
@@ -64,34 +69,3 @@ def test_all(subject: str, part: int) -> None:
 def test_it_finds_what_the_published_release_does(sweep: str, harm: str) -> None:
     with pytest.raises(AssertionError, match=harm):
         raise AssertionError(swept(environment(NEWEST), "uvicorn.workers.UvicornWorker", [sweep], 0, 5, patience=20))
-
-
-BOUNDARIES = """
-import sys
-import shots
-
-def function(number):
-    for _ in range(2):
-        number += len("a")
-
-def boundaries():
-    places = []
-    shots.choose = lambda frame: places.append(frame.f_lasti) or 0
-    sys.settrace(lambda frame, event, argument: shots.trace_boundaries(frame))
-    function(1)
-    sys.settrace(None)
-    return places
-
-first, second = boundaries(), boundaries()
-assert first == second, (first, second)
-assert len(first) > 20, first
-"""
-
-
-@pytest.mark.root
-@pytest.mark.parametrize(
-    "python", [version for version in environments.pythons() if version >= (3, 7)], ids="{0[0]}.{0[1]}".format
-)
-def test_the_first_call_has_all_boundaries(python: environments.Version) -> None:
-    """A function is interrupted at all of its boundaries by every Python, in its first call too."""
-    subprocess.run([environments.pythons()[python], "-c", BOUNDARIES], cwd=SERVED, check=True)

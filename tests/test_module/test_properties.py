@@ -52,15 +52,6 @@ def test_a_property_holds(name: str, copy: Callable[[str], Environment]) -> None
     assert status == 0, output
 
 
-@pytest.mark.parametrize("name", ["uvicorn 0.18.3"])
-def test_without_it_the_property_is_broken(
-    name: str, copy: Callable[[str], Environment], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("USR1_SETTINGS")
-    status, output = properties.run(copy(name).path, "--exitfirst", test="test_boot.py")
-    assert status == 1, output
-
-
 def test_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With nothing but the file in the server's folder and one option more."""
     environment = test_report.make(tmp_path / "venv")

@@ -7,52 +7,17 @@ from typing import Callable, Dict, Sequence
 import environments
 import pytest
 from environments import Environment
-from properties.clients import Load
-from properties.server import Server
+from properties.environment import SYNC
+from properties.server import SERVED
+from test_gunicorn.test_rotation import rotate_under_load
+from test_interruptions.test_sweeps import swept
 
-from test_module.conftest import UVICORN, published, serve
-
-#: As people set it up, with all log files and a root logger.
-LOGCONFIG = """
-[loggers]
-keys = root, gunicorn.error, gunicorn.access
-[handlers]
-keys = root, error, access
-[formatters]
-keys = plain
-[logger_root]
-level = INFO
-handlers = root
-[logger_gunicorn.error]
-level = INFO
-handlers = error
-propagate = 0
-qualname = gunicorn.error
-[logger_gunicorn.access]
-level = INFO
-handlers = access
-propagate = 0
-qualname = gunicorn.access
-[handler_root]
-class = FileHandler
-args = ("logs/root.log",)
-formatter = plain
-[handler_error]
-class = FileHandler
-args = ("logs/error.log",)
-formatter = plain
-[handler_access]
-class = FileHandler
-args = ("logs/access.log",)
-formatter = plain
-[formatter_plain]
-format = %(message)s
-"""
+from test_module.conftest import MODULE, SETTINGS, UVICORN, published, serve
 
 OPTIONS: Dict[str, Sequence[str]] = {
     "statsd": ["--statsd-host", "127.0.0.1:{port}"],
     "reload": ["--reload"],
-    "logconfig": ["--log-config", "logconfig.py"],
+    "logconfig": ["--log-config", str(SERVED / "logging.conf")],
     "preload": ["--preload"],
 }
 
@@ -87,35 +52,28 @@ glogging.Logger.reopen_files = {}
 """
 
 
-def rotate_under_load(server: Server, rotations: int, clients: int) -> None:
-    """Nothing is lost, doubled, broken or dead."""
-    workers = server.workers()
-    with Load(server.socket, clients) as load:
-        for _ in range(rotations):
-            load.wait_for_answers(3)
-            server.logs.rotate()
-            server.signal("arbiter")
-            server.wait_until_reopened(server.pids("all"))
-    server.expect_same_workers(workers, "with the settings module")
-    load.expect_unbroken()
-    server.logs.expect_exactly_once(load.requests)
-
-
 @pytest.mark.parametrize("setting", OPTIONS)
 def test_nothing_is_lost(setting: str) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as statsd:
         statsd.bind(("127.0.0.1", 0))
         options = [option.format(port=statsd.getsockname()[1]) for option in OPTIONS[setting]]
-        environment, modules = published("uvicorn 0.54.0"), {"logconfig": LOGCONFIG}
-        with serve(environment, UVICORN, *options, workers=2, modules=modules) as server:
-            rotate_under_load(server, rotations=5, clients=2)
+        with serve(published("uvicorn 0.54.0"), UVICORN, *options, workers=2) as server:
+            rotate_under_load(server, UVICORN, rotations=5)
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("name, worker_class", LOADED)
 def test_load(name: str, worker_class: str) -> None:
     with serve(published(name), worker_class, workers=2) as server:
-        rotate_under_load(server, rotations=200, clients=16)
+        rotate_under_load(server, worker_class, rotations=200)
+
+
+@pytest.mark.parametrize("part", [3, *(pytest.param(part, marks=pytest.mark.full) for part in range(23) if part != 3)])
+def test_a_second_rotation_is_never_missed(part: int) -> None:
+    """Nor its signal, at any bytecode boundary of the module while it handles a first one."""
+    modules = {"gunicorn_usr1": MODULE.read_text()}
+    target, sweeps = published("gunicorn 27.0.1"), ["in_a_log_write", "in_the_handler"]
+    assert swept(target, SYNC, sweeps, part, 23, variables=SETTINGS, modules=modules) == []
 
 
 @pytest.mark.parametrize("patched", ["nothing", "uvicorn", "gunicorn"])

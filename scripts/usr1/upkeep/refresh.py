@@ -323,7 +323,6 @@ def left_to_do(before: List[Patch], everybody: List[Wanted]) -> List[str]:
             found.append(f"{names}: name {old}, see whether {new} takes its place")
     if everybody:
         found.append(f"CHANGELOG.md: name {', '.join(map(str, everybody))}")
-        found.append("docs/matrix.md: scripts/test.sh --full writes it")
     return found
 
 

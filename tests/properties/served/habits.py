@@ -6,13 +6,10 @@ It returns how often something did not happen that happens where no logs are rot
 
 import _thread
 import asyncio
-import errno
 import logging
 import os
 import resource
 import signal
-import subprocess
-import sys
 import threading
 import time
 
@@ -39,64 +36,6 @@ def signal_as_the_loop_closes():
 
 def nothing():
     return 0
-
-
-def recurse():
-    """As deep as it can, with a signal wherever there is little room left."""
-
-    def descend():
-        os.kill(os.getpid(), USR1)
-        descend()
-
-    depth, sys_limit = len(list(frames())), sys.getrecursionlimit()
-    for room in range(5, 60 if is_interrupted() else 0):
-        sys.setrecursionlimit(depth + room)
-        try:
-            descend()
-        except RecursionError:
-            pass
-        finally:
-            sys.setrecursionlimit(sys_limit)
-    return 0
-
-
-def frames():
-    frame = sys._getframe()
-    while frame:
-        yield frame
-        frame = frame.f_back
-
-
-def limit_time(error=(), tries=150):
-    """A function that only a time limit ends, while signals come; how often that did not end it."""
-
-    def end(number, frame):
-        raise TimeoutError(*error)
-
-    missed, before = 0, signal.getsignal(signal.SIGALRM) if is_interrupted() else None
-    if before is None:
-        return 0
-    signal.signal(signal.SIGALRM, end)
-    # No event loop reads it here. Once it is full, Python complains on stderr, and may swallow there what end() raises
-    wakeup = signal.set_wakeup_fd(-1)
-    for n in range(tries):
-        deadline = time.monotonic() + 1
-        try:
-            signal.setitimer(signal.ITIMER_REAL, 0.0005 + n * 0.00002)
-            while time.monotonic() < deadline:
-                os.kill(os.getpid(), USR1)
-            missed += 1
-        except TimeoutError:
-            pass
-        if missed > 2:
-            break
-    signal.set_wakeup_fd(wakeup)
-    signal.signal(signal.SIGALRM, before)
-    return missed
-
-
-def limit_time_by_number():
-    return limit_time((errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)))
 
 
 def hold_locks(seconds=2, backwards=False):
@@ -163,17 +102,3 @@ def hold_first_line():
         with one.handler.lock:
             signal_and_wait()
     return 0
-
-
-def exit_codes():
-    """Of subprocesses."""
-    return [subprocess.call(["sh", "-c", command]) for command in ("exit 0", "exit 3", "kill -9 $$")]
-
-
-def start_threads_in_children():
-    """As libraries that measure and trace do: one that starts programs, too."""
-
-    def start():
-        threading.Thread(target=subprocess.call, args=(["sleep", "60"],), daemon=True).start()
-
-    os.register_at_fork(after_in_child=start)

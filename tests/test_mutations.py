@@ -1,24 +1,92 @@
 """Every statement of a patch is there for a reason: without it some check fails, and so with what is tempting."""
 
 import ast
+import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Dict, Iterator, NamedTuple, Sequence, Set, Tuple
+from typing import Callable, Dict, Iterator, NamedTuple, Sequence, Set, Tuple
 
 import environments
 import pytest
 import whatthepatch
-from environments import GUNICORN, NEWEST
-from properties.environment import SYNC
-from test_gunicorn.conftest import pristine_environment
+from environments import GUNICORN, NEWEST, Environment
+from properties import run as properties
+from properties.environment import ASGI, GTHREAD, SYNC
+from properties.server import Server
+from test_gunicorn import test_failures, test_rotation, test_signals
+from test_gunicorn.conftest import Gunicorn, pristine_environment
+from test_interruptions.test_life import withstands
+from test_interruptions.test_sweeps import FIRST_LINE, SWEEPS, swept
 from usr1 import patches
 from usr1.patches import Part
 
-from test_mutations import checks
-from test_mutations.checks import Check
-
 SHARES = 20
+UVICORN = "uvicorn.workers.UvicornWorker"
+
+#: Raises if it finds something wrong in an environment.
+Check = Callable[[Environment], None]
+
+
+def sweeps(worker_class: str, *names: str) -> Check:
+    def check(environment: Environment) -> None:
+        assert swept(environment, worker_class, names, 7, 71, patience=60) == []
+
+    return check
+
+
+def life(worker_class: str, ended: int, *options: str) -> Check:
+    return lambda environment: withstands(environment, worker_class, ended, *options)
+
+
+def promises(*arguments: str) -> Check:
+    """The properties, to the first that does not hold."""
+
+    def check(environment: Environment) -> None:
+        status, output = properties.run(environment.path, "--exitfirst", "--tb=no", *arguments)
+        assert status == 0, output
+
+    return check
+
+
+def closes_sockets_once(environment: Environment) -> None:
+    with Server(environment.python, UVICORN, 1) as server:
+        [worker] = server.workers()
+        server.signal("worker", signal.SIGTERM)
+        server.exit_of(worker)
+        assert "Error while closing socket" not in server.complaints()
+
+
+def gunicorns(test: Callable[..., None], *arguments: object) -> Check:
+    return lambda environment: test(Gunicorn(GUNICORN, environment), *arguments)
+
+
+#: The quickest first
+OF_UVICORN: Sequence[Check] = (closes_sockets_once, sweeps(UVICORN, *SWEEPS), life(UVICORN, 15), promises())
+OF_GUNICORN: Sequence[Check] = (
+    sweeps(SYNC, *SWEEPS, FIRST_LINE),
+    life(GTHREAD, 0, "--capture-output"),
+    gunicorns(test_failures.test_one_that_fails, "error.log", ()),
+    gunicorns(test_rotation.test_files_that_no_logger_has),
+    gunicorns(test_rotation.test_reload, "gthread"),
+    gunicorns(test_rotation.test_dirty_workers),
+    gunicorns(test_signals.test_forked_with_files_that_were_rotated, "sync"),
+    gunicorns(test_signals.test_exit, "asgi"),
+    gunicorns(test_rotation.test_blocked, "aiohttp.GunicornWebWorker"),
+    life(ASGI, 0, "--capture-output"),
+    gunicorns(test_failures.test_closed_stream_and_one_without_descriptor),
+    promises(),
+)
+
+
+def fault(checks: Sequence[Check], environment: Environment) -> str:
+    """What the first check says that finds something wrong; nothing if none does."""
+    for check in checks:
+        try:
+            check(environment)
+        except Exception as error:
+            return repr(error)[:300]
+    return ""
 
 
 class Mutant(NamedTuple):
@@ -78,7 +146,7 @@ class Laboratory:
         original = pristine_environment(GUNICORN)
         self.environment = environments.patched_copy(original, home / "venv", distribution, release)
         self.parts = {part.target: part for part in patch.parts}
-        self.checks = {"uvicorn": checks.OF_UVICORN, "gunicorn": checks.OF_GUNICORN}[distribution]
+        self.checks = {"uvicorn": OF_UVICORN, "gunicorn": OF_GUNICORN}[distribution]
 
     def file(self, target: str) -> Path:
         [file] = self.environment.path.glob(f"lib/python3.*/site-packages/{target}")
@@ -97,7 +165,7 @@ class Laboratory:
         patched = file.read_text()
         try:
             file.write_text(source)
-            return checks.found(by, self.environment)
+            return fault(by, self.environment)
         finally:
             file.write_text(patched)
 
@@ -111,7 +179,7 @@ def laboratories(tmp_path_factory: pytest.TempPathFactory) -> Dict[str, Laborato
 @pytest.mark.parametrize("distribution", ["uvicorn", "gunicorn"])
 def test_nothing_is_found_in_the_patch(laboratories: Dict[str, Laboratory], distribution: str) -> None:
     laboratory = laboratories[distribution]
-    assert checks.found(laboratory.checks, laboratory.environment) == ""
+    assert fault(laboratory.checks, laboratory.environment) == ""
 
 
 @pytest.mark.full
@@ -125,15 +193,11 @@ def test_a_statement_left_out_is_missed(laboratories: Dict[str, Laboratory], dis
     assert [mutant for mutant, what in found.items() if not what] == []
 
 
-WORKERS, LOGGING = "uvicorn/workers.py", "gunicorn/glogging.py"
-FILES = {WORKERS: checks.UVICORN, LOGGING: SYNC}  # And the worker class that sweeps run
-
-
 class Temptation(NamedTuple):
     """What might be written in the newest patches instead, and the check that finds it wanting."""
 
-    name: str
     target: str
+    name: str
     old: str
     new: str
     check: Check
@@ -146,77 +210,40 @@ class Temptation(NamedTuple):
         return f"{self.distribution}: {self.name}"
 
 
-TEMPTATIONS = (
-    *(
-        Temptation(name, target, old, new, checks.sweeps(FILES[target], sweep))
-        for target in FILES
-        for name, old, new, sweep in (
-            (
-                "reopening as upstream does",
-                "os.dup2(new.fileno(), old.fileno(), inheritable=False)",
-                "handler.close(); handler.stream = handler._open()",
-                "in_the_handler",
-            ),
-            ("waiting for a lock", "lock.acquire(blocking=False)", "lock.acquire()", "beside_a_thread"),
-        )
-    ),
-    Temptation(
-        "one look",
-        WORKERS,
-        "seen = self._asked\n                self.reopen_files(sig, frame)",
-        "self.reopen_files(sig, frame)\n                seen = self._asked",
-        checks.sweeps(checks.UVICORN, "in_the_handler"),
-    ),
-    Temptation(
-        "one look",
-        LOGGING,
-        "seen = Logger.asked\n                self.reopen_all(others)",
-        "self.reopen_all(others)\n                seen = Logger.asked",
-        checks.sweeps(SYNC, "in_the_handler"),
-    ),
-    Temptation(
-        "reopening in the event loop",
-        WORKERS,
-        "self.reopen_files(sig, frame)\n",
-        "asyncio.get_event_loop().call_soon_threadsafe(self.reopen_files, sig, frame)\n",
-        checks.promises("-k", "blocked_loop"),
-    ),
-    Temptation(
-        "SIG_DFL for an instant",
-        WORKERS,
-        "set(self.SIGNALS) - {signal.SIGUSR1}",
-        "self.SIGNALS",
-        checks.life(checks.UVICORN, 15),
-    ),
-    Temptation(
-        "the signal from whoever has it",
-        WORKERS,
-        "isinstance(signal.getsignal(signal.SIGUSR1), signal.Handlers)",
-        "True",
-        checks.promises(),
-    ),
-    Temptation(
-        "Gunicorn's sockets",
-        WORKERS,
-        '[getattr(s, "sock", s) for s in self.sockets]',
-        "self.sockets",
-        checks.promises(),
-    ),
-    Temptation(
-        "telling at once",
-        LOGGING,
-        "_thread.start_new_thread(self.report, (failed,))",
-        "self.report(failed)",
-        checks.promises(),
-    ),
-    Temptation(
-        "any timeout for a failure",
-        LOGGING,
-        'if not is_ours(e, getattr(h, "baseFilename", "")):\n                raise\n            failed.append',
-        "failed.append",
-        checks.sweeps(SYNC, "exception"),
-    ),
+def swapped(first: str, second: str) -> Tuple[str, str]:
+    """Two lines of a loop, and these in the other order."""
+    between = "\n" + 16 * " "
+    return first + between + second, second + between + first
+
+
+DUP2 = "os.dup2(new.fileno(), old.fileno(), inheritable=False)"
+UPSTREAMS = "handler.close(); handler.stream = handler._open()"
+IN_THE_LOOP = "asyncio.get_event_loop().call_soon_threadsafe(self.reopen_files, sig, frame)\n"
+IS_OURS = 'if not is_ours(e, getattr(h, "baseFilename", "")):\n                raise\n            failed.append'
+SOCKETS = '[getattr(s, "sock", s) for s in self.sockets]'
+TELL = "_thread.start_new_thread(self.report, (failed,))"
+HANDLERS = "isinstance(signal.getsignal(signal.SIGUSR1), signal.Handlers)"
+
+OF_WORKERS = (
+    ("reopening as upstream does", DUP2, UPSTREAMS, sweeps(UVICORN, "in_the_handler")),
+    ("waiting for a lock", "acquire(blocking=False)", "acquire()", sweeps(UVICORN, "beside_a_thread")),
+    ("one look", *swapped("seen = self._asked", "self.reopen_files(sig, frame)"), sweeps(UVICORN, "in_the_handler")),
+    ("reopening in the event loop", "self.reopen_files(sig, frame)\n", IN_THE_LOOP, promises("-k", "blocked_loop")),
+    ("SIG_DFL for an instant", "set(self.SIGNALS) - {signal.SIGUSR1}", "self.SIGNALS", life(UVICORN, 15)),
+    ("the signal from whoever has it", HANDLERS, "True", promises()),
+    ("Gunicorn's sockets", SOCKETS, "self.sockets", closes_sockets_once),
 )
+OF_LOGGING = (
+    ("reopening as upstream does", DUP2, UPSTREAMS, sweeps(SYNC, "in_the_handler")),
+    ("waiting for a lock", "acquire(blocking=False)", "acquire()", sweeps(SYNC, "beside_a_thread")),
+    ("one look", *swapped("seen = Logger.asked", "self.reopen_all(others)"), sweeps(SYNC, "in_the_handler")),
+    ("telling at once", TELL, "self.report(failed)", promises()),
+    ("any timeout for a failure", IS_OURS, "failed.append", sweeps(SYNC, "exception")),
+)
+TEMPTATIONS = [
+    *(Temptation("uvicorn/workers.py", *one) for one in OF_WORKERS),
+    *(Temptation("gunicorn/glogging.py", *one) for one in OF_LOGGING),
+]
 BY_DEFAULT = ("uvicorn: waiting for a lock", "gunicorn: one look")
 
 

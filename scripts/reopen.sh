@@ -67,7 +67,7 @@ read_pidfile() {
 }
 read_unit() {
     complaint='expected a systemd unit that runs, found no main process; see systemctl status'
-    pid=$(systemctl show --property=MainPID -- "$1" 2>/dev/null | tr -dc 0-9)
+    pid=$(systemctl show --property=MainPID -- "$1" 2>/dev/null) pid=${pid#*=}
     [ "${pid:-0}" != 0 ] && status "$pid"
 }
 # For a second: gunicorn removes its pidfile and writes it anew when it reloads, or has just begun to start.

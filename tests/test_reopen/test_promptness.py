@@ -29,9 +29,8 @@ def test_followers_miss_no_more_than_with_kill(environment: Environment) -> None
         }
         rotated: Dict[str, List[TextIO]] = {name: [] for name in postrotates}
         log, followed = server.logs.path("access.log"), server.directory / "followed"
-        follower = subprocess.Popen(
-            ["tail", "-F", "-n", "+1", log], stdout=opened.enter_context(open(followed, "wb")), stderr=subprocess.DEVNULL
-        )
+        stdout = opened.enter_context(open(followed, "wb"))
+        follower = subprocess.Popen(["tail", "-F", "-n", "+1", log], stdout=stdout, stderr=subprocess.DEVNULL)
         opened.callback(follower.wait)
         opened.callback(follower.kill)
         with Load(server.socket, 16) as load:

@@ -4,8 +4,7 @@
 # Makes gunicorn or nginx reopen its log files. Sends SIGUSR1 to the process in PIDFILE, which is Gunicorn's main
 # process (the arbiter) or nginx's (the master), and returns when no process writes to the rotated files any more.
 # Each FILE is a rotated file, a log, or a pattern for logs. For logs, reopen.sh finds the rotated files. Without a
-# FILE, the rotated files are those that the server's processes have open for writing and that have a rotated name,
-# such as access.log.1 or access.log-20261129.
+# FILE, it finds those of the logs that the server writes to, and what it writes to under a name like access.log.1.
 #   -u, --unit UNIT        use the main process of this systemd unit instead of a PIDFILE
 #   -p, --pidfile PIDFILE  one more arbiter that writes to the same files
 #   -t, --timeout SECONDS  how long to wait (default: 40; set more than Gunicorn's --graceful-timeout, 30 by default)
@@ -68,7 +67,7 @@ read_pidfile() {
 }
 read_unit() {
     complaint='expected a systemd unit that runs, found no main process; see systemctl status'
-    pid=$(systemctl show --property=MainPID -- "$1" 2>/dev/null | tr -dc 0-9)
+    pid=$(systemctl show --property=MainPID -- "$1" 2>/dev/null) pid=${pid#*=}
     [ "${pid:-0}" != 0 ] && status "$pid"
 }
 # For a second: gunicorn removes its pidfile and writes it anew when it reloads, or has just begun to start.
@@ -99,21 +98,28 @@ hidden() {
     done
 }
 
-# Adds to files what logrotate makes of the logs that pattern $1 names: with a date or number, or .tmp, behind the
-# name or, by "extension", in it; in the same directory or, by "olddir", in one below.
+# Adds to files what logrotate makes of the logs that $1, one pattern a line, names: with a date or number, or .tmp,
+# behind the name or, by "extension", in it; in the same directory or, by "olddir", in one below.
 find_rotated() {
-    directory=${1%/*} name=${1##*/} date='[-._][0-9][0-9][0-9][0-9]*[0-9][0-9][0-9][0-9]'
-    for file in $directory/${name}[-._]*[0-9]* $directory/$name.tmp $directory/*/${name}[-._]*[0-9]* \
-        $directory/${name%.*}$date.${name##*.} $directory/*/${name%.*}$date.${name##*.}; do
-        case $file in *.gz | *.bz2 | *.xz | *.zst | *"$newline"*) continue ;; esac
-        [ ! -f "$file" ] || [ -h "$file" ] || files=$files$file$newline
+    date='[-._][0-9][0-9][0-9][0-9]*[0-9][0-9][0-9][0-9]' IFS=$newline && set -f
+    for pattern in $1; do
+        directory=${pattern%/*} name=${pattern##*/} && set +f
+        for file in $directory/${name}[-._]*[0-9]* $directory/$name.tmp $directory/*/${name}[-._]*[0-9]* \
+            $directory/${name%.*}$date.${name##*.} $directory/*/${name%.*}$date.${name##*.}; do
+            case $file in *.gz | *.bz2 | *.xz | *.zst | *"$newline"*) continue ;; esac
+            [ ! -f "$file" ] || [ -h "$file" ] || files=$files$file$newline
+        done
     done
+    unset IFS && set +f
 }
-# Prints what the server's processes write to and is called as if it was rotated.
-open_rotated() {
-    stat -c '%A %N' $(for process in $(members $arbiters); do echo "/proc/$process/fd"/*; done) |
-        sed -n "s|^l-wx[^/]*/proc/[0-9]*/fd/[0-9]*' -> '\\(/.*\\)'\$|\\1|p" | sort -u |
-        grep -E '[^-+.:_0-9TZ/][-+.:_0-9TZ]*[-._][0-9][-+.:_0-9TZ]*$|[-._][0-9]{4}[-+.:_0-9TZ]*[0-9]{4}\.[a-z]+$'
+# The same for the logs that the server's processes write to. Some may still be open under the name of a rotated one.
+find_open() {
+    opened=$(stat -c '%A %N' $(for process in $(members $arbiters); do echo "/proc/$process/fd"/*; done) |
+        sed -n "s|^l-wx[^/]*/proc/[0-9]*/fd/[0-9]*' -> '\\(/.*\\)'\$|\\1|p" | sort -u)
+    find_rotated "$(printf '%s\n' "$opened" | grep -v '[][*?]')" # Names, which could be anybody's patterns
+    files=$files$(printf '%s\n' "$opened" |
+        grep -E -e '[^-+.:_0-9TZ/][-+.:_0-9TZ]*[-._][0-9][-+.:_0-9TZ]*$' \
+            -e '[-._][0-9]{4}[-+.:_0-9TZ]*[0-9]{4}\.[a-z]+$') || [ $? = 1 ] || files='' # grep failed
 } 2>/dev/null
 
 # The kernel refuses a read lease on a file as long as anybody has it open for writing: F_SETLEASE in fcntl(2). It
@@ -181,7 +187,7 @@ signal_again() {
     hidden
 } 2>/dev/null
 
-timeout=40 arbiters='' given='' complaint='cannot open it' unit='' failed=2
+timeout=40 arbiters='' given='' complaint='cannot open it' unit='' start='' told='' failed=2
 # Should somebody put a pipe in the place of a pidfile, opening it would last for ever.
 trap 'refuse "$given: $complaint"' ALRM
 trap '[ $? = 0 ] || exit $failed' EXIT # A shell that cannot go on has other exit statuses.
@@ -221,28 +227,21 @@ for given; do
     known=$files && find_rotated "$given"
     [ "$files" != "$known" ] || refuse "$given: expected a log, found no regular file"
 done
-[ $# -gt 0 ] || [ -n "$files" ] || files=$(open_rotated)
 kill -0 $arbiters 2>/dev/null || refuse "may not signal process$arbiters"
 failed=1 && kill -USR1 $arbiters
 
-for given; do # Now that it does not matter how long that takes
+for given; do # A file, or patterns as in logrotate's configuration, with blanks between them and quotes
     known=$files patterns=${given%"${given##*[![:space:]]}"}
-    # A file, or patterns as in logrotate's configuration, with blanks between them and quotes
     [ -d "${patterns%/*}" ] || patterns=$(printf %s "$given" | xargs printf '%s\n')
-    IFS=$newline && set -f
-    for pattern in $patterns; do set +f && find_rotated "$pattern"; done
-    unset IFS
+    find_rotated "$patterns"
     [ "$files" != "$known" ] || [ ! -f "$given" ] || files=$files$given$newline
 done
-[ -n "$files" ] || files=$(open_rotated)
+[ -n "$files" ] || find_open
 IFS=$newline && set -f && set -- $files; unset IFS; set +f
 [ $# -gt 0 ] || { say 'found no rotated file; name it: reopen.sh PIDFILE "$@"' && hidden >&2 && exit 1; }
-# In hundredths of seconds since boot: no change of the clock makes the wait longer or shorter.
-read -r now _ </proc/uptime
-start=${now%.*}${now#*.} told=$start
 while sleep 0.1; somebody_writes "$@"; do # At first the processors are for those who reopen.
-    read -r now _ </proc/uptime
-    now=${now%.*}${now#*.}
+    read -r now _ </proc/uptime # Since boot: no change of the clock makes the wait longer or shorter.
+    now=${now%.*}${now#*.} && start=${start:-$now} told=${told:-$now} # In hundredths of seconds
     [ $((now - told)) -lt 100 ] || { told=$now && signal_again "$@" >/dev/null; }
     [ $((now - start)) -gt $((timeout * 100 + 100)) ] || continue
     say "after $timeout s somebody still writes, or may: $(printable "$how"); do not compress or remove that file"

@@ -29,6 +29,7 @@ ROTATIONS = [
     ("old/access.log-20261129", ["{logs}/access.log", "{logs}/old/access.log-20261129"]),
     ("old/access.log-20261129", ["{logs}/*.log "]),
     ("old/access-20261129.log", ["{logs}/*.log "]),
+    ("old/access-20261129.log", ["{logs}/old/*.log"]),  # By the olddir itself
     ("access.log.tmp", ["{logs}/access.log", "{logs}/access.log-20261129"]),  # By renamecopy
     ("with spaces.log-20261129", ["{spaced}/with spaces.log"]),
     ("with spaces.log-20261129", ['"{spaced}/with spaces.log" ']),
@@ -43,7 +44,7 @@ NAMES = (
 )
 UNRELATED = (
     *(("gunicorn-8001.log", "a"), ("requests_2026-11-23.log", "a"), ("part2", "a"), ("2026-11-23", "a")),
-    *(("export", "w"), ("upload.1", "w+"), (__file__, "r")),
+    *(("export", "w"), ("upload.1", "w+"), (__file__, "r"), ("*", "a")),
 )
 
 OPENS = """

@@ -1,5 +1,6 @@
 """Whom reopen.sh waits for, and whom it signals."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -57,6 +58,17 @@ if not os.fork():
 def everybody(server: Union[Server, Nginx]) -> List[int]:
     pid = server.process.pid
     return [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+
+
+def wait_until_it_sleeps(script: "subprocess.Popen[str]") -> None:
+    """It has found out for the first time that it has to wait."""
+
+    def sleeps() -> bool:
+        with contextlib.suppress(psutil.NoSuchProcess):  # One that has just ended
+            return any(child.cmdline()[-1:] == ["0.1"] for child in psutil.Process(script.pid).children())
+        return False
+
+    wait.until(sleeps, lambda: "the script does not wait")
 
 
 @pytest.mark.parametrize("shell", DASH_FIRST)
@@ -189,7 +201,7 @@ def test_an_arbiter_that_ends_meanwhile(server: Server, shell: str) -> None:
     os.kill(stopped, signal.SIGSTOP)
     server.logs.rotate()
     script = start(server.directory / "pidfile", shell=shell)
-    server.wait_until_reopened([server.arbiter])
+    wait_until_it_sleeps(script)
     children = psutil.Process(server.arbiter).children()
     server.process.kill()
     server.process.wait()
@@ -289,10 +301,6 @@ def test_a_pidfile_that_is_missing_for_a_moment(server: Server, shell: str) -> N
     pidfile.rename(away)
     server.logs.rotate()
     script = start(pidfile, shell=shell)
-
-    def waits() -> bool:
-        return any(child.cmdline()[-1] == "0.1" for child in psutil.Process(script.pid).children())
-
-    wait.until(waits, lambda: "the script does not wait")
+    wait_until_it_sleeps(script)
     away.rename(pidfile)
     assert finish(script).returncode == 0

@@ -14,7 +14,7 @@ from properties.logs import NAMES
 from properties.server import Server
 
 from test_reopen.conftest import UVICORN_WORKER, gunicorn
-from test_reopen.logrotation import Logrotate
+from test_reopen.logrotation import REOPEN, Logrotate
 from test_reopen.nginx import Nginx
 
 DIRECTIVES = ("", "sharedscripts", "extension .log", "olddir old", "sharedscripts\nextension .log")
@@ -49,6 +49,20 @@ def test_every_line_once(environment: Environment, worker_class: str, directives
         assert not server.exits()
         server.logs.expect_exactly_once(load.requests)
         assert server.stderr() == ""
+
+
+@pytest.mark.parametrize("directives", ["", "sharedscripts"])
+@pytest.mark.parametrize("files", ["", '"$1"', '"$1"-[0-9]*'])
+def test_every_line_once_by_other_postrotates(server: Server, directives: str, files: str) -> None:
+    """With sharedscripts, $1 is the pattern and a blank. Then nothing has the name of the last one."""
+    postrotate = f"'{REOPEN}' '{server.directory}/pidfile' {files}"
+    logrotate = Logrotate(server.logs, postrotate=postrotate, directives=directives)
+    with Load(server.socket, 16) as load:
+        for _ in range(5):
+            load.wait_for_answers(16)
+            logrotate.rotate()
+    assert not load.broken
+    server.logs.expect_exactly_once(load.requests)
 
 
 @pytest.mark.root

@@ -274,7 +274,7 @@ def test_tests_of_a_commit(commit: Commit, tmp_path: Path) -> None:
 
 
 @pytest.mark.minutes
-@commits(["gunicorn-1", "gunicorn-8", "uvicorn-4"])
+@commits(["gunicorn-1", "gunicorn-9", "uvicorn-6"])
 def test_upstreams_own_tests_pass(commit: Commit, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     distribution, full = commit.distribution, request.config.getoption("--full")
     tree = repository(tmp_path / "tree", distribution, commit.mails)

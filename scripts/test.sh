@@ -10,7 +10,7 @@
 #   tests/test_gunicorn         Gunicorn's patches: each of them with each worker class
 #   tests/test_interruptions    a signal, or very many, between any two bytecodes
 #   tests/test_mutations.py     a patch without one of its statements, and typical wrong changes
-#   tests/test_load.py          starts and rotations under full load
+#   tests/test_load.py          more rotations under full load
 #   tests/test_reopen           reopen.sh with each worker class and many rotations
 #   tests/test_apply            apply.sh killed, and failing, at every system call; old Pythons; tests as root
 #   tests/test_tools.py         several scripts that install their tools at once

@@ -45,11 +45,14 @@ esac
 cd "$root"
 # Some programs are root's, by their place, but tests run them as anybody.
 PATH=$PATH:/usr/sbin:/sbin
+tools=$(compgen -G ".tools-test-*/bin/uv") || true
 look
 # All tools, or a test would have to wait for those of the scripts that it runs.
 use_tools run scripts/requirements.txt
 use_tools test tests/requirements.txt
-look_at_index
+find_pip "$TOOLS"
+set_uv
+[ -n "$tools" ] || look # Now with uv
 trap '[ $? = 0 ] || exit 1' EXIT # From here on something is run, so 2 would be wrong, as pytest or coverage has it
 # With the tools' uv in front: what the scripts do with uv and what they do without it is for tests
 # to choose, not for the machine.

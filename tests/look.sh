@@ -1,24 +1,29 @@
 # shellcheck shell=bash disable=SC2154
-# Sourced by scripts/test.sh, where root is the repository: it ends, with exit status 2, if something is missing that
-# the tests need.
+# Sourced by scripts/test.sh, where root is the repository. look ends it if something is missing that the tests
+# need; set_uv has uv reach the package index that pip reaches.
 
 look() {
     local said
     said=$(missing)
-    [ -z "$said" ] || missed "$said"
-}
-
-missed() {
-    echo "$*" >&2
+    [ -n "$said" ] || return 0
+    echo "$said" >&2
     exit 2
 }
 
 # What is missing, in a line each
 missing() {
-    local packages python
+    local packages python said
     packages=$(missing_packages)
     [ -z "$packages" ] || echo "test.sh: Debian packages are missing; as root: apt-get install --no-install-recommends$packages"
-    python=$(tools_python test 2>&1) || echo "$python"
+    python=$(tools_python test 2>&1) || { echo "$python" && return; }
+    find_pip "$python" || return 0 # Without python3-venv there is none
+    said=$(pip_reaches 2>&1) || echo "test.sh: pip does not reach the package index; check the network, the index and its" \
+        "certificate, as for any package: $(grep -o 'Could not fetch.*' <<<"$said" | head -n 1)"
+    set_uv
+    uv=$(compgen -G "$root/.tools-test-*/bin/uv" | head -n 1)
+    [ -n "$uv" ] || return 0 # Before the tools are set up
+    said=$(uv_reaches 2>&1) || echo "test.sh: uv does not reach the package index; try UV_INDEX_URL and SSL_CERT_FILE:" \
+        "$(grep -v '^ *$' <<<"$said" | tr -d '\n')"
 }
 
 missing_packages() {
@@ -32,20 +37,40 @@ missing_packages() {
     done <"$root/tests/packages"
 }
 
+# Sets pip: that of the tools or, before they are set up, the one that this Python puts into environments.
+find_pip() {
+    local wheel
+    pip=("$(compgen -G "$root/.tools-test-*/bin/python" | head -n 1)" -m pip)
+    [ -z "${pip[0]}" ] || return 0
+    wheel=$("$1" -c 'import ensurepip, glob, os, sysconfig
+places = [sysconfig.get_config_var("WHEEL_PKG_DIR") or "", "/usr/share/python-wheels"]
+places.append(os.path.join(os.path.dirname(ensurepip.__file__), "_bundled"))
+print([wheel for place in places for wheel in glob.glob(place + "/pip-*.whl")][0])' 2>/dev/null) || return 1
+    pip=("$1" "$wheel/pip")
+}
+
 # A package of some kilobytes, within a time that is short unless somebody has set another one
-look_at_index() {
-    local said
-    set_uv
-    said=$(UV_HTTP_RETRIES=0 UV_HTTP_TIMEOUT=${UV_HTTP_TIMEOUT:-2} \
-        "$(dirname "$TOOLS")/uv" pip compile --quiet --no-cache --no-deps - 2>&1 <<<packaging==25.0) ||
-        missed "test.sh: uv does not reach the package index; check the network, and try UV_INDEX_URL and SSL_CERT_FILE:" \
-            "$(grep -v '^ *$' <<<"$said" | tr -d '\n')"
+PROBE=packaging==25.0
+SECONDS_TO_WAIT=${PIP_DEFAULT_TIMEOUT:-2}
+
+pip_reaches() {
+    local place status=0
+    place=$(mktemp -d)
+    env -u PIP_CONSTRAINT -u PIP_TARGET "${pip[@]}" download -vv --disable-pip-version-check --no-cache-dir --no-deps \
+        --retries 0 --timeout "$SECONDS_TO_WAIT" --dest "$place" "$PROBE" || status=$?
+    rm -r "$place"
+    return "$status"
+}
+
+uv_reaches() {
+    UV_HTTP_RETRIES=0 UV_HTTP_TIMEOUT=${UV_HTTP_TIMEOUT:-$SECONDS_TO_WAIT} \
+        "$uv" pip compile --quiet --no-cache --no-deps - <<<"$PROBE"
 }
 
 # uv reads nothing of what pip is set to, and does not trust what the system trusts: so it gets that here.
 set_uv() {
     local settings cert index
-    settings=$("$TOOLS" -m pip config list 2>/dev/null) || true
+    settings=$("${pip[@]}" config list 2>/dev/null) || true
     cert=$(setting cert)
     index=$(setting index-url)
     cert=${cert:-${REQUESTS_CA_BUNDLE-}}

@@ -46,15 +46,18 @@ def without(*programs: str, directory: Path) -> str:
 
 def test_all_at_once(clone: Path, tmp_path: Path) -> None:
     path = without("git", "killall", directory=tmp_path / "bin")
-    packages, python = said(clone, PATH=path, PYTHON="/bin/false")
+    packages, index = said(clone, PATH=path, **NO_INDEX)
     assert packages == (
         "test.sh: Debian packages are missing; as root: apt-get install --no-install-recommends git psmisc"
     )
+    assert re.fullmatch(rf"test.sh: pip does not reach the package index; .*: Could not fetch URL {NOWHERE}.*", index)
+    packages, python = said(clone, PATH=path, PYTHON="/bin/false")
+    assert "git psmisc" in packages
     assert python.startswith("test.sh: expected Python 3.9 or later for the tools, found /bin/false; install one")
     assert not list(clone.glob(".tools*"))
 
 
-UNREACHED = "test.sh: uv does not reach the package index; check the network, and try UV_INDEX_URL and SSL_CERT_FILE: "
+UNREACHED = "test.sh: uv does not reach the package index; try UV_INDEX_URL and SSL_CERT_FILE: "
 
 
 def test_an_index_that_only_pip_reaches() -> None:
@@ -67,8 +70,9 @@ def test_uv_asks_the_index_of_pip(tmp_path: Path) -> None:
     settings = {**NO_INDEX, "PIP_CONFIG_FILE": str(tmp_path / "pip.conf")}
     del settings["PIP_INDEX_URL"]
     for variables in (NO_INDEX, settings):
-        [line] = said(ROOT, **variables)
-        assert line.startswith(UNREACHED) and NOWHERE in line
+        pip, uv = said(ROOT, **variables)
+        assert "pip does not reach" in pip and NOWHERE in pip
+        assert uv.startswith(UNREACHED) and NOWHERE in uv
 
 
 def test_what_fails_has_another_exit_status(clone: Path) -> None:

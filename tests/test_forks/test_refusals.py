@@ -49,8 +49,8 @@ def test_a_release_without_a_patch(version: str) -> None:
     ]
 
 
-def test_settings_of_other_packages() -> None:
-    """Every package of one command gets them."""
+def test_settings_of_other_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every package of one command gets them. And a variable that is empty is as good as none."""
     others = {
         "editable_mode": "compat",
         "--global-option": ["--quiet"],
@@ -60,15 +60,11 @@ def test_settings_of_other_packages() -> None:
         "python-version": "3.9",
     }
     backend = fork.Backend("uvicorn")
-    assert backend.get_requires_for_build_wheel(others) == backend.get_requires_for_build_wheel()
-    assert backend.get_requires_for_build_wheel({**others, "version": "0.33.0"})[0].startswith("uvicorn==0.33.0,")
-
-
-def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    backend = fork.Backend("uvicorn")
-    unset = backend.get_requires_for_build_wheel()
+    newest = backend.get_requires_for_build_wheel()
+    assert backend.get_requires_for_build_wheel(others) == newest
     monkeypatch.setenv("UVICORN_USR1_VERSION", "")
-    assert backend.get_requires_for_build_wheel() == unset
+    assert backend.get_requires_for_build_wheel() == newest
+    assert backend.get_requires_for_build_wheel({**others, "version": "0.33.0"})[0].startswith("uvicorn==0.33.0,")
 
 
 def test_a_file_that_is_not_the_published_one(pristine: Path, tmp_path: Path) -> None:

@@ -4,16 +4,18 @@ import inspect
 import re
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Callable, Dict, Iterator, List, Tuple
 
 import environments
 import pytest
 from packaging.version import Version
 from properties.expect import MEANINGS
-from properties.promises import KINDS
+from properties.promises import KINDS, summary
 from usr1 import patches
 from usr1.apply import apply
-from usr1.apply.figures import Figures, conclusion, table
+from usr1.apply.figures import Columns, Figures, conclusion, table
+from usr1.apply.screen import WRAPPED
 
 ROOT = Path(__file__).resolve().parents[2]
 READMES = ("README.md", "README.zh-CN.md")
@@ -22,8 +24,6 @@ DOCUMENTS = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for p
 PROPERTIES = [path.read_text() for path in ROOT.glob("tests/properties/test_*.py")]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 RELEASE = r"(?<![\w.])0\.\d+\.\d+(?:\.post\d+)?(?![\w.]*\d)"
-
-LOGS = ("access.log", "error.log", "application.log", "root.log")  # Of the server in its example
 
 Documents = Dict[str, str]  # The text of each, by path
 
@@ -162,23 +162,74 @@ def run_output(text: str, bad: bool, promises: Dict[str, str]) -> Iterator[str]:
     for sentence in failed:
         if sentence not in promises.values():
             yield f"no property says: {sentence}"
-    for line in re.findall(r"^ {7}\w.*\n {7}(.*)\n(?=FAILED|\.\.\.)", text, re.MULTILINE):
+    known = set(re.findall(r"\w+", "".join(path.read_text() for path in ROOT.glob("tests/properties/*.py"))))
+    for reason, line in re.findall(r"^ {7}(\w.*)\n {7}(.*)\n(?=FAILED|\.\.\.)", text, re.MULTILINE):
         if line not in MEANINGS.values():
             yield f"no harm means: {line}"
-    tests, measured, *last = re.split(r"\n(?=\nIn )|\n(?=undo: )", text)
-    counted = dict(re.findall(r"^(\w[\w -]+?) +\d+/(\d+)", tests, re.MULTILINE))
-    if set(counted) != set(KINDS.values()) or sum(map(int, counted.values())) != len(promises):
-        yield f"expected {len(promises)} promises of {set(KINDS.values())}, found {counted}"
-    shown, concluded = measured.split("\n\n")
-    figures = Figures("uvicorn.workers.UvicornWorker", dict.fromkeys(LOGS, 0), 0, 4, 0, 1, 0, 0, 6, None)
-    labels = [line[:31].strip() for line in table({"now": figures})][:-1]
-    if [line[:31].strip() for line in shown.splitlines()] != labels:
-        yield f"another table: expected {labels}"
-    says = inspect.getsource(apply) + inspect.getsource(conclusion)
-    begins = re.findall(r"(?:^|\. )(\w+,? \w+)", concluded)
-    for words in (*begins, *sum(re.findall(r"^(\S+ +)(.*?)(?:/tmp/demo)?$", "".join(last), re.MULTILINE), ())):
-        if words not in says:
-            yield f"apply.sh does not say: {words}"
+        if not known.issuperset(re.findall(r"[A-Za-z_]\w*", reason)):
+            yield f"no property fails for: {reason}"
+    tests, printed, *last = re.split(r"\n(?=\nIn )|\n(?=undo: )", text)
+    stats = read_kinds(tests)
+    total = sum(map(len, stats.values()))
+    if total != len(promises):
+        yield f"expected {len(promises)} promises, found {total}"
+    counted = "\n".join(map(WRAPPED.fill, summary(stats)))
+    if not tests.endswith(f"\n{counted}"):
+        yield f"another count of promises: expected {counted}"
+    found = read_table(printed)
+    again = "\n".join([*table(found), WRAPPED.fill(conclusion(found, not bad, []))])
+    if printed.rstrip() != again:
+        yield f"another table or conclusion: expected {again}"
+    source = inspect.getsource(apply)
+    for label, words in re.findall(r"^(\S+ +)(.*?)(?:/tmp/demo)?$", "".join(last), re.MULTILINE):
+        if label not in source or words not in source:
+            yield f"apply.sh does not say: {label}{words}"
+
+
+def read_kinds(text: str) -> Dict[str, List[SimpleNamespace]]:
+    """Reports of as many tests as apply.sh has counted."""
+    [harms] = re.findall(r" broken here: a rotation at a bad moment ([^(]*)", " ".join(text.split())) or [""]
+    left = sorted((harm for harm in MEANINGS if harm in harms), key=harms.index)
+    stats: Dict[str, List[SimpleNamespace]] = {"passed": [], "failed": [], "skipped": []}
+    for kind, kept, aside in re.findall(r"^(\w[\w -]+?) +(\d+)/\d+(.*)", text, re.MULTILINE):
+        module = next((name for name, about in KINDS.items() if about == kind), "test_boot")
+        broken, skipped = (sum(map(int, re.findall(rf"(\d+) {word}", aside))) for word in ("broken", "not tested"))
+        for outcome, number in (("passed", int(kept)), ("failed", broken), ("skipped", skipped)):
+            for n in range(number):
+                harm = left.pop(0) if outcome == "failed" and left else ""
+                report = SimpleNamespace(nodeid=f"{module}.py::test_{outcome}_{n}", sentence="", harm=harm)
+                stats[outcome].append(report)
+    return stats
+
+
+def read_table(text: str) -> Columns:
+    """The figures in a table that apply.sh has printed."""
+    whens = re.findall(r"\w+", text.splitlines()[1].partition(":")[2])
+    rows = [(line[:32].strip(), line[32:].split("of")) for line in text.splitlines()[2:] if line[:1].islower()]
+    cells = {label: re.findall(r"> 1 s|[\d,.]+", cells[0]) for label, cells in rows}
+    of = {label: re.findall(r"\d[\d,]*", cells[-1]) for label, cells in rows}
+    hung = "hang workers" in text  # What of the two it was says the conclusion alone
+    logs = [label.split()[-1] for label in cells if label.startswith("lines lost of ")]
+
+    def number(label: str, column: int, total: bool = False) -> int:
+        return int((of if total else cells)[label][column].replace(",", ""))
+
+    def column(n: int) -> Figures:
+        slowest = cells["all rotated files closed after"][n]
+        return Figures(
+            worker_class="uvicorn.workers.UvicornWorker",
+            lost={log: number(f"lines lost of {log}", n) for log in logs},
+            doubled=number("lines written twice", n),
+            lines=len(logs) * number(f"lines lost of {logs[0]}", n, total=True),
+            broken=number("requests broken", n),
+            requests=number("requests broken", n, total=True),
+            dead=0 if hung else number("workers killed or hung", n),
+            hung=number("workers killed or hung", n) if hung else 0,
+            rotations=int(text.split()[1]),
+            slowest=None if slowest.startswith(">") else float(slowest),
+        )
+
+    return {when: column(n) for n, when in enumerate(whens)}
 
 
 CHECKS = (same_commands, links, scripts, places, releases, tables, figures, output)

@@ -31,7 +31,7 @@ lines lost of root.log                   403           0   of 24,027 before, 23,
 lines written twice                        7           0
 requests broken                           14           0   of 24,041 before, 23,968 after
 workers killed or hung                     2           0
-all rotated files closed after         > 1 s      0.02 s
+time to close all rotated files        > 1 s      0.02 s
 
 """
 WRONG = "lose lines of access.log and root.log, write lines twice, break requests, kill workers and hang workers"

@@ -215,7 +215,7 @@ def read_table(text: str) -> Columns:
         return int((of if total else cells)[label][column].replace(",", ""))
 
     def column(n: int) -> Figures:
-        slowest = cells["all rotated files closed after"][n]
+        slowest = cells["time to close all rotated files"][n]
         return Figures(
             worker_class="uvicorn.workers.UvicornWorker",
             lost={log: number(f"lines lost of {log}", n) for log in logs},

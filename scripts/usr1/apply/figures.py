@@ -110,7 +110,7 @@ def table(columns: Columns) -> List[str]:
         "",
         f"{f'In {number} rotations, under load:':32}{''.join(f'{when:>{WIDTH}}' for when in columns)}",
         *(f"{what:32}{''.join(map(_cell, cells))}{total}" for what, cells, total in rows),
-        f"{'all rotated files closed after':32}{''.join(f'{cell:>{WIDTH}}' for cell in slowest)}",
+        f"{'time to close all rotated files':32}{''.join(f'{cell:>{WIDTH}}' for cell in slowest)}",
         "",
     ]
 

@@ -39,9 +39,9 @@ DESCRIPTION = """\
 Write all patches again from the newest ones, whose hunks you may have edited:
 uvicorn's and uvicorn-worker's from uvicorn's, Gunicorn's from Gunicorn's.
 Last-Update becomes today if the patch differs from the committed one. Revision
-stays that of the newest patch, plus one if superseded/ has a patch with this
+is that of the newest patch, or one more if superseded/ has a patch with this
 revision for the same release. So before you change a published patch, copy
-it to superseded/.
+all patches of its project to superseded/.
 
 With VERSIONs (of uvicorn; another package's is written uvicorn-worker==0.4.0),
 take these releases in as well. If the files are as in the newest release with a

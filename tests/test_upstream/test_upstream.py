@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Dict, List, NamedTuple, Sequence
 
@@ -141,9 +142,10 @@ def run_tests(environment: Environment, tree: Path, *arguments: str, patience: i
         "PYTHONPATH": f"{tree.parent}:{tree}",
     }
     command = [str(environment.python), "-m", "pytest", "-q", "-o", "addopts=", "-p", "patient", *arguments]
-    # In the usual place, pytest would end by deleting what earlier runs of other tests left: a minute's work.
-    command += ["--basetemp", str(tree.parent / "base")]
-    with open(tree.parent / "output", "w+") as output:
+    with open(tree.parent / "output", "w+") as output, tempfile.TemporaryDirectory() as base:
+        # In the usual place, pytest would end by deleting what earlier runs of other tests left: a minute's work. With
+        # a long path, a log that a test of Gunicorn's never reads fills its pipe, and the server hangs.
+        command += ["--basetemp", base]
         tests = subprocess.Popen(command, cwd=tree, env=settings, stdout=output, stderr=output, start_new_session=True)
         try:
             tests.wait(1800)

@@ -108,15 +108,15 @@ find_rotated() {
             $directory/${name%.*}$date.${name##*.} $directory/*/${name%.*}$date.${name##*.}; do
             case $file in *.gz | *.bz2 | *.xz | *.zst | *"$newline"*) continue ;; esac
             [ ! -f "$file" ] || [ -h "$file" ] || files=$files$file$newline
+            [ ${#files} -lt 99999 ] || { say 'found too many files; name the rotated one as FILE' && exit 1; }
         done
-    done
-    unset IFS && set +f
+    done && unset IFS && set +f
 }
 # The same for the logs that the server's processes write to. Some may still be open under the name of a rotated one.
 find_open() {
     opened=$(stat -c '%A %N' $(for process in $(members $arbiters); do echo "/proc/$process/fd"/*; done) |
         sed -n "s|^l-wx[^/]*/proc/[0-9]*/fd/[0-9]*' -> '\\(/.*\\)'\$|\\1|p" | sort -u)
-    find_rotated "$(printf '%s\n' "$opened" | grep -v '[][*?]')" # Names, which could be anybody's patterns
+    find_rotated "$(printf '%s\n' "$opened" | sed 's|[[*?]|[&]|g')" # Names, not patterns
     files=$files$(printf '%s\n' "$opened" |
         grep -E -e '[^-+.:_0-9TZ/][-+.:_0-9TZ]*[-._][0-9][-+.:_0-9TZ]*$' \
             -e '[-._][0-9]{4}[-+.:_0-9TZ]*[0-9]{4}\.[a-z]+$') || [ $? = 1 ] || files='' # grep failed
@@ -238,7 +238,7 @@ for given; do # A file, or patterns as in logrotate's configuration, with blanks
 done
 [ -n "$files" ] || find_open
 IFS=$newline && set -f && set -- $files; unset IFS; set +f
-[ $# -gt 0 ] || { say 'found no rotated file; name it: reopen.sh PIDFILE "$@"' && hidden >&2 && exit 1; }
+[ $# -gt 0 ] || { say 'found no rotated file; name it: reopen.sh PIDFILE FILE' && hidden >&2 && exit 1; }
 while sleep 0.1; somebody_writes "$@"; do # At first the processors are for those who reopen.
     read -r now _ </proc/uptime # Since boot: no change of the clock makes the wait longer or shorter.
     now=${now%.*}${now#*.} && start=${start:-$now} told=${told:-$now} # In hundredths of seconds

@@ -203,6 +203,16 @@ def test_another_system(environment: Environment) -> None:
     assert trees.snapshot(environment.path) == before
 
 
+def test_without_proc(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As test_another_system, which needs to be root, or user namespaces."""
+    exists = os.path.exists
+    monkeypatch.setattr(os.path, "exists", lambda path: path != "/proc/self/status" and exists(path))
+    assert apply.main([str(environment.path)]) == 2
+    trees.check_four_lines(capsys.readouterr().err, "cannot be tested on this system")
+
+
 def test_time(environment: Environment) -> None:
     """Half a second; in time of the processor, which other tests at the same time do not add to."""
     run("--check", environment.path)

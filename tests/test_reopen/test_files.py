@@ -130,7 +130,7 @@ def test_nothing_has_been_rotated(nginx: Nginx, shell: str) -> None:
     """Or nothing that it knows: nobody can tell."""
     answer = reopen(nginx.directory / "pidfile", shell=shell)
     assert answer.returncode == 1
-    assert answer.stderr == 'reopen.sh: found no rotated file; name it: reopen.sh PIDFILE "$@"\n'
+    assert answer.stderr == "reopen.sh: found no rotated file; name it: reopen.sh PIDFILE FILE\n"
 
 
 def test_files_with_the_name_of_a_rotated_log_are_waited_for(environment: Environment) -> None:

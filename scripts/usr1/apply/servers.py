@@ -16,7 +16,10 @@ def outdated(environment: Environment, files: Iterable[Path]) -> List[int]:
     An arbiter imports the worker class once, and its workers are forked from it: new workers and a
     reload (HUP) do not help. What belongs to other users is found as far as /proc shows it.
     """
-    changed = max((file.stat().st_mtime for file in files if file.exists()), default=0.0)
+    changed = 0.0
+    for file in files:
+        with contextlib.suppress(OSError):  # It is not there
+            changed = max(changed, file.stat().st_mtime)
     ours = {}
     for pid, one in processes.running().items():
         with contextlib.suppress(OSError):  # It has ended meanwhile, or another user's is not to be looked at

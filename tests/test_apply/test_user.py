@@ -90,6 +90,15 @@ def a_module_of_mode_0666(environment: Environment, place: Path, told: Told) -> 
     path.chmod(0o666)
 
 
+def sitecustomize(environment: Environment, place: Path, told: Told) -> None:
+    given(environment.site_packages / "sitecustomize.py", told.code)
+
+
+def a_directory_above(environment: Environment, place: Path, told: Told) -> None:
+    (environment.site_packages / "added.py").write_text(told.code)
+    environment.path.parent.chmod(0o777)
+
+
 def a_directory_in_which_anybody_may_add(environment: Environment, place: Path, told: Told) -> None:
     (environment.site_packages / "added.py").write_text(told.code)
     environment.site_packages.chmod(0o1777)
@@ -109,6 +118,8 @@ Way = Callable[[Environment, Path, Told], None]
 WAYS: List[Way] = [
     a_pth,
     a_module_of_mode_0666,
+    sitecustomize,
+    a_directory_above,
     a_directory_in_which_anybody_may_add,
     a_directory_above_the_python,
 ]

@@ -61,8 +61,13 @@ def made_by_uv(path: Path) -> "tuple[Environment, Callable[..., str]]":
 
 @pytest.mark.parametrize("make", [made_by_pip, made_by_uv])
 def test_it_is_one_of_theirs(
-    make: Callable[[Path], "tuple[Environment, Callable[..., str]]"], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make: Callable[[Path], "tuple[Environment, Callable[..., str]]"],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    # A hard link to uv's cache has the owner and mode of the file there, which may be anybody's.
+    monkeypatch.setenv("UV_LINK_MODE", "copy")
     environment, installer = make(tmp_path / "venv")
     check_reinstall(environment, capsys)
     assert apply.main(["--no-tests", str(environment.path)]) == 0

@@ -150,15 +150,13 @@ except BlockingIOError:
     print(path)
     sys.exit(100)'
 
-# Prints the descriptors, as /proc/PID/fd/N, that write to FILE ...; and at last "/proc/version".
+# Prints the descriptors, as /proc/PID/fd/N, that write to FILE ...; and at last "/proc/version". Not by find, which
+# may abort when a process ends while it looks (GNU find 4.10).
 holders() {
-    for file; do
-        shift
-        set -- "$@" -o -samefile "$file"
-    done
-    find -L /proc/[0-9]*/fd /proc/version -maxdepth 1 \( -path /proc/version "$@" \) 2>/dev/null |
-        sed 's|/fd/|/fdinfo/|' | xargs grep -Els '^flags:.*[12]$|^Linux' | sed 's|/fdinfo/|/fd/|'
-}
+    same=$(stat -Lc '-e ^%d:%i/' "$@") || return
+    printf '%s\n' /proc/[0-9]*/fd/* /proc/version | xargs stat -Lc '%d:%i%n' | grep -e '/version$' $same |
+        sed 's|^[^/]*||; s|/fd/|/fdinfo/|' | xargs grep -Els '^flags:.*[12]$|^Linux' | sed 's|/fdinfo/|/fd/|'
+} 2>/dev/null
 somebody_writes() {
     how=$(perl -e "$lease_perl" "$@" 2>&1)
     case $? in 0) return 1 ;; 100) return 0 ;; esac

@@ -79,7 +79,7 @@ def in_each_shell(*arguments: object, timeout: float = 60) -> "Dict[str, subproc
 
 
 #: What reopen.sh runs, but for what asks for leases.
-TOOLS = ["cat", "find", "grep", "head", "ls", "readlink", "sed", "sleep", "sort", "stat", "tr", "uniq", "xargs"]
+TOOLS = ["cat", "grep", "head", "ls", "readlink", "sed", "sleep", "sort", "stat", "tr", "xargs"]
 
 
 def links(directory: Path, *programs: str) -> Path:

@@ -19,14 +19,14 @@
 #   tests/test_refresh.py       refresh.sh, with changes that upstream might make
 #   tests/test_upstream         upstream's own tests after each commit in patches/upstream
 #   tests/test_bundle.py        apply.sh without a package index
-#   tests/unit                  the Dockerfiles in docs; its other tests always run, and take seconds
+#   tests/unit                  the Dockerfiles in docs; its other tests take seconds, and need no --full
 #   tests/test_bench.py         a small benchmark
 #
 # --environment VENV tests/properties runs these tests on one environment.
 # --rest is for root, after an ordinary user's run, with no file changed. It runs the tests that were skipped,
 # and those that check more as root.
-# Needs Python 3.9 or later, the Debian packages in tests/packages, and a package index for pip and uv. If
-# something is missing, the script says what.
+# Needs Python 3.9 or later, the Debian packages that tests/packages lists, and a package index for pip and uv.
+# If something is missing, the script says what.
 #
 # Exit status: 0 all passed; 1 a check or a test failed, an argument was wrong, or the run was stopped;
 # 2 something is missing, and nothing was run.

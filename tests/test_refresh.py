@@ -254,7 +254,7 @@ def test_check_names_what_is_missing(
     assert "uvicorn: all published releases have a patch, up to 0.54.0\n" in capsys.readouterr().out
     (tmp_path / "uvicorn-0.55.0-py3-none-any.whl").touch()
     assert refresh.main(["--check"]) == 1
-    assert "uvicorn 0.55.0: no patch names it\n" in capsys.readouterr().out
+    assert "uvicorn 0.55.0: has no patch\n" in capsys.readouterr().out
     assert same(copy, ORIGINAL)
 
 

@@ -37,27 +37,27 @@ WORK = ROOT / ".cache" / "refresh"
 
 DESCRIPTION = """\
 Write all patches again from the newest ones, whose hunks you may have edited:
-uvicorn's and uvicorn-worker's from uvicorn's, Gunicorn's from Gunicorn's.
+one for uvicorn and uvicorn-worker, and one for Gunicorn.
 Last-Update becomes today if the patch differs from the committed one. Revision
 is that of the newest patch, or one more if superseded/ has a patch with this
 revision for the same release. So before you change a published patch, copy
 all patches of its project to superseded/.
 
 With VERSIONs (of uvicorn; another package's is written uvicorn-worker==0.4.0),
-take these releases in as well. If the files are as in the newest release with a
+add these releases too. If the files are as in the newest release with a
 patch, that patch also names the new release. If not, the new release gets its
 own patch, shown for review. Then tests/properties run with the release, on
 the Python that PYTHON names, else on that of these scripts."""
 STATUS = """\
-exit status: 0 done, or nothing to do; 1 --check found releases that no patch
-names, or the property tests failed; 2 wrong arguments, no such release, no
+exit status: 0 done, or nothing to do; 1 --check found releases without a
+patch, or the property tests failed; 2 wrong arguments, no such release, no
 package index, or an entry in scripts/usr1/upkeep/backports.py that replaces a text
 which the newest patch does not have; 3 a release for which a person must write
 the patch or an entry in backports.py. Except with 0, patches/ is as it was."""
 
 
 class NeedsHand(Exception):
-    """A release that takes a person to take in; the message says where and how to go on."""
+    """A release that only a person can add; the message says where and how to go on."""
 
 
 class Wanted(NamedTuple):
@@ -399,9 +399,9 @@ def check() -> int:
         if release not in names and Version(release) > Version(names[0])
     ]
     for wanted in missing:
-        print(f"{wanted}: no patch names it")
+        print(f"{wanted}: has no patch")
     if missing:
-        print("To take in what is missing: scripts/refresh.sh", *(f"{name}=={release}" for name, release in missing))
+        print("To add what is missing: scripts/refresh.sh", *(f"{name}=={release}" for name, release in missing))
         return 1
     for distribution, names in named.items():
         print(f"{distribution}: all published releases have a patch, up to {names[-1]}")
@@ -438,8 +438,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--check", action="store_true", help="only say which published releases no patch names")
-    what.add_argument("versions", nargs="*", default=[], type=_wanted, metavar="VERSION", help="take in these releases")
+    what.add_argument("--check", action="store_true", help="only list published releases without a patch")
+    what.add_argument("versions", nargs="*", default=[], type=_wanted, metavar="VERSION", help="add these releases")
     options = parser.parse_args(arguments)
     try:
         return check() if options.check else refresh(_unnamed(options.versions))

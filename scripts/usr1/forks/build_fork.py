@@ -54,7 +54,7 @@ def main(arguments: List[str]) -> int:
     parser.add_argument("--outdir", type=Path, default=Path("dist"), help="where the wheels go (default: dist)")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("versions", nargs="*", metavar="VERSION", default=[], help="releases (default: the newest)")
-    what.add_argument("--all", action="store_true", help="every release that has a patch, of each distribution")
+    what.add_argument("--all", action="store_true", help="every release that has a patch")
     options = parser.parse_args(arguments)
     try:
         for distribution in [options.distribution] if options.distribution else names if options.all else names[:1]:

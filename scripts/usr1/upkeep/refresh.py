@@ -36,18 +36,18 @@ ROOT = Path(__file__).resolve().parents[3]
 WORK = ROOT / ".cache" / "refresh"
 
 DESCRIPTION = """\
-Write all patches again from the newest ones, whose hunks you may have edited:
-one for uvicorn and uvicorn-worker, and one for Gunicorn.
-Last-Update becomes today if the patch differs from the committed one. Revision
-is that of the newest patch, or one more if superseded/ has a patch with this
-revision for the same release. So before you change a published patch, copy
-all patches of its project to superseded/.
+Write all patches again from the two newest, which you may have edited: those
+of uvicorn (also for uvicorn-worker) and of Gunicorn. Last-Update becomes today
+if the patch differs from the committed one. Revision is that of the newest
+patch, or one more if superseded/ has a patch with this revision for the same
+release. So before you change a published patch, copy patches to superseded/ as
+CONTRIBUTING.md says.
 
 With VERSIONs (of uvicorn; another package's is written uvicorn-worker==0.4.0),
 add these releases too. If the files are as in the newest release with a
 patch, that patch also names the new release. If not, the new release gets its
 own patch, shown for review. Then tests/properties run with the release, on
-the Python that PYTHON names, else on that of these scripts."""
+$PYTHON if that is set, else on the Python of these scripts."""
 STATUS = """\
 exit status: 0 done, or nothing to do; 1 --check found releases without a
 patch, or the property tests failed; 2 wrong arguments, no such release, no

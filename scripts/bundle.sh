@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # scripts/bundle.sh FILE.tar.gz [PYTHON ...]
 #
-# Makes one file with this repository and the packages that apply.sh needs, for machines without a package
-# index. Unpack it there, and run the scripts/apply.sh in it.
+# Makes one file with apply.sh and all that it needs, for machines without a package index. Unpack it there, and
+# run the scripts/apply.sh in it.
 # Name a PYTHON, such as python3.8, for each Python version on those machines. It must be installed on this
 # machine. The default is $PYTHON. If that is not set, it is a Python on this machine, if possible 3.9 or later.
 # The other machines must be like this one: Linux on the same processor architecture.

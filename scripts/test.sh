@@ -8,7 +8,7 @@
 #
 #   tests/test_combinations.py  tests/properties on every release, with and without its patch
 #   tests/test_gunicorn         Gunicorn's patches: each of them with each worker class
-#   tests/test_interruptions    a signal, or very many, between any two bytecodes
+#   tests/test_interruptions    one signal, or many in a row, between any two bytecodes
 #   tests/test_mutations.py     a patch without one of its statements, and typical wrong changes
 #   tests/test_load.py          more rotations under full load
 #   tests/test_reopen           reopen.sh with each worker class and many rotations

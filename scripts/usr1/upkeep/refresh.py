@@ -36,11 +36,11 @@ ROOT = Path(__file__).resolve().parents[3]
 WORK = ROOT / ".cache" / "refresh"
 
 DESCRIPTION = """\
-Write all patches again from the two newest, which you may have edited: those
-of uvicorn (also for uvicorn-worker) and of Gunicorn. Last-Update becomes today
-if the patch differs from the committed one. Revision is that of the newest
-patch, or one more if superseded/ has a patch with this revision for the same
-release. So before you change a published patch, copy patches to superseded/ as
+Write all patches again from the newest patch of uvicorn and the newest patch
+of Gunicorn. You may have edited these two. Last-Update becomes today if the
+patch differs from the committed one. Revision is that of the newest patch, or
+one more if superseded/ has a patch with this revision for the same release.
+So before you change a published patch, copy patches to superseded/ as
 CONTRIBUTING.md says.
 
 With VERSIONs (of uvicorn; another package's is written uvicorn-worker==0.4.0),

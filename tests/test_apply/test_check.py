@@ -73,7 +73,7 @@ def test_fork(environment: Environment, capsys: pytest.CaptureFixture[str]) -> N
     assert apply.main(["--no-tests", str(environment.path)]) == 0
     said = capsys.readouterr().out
     assert ", as before" in said
-    reinstall = environment.reinstall(f"uvicorn=={trees.NEWEST}")
+    reinstall = environment.reinstall(f"uvicorn==={trees.NEWEST}")
     both = f"{reinstall} && scripts/apply.sh --revert {environment.path}"
     assert f"undo:    {both}\n" in said
     for only, undo in ((UVICORN, reinstall), ([], both)):

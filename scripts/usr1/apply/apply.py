@@ -303,9 +303,13 @@ def _put_back(environment: Environment, only: Only, before: List[Installed]) -> 
 
 
 def _undo(environment: Environment, found: List[Installed]) -> str:
-    """The command line that does it: the published release in the place of a fork, and the published files."""
+    """
+    The command line that does it: the published release in the place of a fork, and the published files.
+
+    The fork of a release satisfies "==" too, but not "===": see PEP 440.
+    """
     forks = [one for one in found if one.state is State.FORK]
-    commands = [environment.reinstall(f"{one.distribution}=={installed.release_of(one.release)}") for one in forks]
+    commands = [environment.reinstall(f"{one.distribution}==={installed.release_of(one.release)}") for one in forks]
     if forks != found:
         commands.append(f"scripts/apply.sh --revert {shlex.quote(str(environment.path))}")
     return " && ".join(commands)

@@ -43,7 +43,7 @@ one more if superseded/ has a patch with this revision for the same release.
 So before you change a published patch, copy patches to superseded/ as
 CONTRIBUTING.md says.
 
-With VERSIONs (of uvicorn; another package's is written uvicorn-worker==0.4.0),
+With VERSIONs (0.55 for uvicorn, uvicorn-worker==0.5 for another package),
 add these releases too. If the files are as in the newest release with a
 patch, that patch also names the new release. If not, the new release gets its
 own patch, shown for review. Then tests/properties run with the release, on

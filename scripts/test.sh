@@ -13,13 +13,13 @@
 #   tests/test_load.py          more rotations under full load
 #   tests/test_reopen           reopen.sh with each worker class and many rotations
 #   tests/test_apply            apply.sh, with a kill or an error at every system call; old Pythons; tests as root
-#   tests/test_tools.py         several scripts that install their tools at once
+#   tests/test_tools.py         several scripts that install their tools at the same time
 #   tests/test_module           the settings module with eight sets of packages
 #   tests/test_forks            every release, with every tool that installs packages
 #   tests/test_refresh.py       refresh.sh, with changes that upstream might make
 #   tests/test_upstream         upstream's own tests after each commit in patches/upstream
 #   tests/test_bundle.py        apply.sh without a package index
-#   tests/unit                  the Dockerfiles in docs; its other tests take seconds, and need no --full
+#   tests/unit                  the Dockerfiles in docs; the rest of tests/unit needs no --full
 #   tests/test_bench.py         a small benchmark
 #
 # --environment VENV tests/properties runs these tests on one environment.

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# For the other scripts, which source this file. use_tools NAME REQUIREMENTS makes the environment
+# For the bash scripts, which source this file. use_tools NAME REQUIREMENTS makes the environment
 # .tools-NAME-HASH in the clone, and sets TOOLS to its Python. When the requirements change, it makes a new one.
 
 if [ -z "${BASH_VERSION:-}" ]; then

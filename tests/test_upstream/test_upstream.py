@@ -209,7 +209,7 @@ def test_message(commit: Commit) -> None:
     assert mail.isascii()
     assert max(map(len, "\n".join([header, *body]).splitlines())) <= 80
     assert body, "it says why"
-    [subject] = re.findall(r"(?m)^Subject: \[PATCH \d/\d\] (.*(?:\n .*)*)", header)
+    [subject] = re.findall(r"(?m)^Subject: \[PATCH \d+/\d+\] (.*(?:\n .*)*)", header)
     subject = subject.replace("\n", "")
     assert f"| {commit.number}. {subject} " in (FOLDER / commit.distribution / "0000-cover-letter.md").read_text()
 
@@ -276,7 +276,7 @@ def test_tests_of_a_commit(commit: Commit, tmp_path: Path) -> None:
 
 
 @pytest.mark.minutes
-@commits(["gunicorn-1", "gunicorn-9", "uvicorn-6"])
+@commits(["gunicorn-1", "gunicorn-11", "uvicorn-6"])
 def test_upstreams_own_tests_pass(commit: Commit, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     distribution, full = commit.distribution, request.config.getoption("--full")
     tree = repository(tmp_path / "tree", distribution, commit.mails)

@@ -4,7 +4,7 @@
 # Measures what log rotation costs and loses, with unpatched and patched workers of uvicorn and
 # Gunicorn, side by side. If a run was interrupted, the next run of the same patches continues it.
 #
-#   --quick   measure a part, in under five minutes, and only print it
+#   --quick   measure a part, in under five minutes, print it, and keep nothing
 #   --report  measure nothing; write the results of earlier runs to docs/benchmarks.md and
 #             docs/benchmark-results.md
 #   --help    show this

@@ -6,6 +6,7 @@ another one costs a fraction of a second. Tests that change an environment make 
 """
 
 import atexit
+import contextlib
 import fcntl
 import functools
 import hashlib
@@ -177,6 +178,14 @@ def packages(release: str, gunicorn: str = "gunicorn", standard: bool = True) ->
         uvloop = "uvloop<0.22" if Release(release) < Release("0.15.0") else "uvloop"
         packages += [uvloop, "httptools"]
     return tuple(packages)
+
+
+@contextlib.contextmanager
+def open_directory() -> Iterator[Path]:
+    """A directory that others may enter, unlike pytest's: the properties serve as nobody, too."""
+    with tempfile.TemporaryDirectory(prefix="usr1-") as path:
+        os.chmod(path, 0o755)
+        yield Path(path)
 
 
 def patched(environment: Environment, distribution: str, release: str) -> None:

@@ -6,7 +6,6 @@ reason that the patch exists for.
 import itertools
 import os
 import re
-import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any, Dict, Iterator, Tuple
@@ -102,10 +101,8 @@ def pristine(workers: Workers) -> Environment:
 
 @pytest.fixture
 def open_path() -> Iterator[Path]:
-    """A directory that others may enter, unlike pytest's: the properties serve as nobody, too."""
-    with tempfile.TemporaryDirectory(prefix="usr1-") as path:
-        os.chmod(path, 0o755)
-        yield Path(path)
+    with environments.open_directory() as path:
+        yield path
 
 
 @pytest.mark.parametrize("workers", cases())
@@ -172,16 +169,16 @@ def test_every_python(python: Version, open_path: Path) -> None:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("both", [False, True], ids=["alone", "both"])
+@pytest.mark.parametrize("uvicorn", ["without", "published", "patched"])
 @pytest.mark.parametrize("release", gunicorns.RELEASES)
-def test_patched_gunicorn(release: str, both: bool, open_path: Path) -> None:
-    """Under each of its own worker classes, without uvicorn, and with uvicorn patched, too."""
+def test_patched_gunicorn(release: str, uvicorn: str, open_path: Path) -> None:
+    """Under each of its own worker classes, and uvicorn's: without uvicorn, with a published one, and a patched one."""
     original = gunicorns.pristine_environment(release)
-    if not both:
+    if uvicorn == "without":
         packages = (f"gunicorn=={release}", "gevent", "packaging", "setuptools<81")
         original = environments.cached(gunicorns.python(release), *packages)
     environment = environments.patched_copy(original, open_path / "venv", "gunicorn", release)
-    if both:
+    if uvicorn == "patched":
         environments.patched(environment, "uvicorn", gunicorns.uvicorn(release))
     status, output = properties.run(environment.path)
     assert status == 0, output

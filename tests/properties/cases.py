@@ -123,7 +123,6 @@ class Found(NamedTuple):
     lines: Dict[str, Lines]
     files: Dict[str, Dict[str, Tuple[str, int]]]  # What is in them, and their mode, by log
     held: List[Held]  # Of which logs rotated files are open after each round
-    by_chance: bool  # How many signals came
 
 
 seldom = st.sampled_from([False, False, False, True])
@@ -214,7 +213,7 @@ class Play:
             lines[name] = self.judge(
                 {path.name: path.read_text(errors="replace") for path in self.server.logs.directory.glob(f"{name}*")}
             )
-        return Found(len(self.broken), bad, lines, files, self.held, self.case.by_chance)
+        return Found(len(self.broken), bad, lines, files, self.held)
 
     def ask(self, kind: str = "async") -> None:
         request, start = f"id-{len(self.asked) + 1}", time.monotonic()  # The same on both servers
@@ -297,7 +296,7 @@ class Play:
         return lost, sum(n > 1 for n in total.values()), lost + late, sum(text.count("\0") for text in files.values())
 
 
-def compare(ours: Found, published: Found) -> None:
+def compare(case: Case, ours: Found, published: Found) -> None:
     """Raises Broken if one server fares worse than the published one."""
     worse = {}
     failed = published.broken or published.bad["processes that failed"]  # It has said and waited less for it
@@ -306,23 +305,23 @@ def compare(ours: Found, published: Found) -> None:
             what.startswith(("seconds", "tracebacks", "rotated files"))
             and failed
             or what.startswith("signals")
-            and ours.by_chance
+            and case.by_chance
         ):
             continue
         most = published.bad.get(what, 0)
-        if what == "tracebacks" and most and ours.by_chance:
+        if what == "tracebacks" and most and case.by_chance:
             continue
         if number > most + SLACK.get(what, 0):
             worse[f"{number:.3g} {what}, where the published server has {most:.3g}"] = HARM.get(what, CHANGES)
     for log, lines in ours.lines.items():
-        if published.bad["processes that failed"] and "drawn" in log:
-            continue  # A worker that the signal kills has a successor, which opens all files anew
+        if published.bad["processes that failed"] and ("drawn" in log or case.user):
+            continue  # A worker that the signal kills has a successor, which opens all files anew, or inherits them
         for number, most, what in zip(lines, published.lines[log], WRONG):
             if number > most + published.broken:  # Whose lines are not looked for
                 worse[f"{number} {what} {log}, where the published server has {most}"] = LOSES
     for log, files in ours.files.items():
         held = any(name == log for held in published.held for _, name in held)
-        if ours.by_chance or failed or any(published.lines[log]) or held:
+        if case.by_chance or failed or any(published.lines[log]) or held:
             continue
         for name in sorted({*files, *published.files[log]}):
             one, other = (describe(found.files[log].get(name)) for found in (ours, published))

@@ -12,7 +12,7 @@ from properties import wait
 from properties.activities import Activities, ended
 from properties.clients import Load
 from properties.conftest import Servers, expect_gunicorns_patch
-from properties.environment import Environment, is_own
+from properties.environment import Environment, is_own, is_patched
 from properties.expect import BREAKS, CHANGES, LOSES, MISSES, count, expect
 from properties.logs import NAMES
 from properties.schedules import storm, targets
@@ -146,18 +146,22 @@ def test_reported_fix(environment: Environment, one_worker_class: str) -> None:
         server.expect_silence(before, "under a subclass with the bug report's own fix")
 
 
+def expect_uvicorns_patch(environment: Environment, worker_class: str) -> None:
+    distribution = "uvicorn" if worker_class.startswith("uvicorn.") else "uvicorn-worker"
+    if is_own(worker_class) or environment.own_classes and not is_patched(environment.path, distribution):
+        pytest.skip(ONLY_UVICORN)
+
+
 def test_ignored_signal(environment: Environment, one_worker_class: str) -> None:
     """If the application ignores SIGUSR1 while it loads, the logs are reopened all the same."""
-    if is_own(one_worker_class):
-        pytest.skip(ONLY_UVICORN)
+    expect_uvicorns_patch(environment, one_worker_class)
     with Server(environment.python, one_worker_class, 1, variables={"ON_USR1": "ignore"}) as server:
         rotate_and_check(server)
 
 
 def test_reset_signal(environment: Environment, one_worker_class: str) -> None:
     """If the application resets SIGUSR1 to SIG_DFL while it loads, the signal still kills no worker."""
-    if is_own(one_worker_class):
-        pytest.skip(ONLY_UVICORN)
+    expect_uvicorns_patch(environment, one_worker_class)
     with Server(environment.python, one_worker_class, 1, variables={"ON_USR1": "reset"}) as server:
         workers = server.workers()
         server.rotate()

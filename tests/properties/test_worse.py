@@ -110,7 +110,7 @@ def side_by_side(environment: Environment, published: Dict[str, str], worker_cla
         except Broken as error:
             return str(error)
         starting[1].result()
-        compare(Play(ours, case, found).found(), found)
+        compare(case, Play(ours, case, found).found(), found)
     return ""
 
 

@@ -88,7 +88,7 @@ def test_the_verdict_and_the_table_agree(
     assert "is as it was found" in said and "undo: " not in said
     assert apply.main(["--tests-only", str(environment.path)]) == 1
     said = capsys.readouterr().out
-    assert f"Here rotations {WRONG}. The patch of uvicorn or gunicorn fixes this." in " ".join(said.split())
+    assert f"Here rotations {WRONG}. Patching uvicorn or gunicorn fixes this." in " ".join(said.split())
 
 
 CONCLUSIONS = [
@@ -98,12 +98,12 @@ CONCLUSIONS = [
     (
         {"now": BAD._replace(worker_class="gunicorn.workers.sync.SyncWorker", doubled=0, broken=0, dead=0, hung=0)},
         True,
-        "Here rotations lose lines of access.log and root.log. The patch of gunicorn fixes this.",
+        "Here rotations lose lines of access.log and root.log. Patching gunicorn fixes this.",
     ),
     (
         {"now": GOOD._replace(worker_class="uvicorn_worker.UvicornWorker", hung=1)},
         False,
-        "Here rotations hang workers. The patch of uvicorn-worker or gunicorn fixes this.",
+        "Here rotations hang workers. Patching uvicorn-worker or gunicorn fixes this.",
     ),
 ]
 
@@ -243,6 +243,7 @@ def test_what_fails_is_shown(
     """In full, and what pytest sums up; what passes, and is left out, with --verbose only. Nothing else of pytest's."""
     suite(root, RESULTS)
     (root / "setup.cfg").write_text("[tool:pytest]\naddopts = -s\n")
+    monkeypatch.setattr(screen, "INTERVAL", float("inf"))  # No line for progress
     proof.run_checks(environment, verbose=verbose)
     said = capsys.readouterr().out.splitlines()
     failed = ["FAILED three", "       what is wrong", "       what it means"]

@@ -83,7 +83,7 @@ def conclusion(columns: Columns, kept: bool, patched: Sequence[str]) -> str:
         again = "Run this again: the machine may have been too busy."
         return f"Although patched, rotations {listed(last.wrong)} here. {again}"
     if last.wrong:
-        return f"Here rotations {listed(last.wrong)}. The patch of {listed(last.fixed_by, 'or')} fixes this."
+        return f"Here rotations {listed(last.wrong)}. Patching {listed(last.fixed_by, 'or')} fixes this."
     if not kept:
         return "Nothing went wrong in these rotations, but others do harm: see the broken promises above."
     before = [f"Before the patch, rotations could {listed(one.wrong)}. " for one in earlier if one.wrong]

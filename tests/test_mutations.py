@@ -145,7 +145,7 @@ class Laboratory:
         assert patch is not None
         original = pristine_environment(GUNICORN)
         if distribution == "gunicorn":  # Beside a uvicorn, only Gunicorn's own patch has its classes tested
-            original = environments.cached(python(GUNICORN), f"gunicorn=={GUNICORN}", "aiohttp", "gevent", "packaging")
+            original = environments.cached(python(GUNICORN), f"gunicorn=={GUNICORN}", "aiohttp", "gevent", "uvloop")
         self.environment = environments.patched_copy(original, home / "venv", distribution, release)
         self.parts = {part.target: part for part in patch.parts}
         self.checks = {"uvicorn": OF_UVICORN, "gunicorn": OF_GUNICORN}[distribution]
@@ -224,7 +224,6 @@ UPSTREAMS = "handler.close(); handler.stream = handler._open()"
 IN_THE_LOOP = "asyncio.get_event_loop().call_soon_threadsafe(self.reopen_files, sig, frame)\n"
 IS_OURS = 'if not is_ours(e, getattr(h, "baseFilename", "")):\n                raise\n            failed.append'
 SOCKETS = '[getattr(s, "sock", s) for s in self.sockets]'
-TELL = "_thread.start_new_thread(self.report, (failed,))"
 HANDLERS = "isinstance(signal.getsignal(signal.SIGUSR1), signal.Handlers)"
 
 OF_WORKERS = (
@@ -240,7 +239,6 @@ OF_LOGGING = (
     ("reopening as upstream does", DUP2, UPSTREAMS, sweeps(SYNC, "in_the_handler")),
     ("waiting for a lock", "acquire(blocking=False)", "acquire()", sweeps(SYNC, "beside_a_thread")),
     ("one look", *swapped("seen = Logger.asked", "self.reopen_all(others)"), sweeps(SYNC, "in_the_handler")),
-    ("telling at once", TELL, "self.report(failed)", promises()),
     ("any timeout for a failure", IS_OURS, "failed.append", sweeps(SYNC, "exception")),
 )
 TEMPTATIONS = [

@@ -37,7 +37,7 @@ WORK = ROOT / ".cache" / "refresh"
 
 DESCRIPTION = """\
 Write all patches again from the newest patch of uvicorn and the newest patch
-of Gunicorn. You may have edited these two. Last-Update becomes today if the
+of Gunicorn. Edit only these two. Last-Update becomes today if the
 patch differs from the committed one. Revision is that of the newest patch, or
 one more if superseded/ has a patch with this revision for the same release.
 So before you change a published patch, copy patches to superseded/ as

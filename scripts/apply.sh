@@ -7,8 +7,8 @@
 # gthread, asgi and gevent. A table shows what some seconds of rotations did to such a server, before and after
 # the patch. If a test fails, or the patched server loses a line, VENV is restored.
 # If root runs this script, the tests run as the owner of VENV. If root owns VENV, they run as the user nobody.
-# If that user cannot run them (it cannot read this clone, for example), root runs them. But if root would have to
-# run code that another user can write to, apply.sh changes nothing, except with --no-tests.
+# If that user cannot run them (it cannot read this clone, for example), root runs them. But if another user can
+# write to code that root would run, apply.sh refuses. With --no-tests, it runs no such code, and patches.
 #
 #   --no-tests          patch, but do not test
 #   --create            if VENV does not exist, make it, with Gunicorn and the newest supported uvicorn[standard]

@@ -2,7 +2,7 @@
 # scripts/test.sh [--full | --rest] [PYTEST ARGUMENT ...]
 # scripts/test.sh --environment VENV tests/properties
 #
-# Checks style and types, and then runs the tests: without arguments, one case of each kind; with paths, only
+# Checks style and types, and then runs the tests: without arguments, only some cases; with paths, only
 # their tests. --full runs all cases, or all cases of the paths. If a --full run was interrupted, the next one
 # leaves out what has passed with the same files. What --full adds:
 #

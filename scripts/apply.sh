@@ -8,7 +8,7 @@
 # the patch. If a test fails, or the patched server loses a line, VENV is restored.
 # If root runs this script, the tests run as the owner of VENV. If root owns VENV, they run as the user nobody.
 # If that user cannot run them (it cannot read this clone, for example), root runs them. But if another user can
-# write to code that root would run, apply.sh refuses. With --no-tests, root runs no such code, so apply.sh patches.
+# write to code that root would run, apply.sh refuses. --no-tests avoids this refusal: root runs no such code.
 #
 #   --no-tests          patch, but do not test
 #   --create            if VENV does not exist, make it, with Gunicorn and the newest supported uvicorn[standard]

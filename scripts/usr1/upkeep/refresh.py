@@ -47,7 +47,7 @@ With VERSIONs (0.55 for uvicorn, uvicorn-worker==0.5 for another package),
 add these releases too. If the files are as in the newest release with a
 patch, that patch also names the new release. If not, the new release gets its
 own patch, shown for review. Then tests/properties run with the release, on
-$PYTHON if that is set, else on the Python of these scripts."""
+$PYTHON if that is set, else on the Python that runs this."""
 STATUS = """\
 exit status: 0 done, or nothing to do; 1 --check found releases without a
 patch, or the property tests failed; 2 wrong arguments, no such release, no

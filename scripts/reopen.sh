@@ -153,7 +153,7 @@ except BlockingIOError:
 # Prints the descriptors, as /proc/PID/fd/N, that write to FILE ...; and at last "/proc/version". Not by find, which
 # may abort when a process ends while it looks (GNU find 4.10).
 holders() {
-    same=$(stat -Lc '-e ^%d:%i/' "$@") || return
+    same=$(stat -L '-c-e ^%d:%i/' -- "$@") || return
     printf '%s\n' /proc/[0-9]*/fd/* /proc/version | xargs stat -Lc '%d:%i%n' | grep -e '/version$' $same |
         sed 's|^[^/]*||; s|/fd/|/fdinfo/|' | xargs grep -Els '^flags:.*[12]$|^Linux' | sed 's|/fdinfo/|/fd/|'
 } 2>/dev/null

@@ -95,6 +95,11 @@ class Environment(NamedTuple):
         """uvicorn's worker classes, by the modules that they are in."""
         return [list(group) for _, group in groupby(self.worker_classes, lambda name: name.rpartition(".")[0])]
 
+    def is_published(self, worker_class: str) -> bool:
+        """Whether it is uvicorn's as it was published, under a patched Gunicorn."""
+        distribution = "uvicorn" if worker_class.startswith("uvicorn.") else "uvicorn-worker"
+        return bool(self.own_classes) and not is_own(worker_class) and not is_patched(self.path, distribution)
+
 
 class Unusable(Exception):
     """The environment cannot serve with a uvicorn worker class; the message says why."""

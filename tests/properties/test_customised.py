@@ -12,7 +12,7 @@ from properties import wait
 from properties.activities import Activities, ended
 from properties.clients import Load
 from properties.conftest import Servers, expect_gunicorns_patch
-from properties.environment import Environment, is_own, is_patched
+from properties.environment import Environment, is_own
 from properties.expect import BREAKS, CHANGES, LOSES, MISSES, count, expect
 from properties.logs import NAMES
 from properties.schedules import storm, targets
@@ -147,8 +147,7 @@ def test_reported_fix(environment: Environment, one_worker_class: str) -> None:
 
 
 def expect_uvicorns_patch(environment: Environment, worker_class: str) -> None:
-    distribution = "uvicorn" if worker_class.startswith("uvicorn.") else "uvicorn-worker"
-    if is_own(worker_class) or environment.own_classes and not is_patched(environment.path, distribution):
+    if is_own(worker_class) or environment.is_published(worker_class):
         pytest.skip(ONLY_UVICORN)
 
 

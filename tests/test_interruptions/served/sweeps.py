@@ -315,5 +315,5 @@ for sweep in SWEEPS:
 checkpoints.note("done")
 
 
-def app(*arguments):
+def app(argument, *others):  # Without an argument uvicorn would take it for a factory
     raise NotImplementedError

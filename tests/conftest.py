@@ -1,16 +1,13 @@
 """
 Which tests run: by default those that most likely notice what a change breaks, with --full all of them.
 
-A full run goes on where an earlier one of the same files ended: what passed then is not run again. A share of
-it is what can be begun within some time. Where it starts follows from the files, so that all comes round.
-
-The rest, for root, is what an ordinary user's run of the same files had to leave out, or shows less of.
+A full run goes on where an earlier one of the same files ended: what passed then is not run again. The rest,
+for root, is what an ordinary user's run of the same files had to leave out, or shows less of.
 """
 
 import hashlib
 import os
 import subprocess
-import time
 from pathlib import Path
 from typing import List, Optional, Set
 
@@ -21,7 +18,6 @@ PASSED = ROOT / ".cache" / "passed"
 NOBODY = 65534
 
 _record: Optional[Path] = None  # Where this run notes what has passed
-_start = time.monotonic()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -39,7 +35,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--rest", action="store_true", help="leave out what a run of the same files has passed, but for root"
     )
-    group.addoption("--share", type=int, metavar="SECONDS", help="begin no test after that; the files say which first")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -69,25 +64,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item
     full, done = config.getoption("--full"), _passed(config)
 
     def wanted(item: pytest.Item) -> bool:
-        if config.getoption("--share") and item.get_closest_marker("minutes"):
-            return False
         if not full and item.get_closest_marker("full"):
             return False
         return item.nodeid not in done or not full and item.get_closest_marker("root") is not None
 
     chosen = [item for item in items if wanted(item)]
     config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
-    first = int(_fingerprint(), 16) % len(chosen) if config.getoption("--share") and chosen else 0
-    items[:] = chosen[first:] + chosen[:first]
+    items[:] = chosen
     if not full:  # The longest first, or one process ends with them while the others have nothing left
         items.sort(key=lambda item: item.path.name != "test_combinations.py")
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_protocol(item: pytest.Item) -> Optional[bool]:
-    """Leaves a test out when the time is up: what is true counts as run."""
-    share = item.config.getoption("--share")
-    return True if share is not None and time.monotonic() - _start > share else None
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -98,7 +98,7 @@ def test_nothing_outside_is_written(killed: bool, place: Path, capsys: pytest.Ca
         while sum(ends.values()) < RUNS or killed and ends[-signal.SIGKILL] < RUNS:
             n = sum(ends.values())
             pid = started(("--revert", "--no-tests")[n % 2], environment)
-            if killed:
+            if killed and n % 9:  # The others may end, however slow the machine is
                 time.sleep(choose.uniform(0, takes / 2))
                 os.kill(pid, signal.SIGKILL)
             _, status = os.waitpid(pid, 0)

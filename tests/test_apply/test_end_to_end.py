@@ -43,7 +43,6 @@ def clone(tmp_path: Path) -> Path:
 
 
 @pytest.mark.full
-@pytest.mark.minutes
 @pytest.mark.parametrize("python", OLD, ids=lambda python: "%d.%d" % python)
 def test_one_old_python(python: Tuple[int, int], clone: Path, tmp_path: Path) -> None:
     if python not in environments.pythons():

@@ -36,7 +36,6 @@ def outcome(environment: Environment, tree: Path) -> Tuple[int, "set[str]"]:
 
 
 @pytest.mark.full
-@pytest.mark.minutes
 @pytest.mark.parametrize("release", RELEASES)
 def test_the_same_tests_fail(release: str, tmp_path: Path) -> None:
     """On patched code the same ones as on pristine, and no other; from the source archive."""

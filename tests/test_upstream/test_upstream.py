@@ -275,7 +275,6 @@ def test_tests_of_a_commit(commit: Commit, tmp_path: Path) -> None:
     assert run_tests(environment(distribution), tree, *arguments) == {"failed": passed["passed"]}
 
 
-@pytest.mark.minutes
 @commits(["gunicorn-1", "gunicorn-11", "uvicorn-6"])
 def test_upstreams_own_tests_pass(commit: Commit, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     distribution, full = commit.distribution, request.config.getoption("--full")

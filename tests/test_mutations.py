@@ -67,6 +67,7 @@ OF_GUNICORN: Sequence[Check] = (
     sweeps(SYNC, *SWEEPS, FIRST_LINE),
     life(GTHREAD, 0, "--capture-output"),
     gunicorns(test_failures.test_one_that_fails, "error.log", ()),
+    gunicorns(test_failures.test_one_that_fails_in_a_line),
     gunicorns(test_rotation.test_files_that_no_logger_has),
     gunicorns(test_rotation.test_reload, "gthread"),
     gunicorns(test_rotation.test_dirty_workers),
@@ -223,6 +224,7 @@ DUP2 = "os.dup2(new.fileno(), old.fileno(), inheritable=False)"
 UPSTREAMS = "handler.close(); handler.stream = handler._open()"
 IN_THE_LOOP = "asyncio.get_event_loop().call_soon_threadsafe(self.reopen_files, sig, frame)\n"
 IS_OURS = 'if not is_ours(e, getattr(h, "baseFilename", "")):\n                raise\n            failed.append'
+REPORT = "_thread.start_new_thread(self.report, (failed,))"
 SOCKETS = '[getattr(s, "sock", s) for s in self.sockets]'
 HANDLERS = "isinstance(signal.getsignal(signal.SIGUSR1), signal.Handlers)"
 
@@ -239,6 +241,7 @@ OF_LOGGING = (
     ("reopening as upstream does", DUP2, UPSTREAMS, sweeps(SYNC, "in_the_handler")),
     ("waiting for a lock", "acquire(blocking=False)", "acquire()", sweeps(SYNC, "beside_a_thread")),
     ("one look", *swapped("seen = Logger.asked", "self.reopen_all(others)"), sweeps(SYNC, "in_the_handler")),
+    ("reporting in the handler", REPORT, "self.report(failed)", gunicorns(test_failures.test_one_that_fails_in_a_line)),
     ("any timeout for a failure", IS_OURS, "failed.append", sweeps(SYNC, "exception")),
 )
 TEMPTATIONS = [

@@ -45,6 +45,32 @@ def test_one_that_fails(gunicorn: Gunicorn, name: str, options: "tuple[str, ...]
         assert server.pids("all") == processes, "arbiter and worker are the same"
 
 
+INTERRUPTED_LINES = """
+import threading
+
+class Queueing(logging.Handler):
+    queue = threading.Lock()  # As in queue.Queue: its thread cannot take it twice
+
+    def emit(self, record):
+        with self.queue:
+            if record.getMessage().startswith("id-"):
+                os.kill(os.getpid(), signal.SIGUSR1)
+
+for name in (None, "gunicorn.error"):
+    logging.getLogger(name).addHandler(Queueing())
+"""
+
+
+def test_one_that_fails_in_a_line(gunicorn: Gunicorn) -> None:
+    """If a signal interrupts a line, another thread reports the failure: it can wait until the line is written."""
+    with gunicorn.serve("sync", variables={"ON_LOAD": INTERRUPTED_LINES}) as server:
+        server.logs.path("application.log").rename(server.logs.path("application.log.1"))
+        server.logs.path("application.log").mkdir()
+        server.get()
+        told = "Failed to reopen a log file: [Errno 21] Is a directory"
+        wait.until(lambda: any(told in line for line in server.logs.lines("error.log")), lambda: "no report")
+
+
 ODD_STREAMS = """
 class Wrapped:
     def __init__(self, file):

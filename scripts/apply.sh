@@ -25,7 +25,7 @@
 #
 # Exit status:
 #   0      done
-#   1      a test failed, the table shows harm with the patch, or --check found a package that is not patched
+#   1      a test failed, the last column of the table shows harm, or --check found a package that is not patched
 #   2      nothing was changed, and the message says why; with --check: no environment, or none of these packages in it
 #   3      a change failed halfway and could not be undone: run the same command again, or with --revert
 #   128+N  ended by signal N; VENV was restored, but after signal 9 (KILL) run the same command again

@@ -2,16 +2,16 @@
 # scripts/bench.sh [--quick | --report]
 #
 # Measures what log rotation costs and loses, with unpatched and patched workers of uvicorn and
-# Gunicorn, side by side. If a run was interrupted, the next run of the same patches continues it.
+# Gunicorn, side by side. Writes the results to docs/benchmarks.md and docs/benchmark-results.md. If a
+# run was interrupted, the next run of the same patches continues it.
 #
 #   --quick   measure a part, in under five minutes, print it, and keep nothing
-#   --report  measure nothing; write the results of earlier runs to docs/benchmarks.md and
-#             docs/benchmark-results.md
+#   --report  measure nothing; write the results of earlier runs
 #   --help    show this
 #
 # Needs what the tests need (see scripts/test.sh --help).
 # Keeps its results in .cache/bench.json.
-# Exit status: 0 done; 2 wrong arguments.
+# Exit status: 0 done; 2 an argument was wrong, or something is missing.
 set -eu
 
 case $* in

@@ -19,7 +19,7 @@
 #   tests/test_refresh.py       refresh.sh, with changes that upstream might make
 #   tests/test_upstream         upstream's own tests after each commit in patches/upstream
 #   tests/test_bundle.py        apply.sh without a package index
-#   tests/unit                  the Dockerfiles in docs; the rest of tests/unit needs no --full
+#   tests/unit                  the Dockerfiles in docs
 #   tests/test_bench.py         a small benchmark
 #
 # --environment VENV tests/properties runs these tests on one environment.

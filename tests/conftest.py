@@ -95,7 +95,8 @@ def _passed(config: pytest.Config) -> Set[str]:
 
 def _fingerprint() -> str:
     """Of all that tests can depend on in this repository."""
-    folders = ("patches", "scripts", "tests", "vendor")
+    folders = ("docs", "patches", "scripts", "tests", "vendor")
     files = sorted(path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file())
+    files += sorted([*ROOT.glob("*.md"), ROOT / "setup.cfg"])
     contents = (path.read_bytes() for path in files if path.suffix != ".pyc")
     return hashlib.sha256(b"".join(contents)).hexdigest()

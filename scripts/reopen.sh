@@ -185,12 +185,57 @@ signal_again() {
     hidden
 } 2>/dev/null
 
-timeout=40 arbiters='' given='' complaint='cannot open it' unit='' start='' told='' failed=2
+# Sends SIGALRM to this script after 5 s, if it is still there.
+set_alarm() {
+    trap 'kill $slept; exit' TERM
+    sleep 5 & slept=$!
+    wait $slept && read -r stat </proc/self/stat && set -- ${stat##*) } && [ "$2" = $$ ] && kill -ALRM $$
+}
+
+# Refuses what is no log among FILE ...
+check_files() {
+    for given; do
+        case ${given##*/} in *.pid* | *pidfile*) refuse "$given: expected a log; for one more server say -p $given" ;; esac
+        [ -d "${given%/*}" ] || case $given in
+        *[[:space:]*?[\"\'\\]*) ;;
+        *) refuse "$given: expected the path of a log, found no such directory" ;;
+        esac
+        [ ! -e "$given" ] && [ ! -h "$given" ] || { [ -f "$given" ] && [ ! -h "$given" ]; } && continue
+        known=$files && find_rotated "$given"
+        [ "$files" != "$known" ] || refuse "$given: expected a log, found no regular file"
+    done
+}
+
+# Adds the rotated files of FILE ... to $files. A FILE may be patterns as in logrotate's configuration, with blanks
+# between them and quotes.
+find_files() {
+    for given; do
+        known=$files patterns=${given%"${given##*[![:space:]]}"}
+        [ -d "${patterns%/*}" ] || patterns=$(printf %s "$given" | xargs printf '%s\n')
+        find_rotated "$patterns"
+        [ "$files" != "$known" ] || [ ! -f "$given" ] || files=$files$given$newline
+    done
+}
+
+# Waits until nobody writes to FILE ...; fails, and says who does, after $timeout seconds.
+wait_until_closed() {
+    start='' told=''
+    while sleep 0.1; somebody_writes "$@"; do # At first the processors are for those who reopen.
+        read -r now _ </proc/uptime # Since boot: no change of the clock makes the wait longer or shorter.
+        now=${now%.*}${now#*.} && start=${start:-$now} told=${told:-$now} # In hundredths of seconds
+        [ $((now - told)) -lt 100 ] || { told=$now && signal_again "$@" >/dev/null; }
+        [ $((now - start)) -gt $((timeout * 100 + 100)) ] || continue
+        say "after $timeout s somebody still writes, or may: $(printable "$how"); do not compress or remove that file"
+        signal_again "$@" >&2
+        return 1
+    done
+}
+
+timeout=40 arbiters='' given='' complaint='cannot open it' unit='' failed=2
 # Should somebody put a pipe in the place of a pidfile, opening it would last for ever.
 trap 'refuse "$given: $complaint"' ALRM
 trap '[ $? = 0 ] || exit $failed' EXIT # A shell that cannot go on has other exit statuses.
-{ trap 'kill $slept; exit' TERM; sleep 5 & slept=$! && wait $slept && read -r stat </proc/self/stat &&
-    set -- ${stat##*) } && [ "$2" = $$ ] && kill -ALRM $$; } >/dev/null 2>&1 3>&1 &
+set_alarm >/dev/null 2>&1 3>&1 &
 while [ $# -gt 0 ]; do
     case $1 in
     -h | --help) sed -n '2,/  2  /s/^# \{0,1\}//p' "$0" && exit ;;
@@ -215,34 +260,12 @@ kill $! && trap '' ALRM # Which may be under way
 # From logrotate: the log, and what it has become
 name=${1-} name=${name##*/} files=''
 [ $# != 2 ] || [ ! -f "$2" ] || case ${2##*/} in "${name%.*}"*) files=$2 && shift 2 ;; esac
-for given; do
-    case ${given##*/} in *.pid* | *pidfile*) refuse "$given: expected a log; for one more server say -p $given" ;; esac
-    [ -d "${given%/*}" ] || case $given in
-    *[[:space:]*?[\"\'\\]*) ;;
-    *) refuse "$given: expected the path of a log, found no such directory" ;;
-    esac
-    [ ! -e "$given" ] && [ ! -h "$given" ] || { [ -f "$given" ] && [ ! -h "$given" ]; } && continue
-    known=$files && find_rotated "$given"
-    [ "$files" != "$known" ] || refuse "$given: expected a log, found no regular file"
-done
+check_files "$@"
 kill -0 $arbiters 2>/dev/null || refuse "may not signal process$arbiters"
 failed=1 && kill -USR1 $arbiters
 
-for given; do # A file, or patterns as in logrotate's configuration, with blanks between them and quotes
-    known=$files patterns=${given%"${given##*[![:space:]]}"}
-    [ -d "${patterns%/*}" ] || patterns=$(printf %s "$given" | xargs printf '%s\n')
-    find_rotated "$patterns"
-    [ "$files" != "$known" ] || [ ! -f "$given" ] || files=$files$given$newline
-done
+find_files "$@"
 [ -n "$files" ] || find_open
 IFS=$newline && set -f && set -- $files; unset IFS; set +f
 [ $# -gt 0 ] || { say 'found no rotated file; name it: reopen.sh PIDFILE FILE' && hidden >&2 && exit 1; }
-while sleep 0.1; somebody_writes "$@"; do # At first the processors are for those who reopen.
-    read -r now _ </proc/uptime # Since boot: no change of the clock makes the wait longer or shorter.
-    now=${now%.*}${now#*.} && start=${start:-$now} told=${told:-$now} # In hundredths of seconds
-    [ $((now - told)) -lt 100 ] || { told=$now && signal_again "$@" >/dev/null; }
-    [ $((now - start)) -gt $((timeout * 100 + 100)) ] || continue
-    say "after $timeout s somebody still writes, or may: $(printable "$how"); do not compress or remove that file"
-    signal_again "$@" >&2
-    exit 1
-done
+wait_until_closed "$@"

@@ -130,6 +130,14 @@ class Found(NamedTuple):
     files: Dict[str, Dict[str, Tuple[str, int]]]  # What is in them, and their mode, by log
     held: List[Held]  # Of which logs rotated files are open after each round
 
+    @property
+    def has_died(self) -> bool:
+        return bool(self.bad["processes that failed"])
+
+    @property
+    def fails(self) -> bool:
+        return bool(self.broken) or self.has_died
+
 
 seldom = st.sampled_from([False, False, False, True])
 handlers = st.builds(
@@ -206,7 +214,7 @@ class Play:
         }
         bad = {
             "processes that failed": sum(status not in ORDERLY for status in self.server.exits().values()),
-            "processes that ended": 0 if self.case.user else len(self.server.exits()),  # There, for heirs of new files
+            "processes that ended": 0 if self.case.user else len(self.server.exits()),  # With --user some must end
             **self.bad,
             "broken requests": len(self.broken),
             "seconds for a request": self.slowest,
@@ -304,38 +312,42 @@ class Play:
 
 def compare(case: Case, ours: Found, published: Found) -> None:
     """Raises Broken if one server fares worse than the published one."""
+    if case.raises and published.fails:
+        return  # Chance says which task or thread of a worker its error ended, and whether the worker died of it
     worse = {}
-    failed = published.broken or published.bad["processes that failed"]  # It has said and waited less for it
-    if case.raises and failed:
-        return  # Chance says which of a worker's tasks or threads that ended, on both, and whether it has a successor
     for what, number in ours.bad.items():
-        if (
-            what.startswith(("seconds", "tracebacks", "rotated files"))
-            and failed
-            or what.startswith("signals")
-            and case.by_chance
-        ):
-            continue
         most = published.bad.get(what, 0)
-        if what == "tracebacks" and most and case.by_chance:
-            continue
-        if number > most + SLACK.get(what, 0):
+        if number > most + SLACK.get(what, 0) and is_comparable(what, case, published):
             worse[f"{number:.3g} {what}, where the published server has {most:.3g}"] = HARM.get(what, CHANGES)
     for log, lines in ours.lines.items():
-        if published.bad["processes that failed"] and ("drawn" in log or case.user):
-            continue  # A worker that the signal kills has a successor, which opens all files anew, or inherits them
+        if published.has_died and ("drawn" in log or case.user):
+            continue  # Its successor opened the application's files anew, and inherited the others
         for number, most, what in zip(lines, published.lines[log], WRONG):
             if number > most + published.broken:  # Whose lines are not looked for
                 worse[f"{number} {what} {log}, where the published server has {most}"] = LOSES
     for log, files in ours.files.items():
-        held = any(name == log for held in published.held for _, name in held)
-        if case.by_chance or failed or any(published.lines[log]) or held:
+        if not are_comparable(log, case, published):
             continue
         for name in sorted({*files, *published.files[log]}):
             one, other = (describe(found.files[log].get(name)) for found in (ours, published))
             if one != other:
                 worse[f"{name} {one}, and {other} on the published server"] = CHANGES
     expect(not worse, lambda: "; ".join(worse), next(iter(worse.values()), CHANGES))
+
+
+def is_comparable(what: str, case: Case, published: Found) -> bool:
+    """Whether more of what is bad is worse than the published server."""
+    if what.startswith(("seconds", "tracebacks", "rotated files")) and published.fails:
+        return False  # A request that broke, or a worker that died, took no time and wrote nothing more
+    if what == "tracebacks":
+        return not (case.by_chance and published.bad["tracebacks"])
+    return not (case.by_chance and what.startswith("signals"))
+
+
+def are_comparable(log: str, case: Case, published: Found) -> bool:
+    """Whether the files of a log are as on the published server: not if that did not reopen it, or lost lines."""
+    held = any(name == log for held in published.held for _, name in held)
+    return not (case.by_chance or published.fails or any(published.lines[log]) or held)
 
 
 def describe(file: Optional[Tuple[str, int]]) -> str:

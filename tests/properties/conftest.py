@@ -1,3 +1,18 @@
+"""
+How the properties run, and what they print: against one environment, on one server of each kind.
+
+Which worker classes a property runs with:
+
+                        uvicorn's, of each module     Gunicorn's own
+    test_serving.py     the first of one module, the  one, or all if there is no
+                        second of the other, as loop  other class
+                        and parser differ; all if
+                        --effort quick, or if there
+                        is one module only
+    the others          the first                     the one in OWN_TESTS, or the first
+    --effort thorough   all                           all
+"""
+
 import compileall
 import contextlib
 import functools
@@ -74,7 +89,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def _own(environment: Environment, effort: str, test: Callable[..., None]) -> List[str]:
-    """Gunicorn's own classes to test: one of them, but while they serve each, if there is no other."""
+    """Gunicorn's own classes that a property runs with: see the table above."""
     names = environment.own_classes
     serving = test.__module__ == "properties.test_serving"
     if effort == "thorough" or serving and not environment.worker_classes or not names:
@@ -83,11 +98,7 @@ def _own(environment: Environment, effort: str, test: Callable[..., None]) -> Li
 
 
 def _classes(modules: List[List[str]], effort: str, where: str) -> List[str]:
-    """
-    The classes to test: one of each module, and both where event loop and parser make a difference.
-
-    Two modules there have one of each; thoroughly, or asked for one of them (-k) as quick tests do, every class.
-    """
+    """The classes of uvicorn and uvicorn-worker that a property runs with: see the table above."""
     serving = where == "properties.test_serving"
     if effort == "thorough" or serving and (effort == "quick" or len(modules) == 1):
         return [name for names in modules for name in names]

@@ -39,11 +39,11 @@ class Life:
         worker_class: str,
         *options: str,
         calls: int = 2,
-        told: int = 2,
+        ended: int = 2,
         patience: float = PATIENCE,
     ) -> None:
         options = ("--config", "python:interrupted", "--max-requests", str(REQUESTS), *options)
-        variables = {"CALLS": str(calls), "REQUESTS": str(REQUESTS), "TOLD": str(told)}
+        variables = {"CALLS": str(calls), "REQUESTS": str(REQUESTS), "ENDED": str(ended)}
         modules = {name: (SERVED / f"{name}.py").read_text() for name in ("interrupted", "shots")}
         self.server = Server(target.python, worker_class, 1, options, variables, modules)
         self.patience = patience
@@ -100,7 +100,7 @@ def withstands(target: Environment, worker_class: str, ended: int, *options: str
         life.end()
         assert life.complaints() == []
         assert list(life.server.exits().values()) == [0, ended]
-        assert {place.split()[0] for place in life.places()} == {"boot", "loading", "serving", "closing", "told"}
+        assert {place.split()[0] for place in life.places()} == {"boot", "loading", "serving", "closing", "ending"}
 
 
 def captured(patched: Sequence[str]) -> List[str]:
@@ -128,7 +128,7 @@ def test_a_worker_of_every_patch_of_uvicorn_withstands_it(workers: Workers, name
 def test_a_signal_at_any_boundary_is_honoured(subject: str) -> None:
     """Worker after worker, until no place is left."""
     worker_class, patched = SUBJECTS[subject]
-    life = Life(environment(NEWEST, *patched), worker_class, *captured(patched), calls=50, told=0, patience=600)
+    life = Life(environment(NEWEST, *patched), worker_class, *captured(patched), calls=50, ended=0, patience=600)
     with life.server:
         before, places = -1, 0
         while before < places:

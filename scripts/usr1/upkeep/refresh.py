@@ -203,10 +203,7 @@ def written(everything: List[Patch], named: Named, sources: Dict[str, Change]) -
             except PatchError as error:
                 if not known.isdisjoint((distribution, release) for release in together):
                     raise
-                raise NeedsHand(
-                    f"{error}\nWrite {path} by hand, or what differs there into scripts/usr1/upkeep/backports.py; "
-                    "then run scripts/refresh.sh"
-                ) from error
+                raise NeedsHand(f"{error}\nWrite {path} by hand, as CONTRIBUTING.md says") from error
             texts[path] = composed(path, like, together, change)
         texts[patches.PATCHES / distribution / patches.PUBLISHED] = published(distribution, names)
     return texts

@@ -22,7 +22,7 @@ from gunicorn.arbiter import Arbiter
 LOGS = "logs"
 CALLS = int(os.environ["CALLS"])  # Of a function that are interrupted in each phase of a worker's life
 REQUESTS = int(os.environ["REQUESTS"])  # Of a worker
-TOLD = int(os.environ["TOLD"])  # Which worker will be told to end, and does not interrupt itself before
+ENDED = int(os.environ["ENDED"])  # Which worker gets SIGTERM, and does not interrupt itself before
 KEPT = 3000  # Files, after which no thread writes to the oldest any more: they would be many
 
 # What runs between fork and exit wherever the signal matters; the rest is as good as any one place.
@@ -59,8 +59,8 @@ class Interrupter:
     def trace(self, frame, event, argument, trace_boundaries=shots.trace_boundaries):
         """Called for each function that is entered: its boundaries are traced if they are in SCOPE, CALLS times."""
         code = frame.f_code
-        if code.co_name in ("handle_exit", "handle_exit_signal") and self.phase != "told":
-            self.enter("told")  # Not before: shots would fill the pipe that tells asyncio of SIGTERM
+        if code.co_name in ("handle_exit", "handle_exit_signal") and self.phase != "ending":
+            self.enter("ending")  # Not before: shots would fill the pipe that tells asyncio of SIGTERM
         if not self.is_armed() or not SCOPE.search("%s:%s" % (code.co_filename, code.co_name)):
             return None
         self.calls[code] += 1
@@ -78,7 +78,7 @@ class Interrupter:
         if "/logging/" in code.co_filename and frame.f_back:  # flush() in emit() is not flush() in close()
             caller = frame.f_back.f_code
         boundary = (self.phase, code, frame.f_lasti, caller)
-        if boundary in self.seen or is_told() and stale():
+        if boundary in self.seen or has_handler() and stale():
             return 0
         self.seen.add(boundary)
         where = "%s %s:%d:%s:%d from %s:%d" % (
@@ -102,8 +102,8 @@ class Interrupter:
             self.enter("closing")
 
     def rotate(self):
-        # Whoever is not told until later finds a new file there, or none
-        create = not is_told() and self.rotations % 2
+        # A worker that has no handler yet looks later: it finds a new file there, or none
+        create = not has_handler() and self.rotations % 2
         self.rotations += 1
         for name in ("access.log", "error.log", "application.log"):
             path = os.path.join(LOGS, name)
@@ -127,7 +127,7 @@ def quieten():
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
 
 
-def is_told():
+def has_handler():
     """Whether a signal comes to a handler, and not to that of the arbiter, which swallows it."""
     handler = signal.getsignal(signal.SIGUSR1)
     return callable(handler) and not isinstance(getattr(handler, "__self__", None), Arbiter)
@@ -158,7 +158,7 @@ def post_fork(server, worker):
     global interrupter
     configuration.post_fork(server, worker)
     checkpoints.note("started", os.getpid())  # It takes its time
-    interrupter = Interrupter(worker.age != TOLD, worker.cfg.capture_output)
+    interrupter = Interrupter(worker.age != ENDED, worker.cfg.capture_output)
     shots.choose = interrupter.choose
     sys.settrace(interrupter.trace)
     shots.trace_boundaries(sys._getframe(1))  # The arbiter's spawn_worker(): the worker's life ends in it

@@ -5,8 +5,8 @@
 # the patch, Gunicorn's workers reopen their log files on SIGUSR1 without losing a line or a worker.
 # The tests start servers of their own from VENV, with uvicorn's worker classes. If Gunicorn is patched, or VENV
 # has no uvicorn, they also use Gunicorn's sync, gthread, asgi and gevent. A table shows what some seconds of
-# rotations did to such a server, before and after the patch. If a test fails, or the patched server loses a line,
-# VENV is restored.
+# rotations did to such a server, before and after the patch. If a test fails, or the table shows harm after the
+# patch, VENV is restored.
 # If root runs this script, the tests run as the owner of VENV. If root owns VENV, they run as the user nobody.
 # If that user cannot run them (it cannot read this clone, for example), root runs them. But if another user can
 # write to code that root would run, apply.sh refuses. --no-tests avoids this refusal: root runs no such code.

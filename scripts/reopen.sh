@@ -17,12 +17,21 @@ export LC_ALL=C
 unset QUOTING_STYLE IFS
 newline='
 '
+# What the functions share:
+#   given      the argument that is looked at, for a refusal
+#   pid        the process that the last pidfile or unit names (read_pidfile, read_unit)
+#   caught     the signals that the last process has handlers for (status); catches asks for some of them
+#   complaint  why the last process is no arbiter (read_pidfile, read_unit, is_arbiter)
+#   arbiters   the processes to signal (find_arbiter)
+#   files      the rotated files, one a line (find_rotated, find_open, find_files)
+#   how        by which means it was found out whether somebody writes (somebody_writes)
+#   failed     the exit status if anything fails: 2, and 1 once the signal was sent
 exec 3>&2 # For what is said while errors are redirected
 say() { printf 'reopen.sh: %s\n' "$*" >&3; }
 # What others choose the names of: no newline or escape sequence may reach a terminal.
 printable() { printf %s "$*" | tr -c ' -~' '?'; }
 refuse() { say "$(printable "$*"); no signal was sent" && exit 2; }
-# Sets the signals that process $1 has handlers for: bits. From one line: shells read files byte by byte.
+# Sets caught for process $1: signal N is bit N - 1. From one line, because shells read files byte by byte.
 status() {
     IFS= read -r caught <"/proc/$1/stat" || return
     set -- ${caught##*) }
@@ -150,8 +159,9 @@ except BlockingIOError:
     print(path)
     sys.exit(100)'
 
-# Prints the descriptors, as /proc/PID/fd/N, that write to FILE ...; and at last "/proc/version". Not by find, which
-# may abort when a process ends while it looks (GNU find 4.10).
+# Prints the descriptors, as /proc/PID/fd/N, that write to FILE ...; and at last "/proc/version", or the look failed.
+# First those with the same device and inode, then of these the ones whose flags end in O_WRONLY (1) or O_RDWR (2). Not
+# by find, which may abort when a process ends while it looks (GNU find 4.10).
 holders() {
     same=$(stat -L '-c-e ^%d:%i/' -- "$@") || return
     printf '%s\n' /proc/[0-9]*/fd/* /proc/version | xargs stat -Lc '%d:%i%n' | grep -e '/version$' $same |
@@ -185,7 +195,7 @@ signal_again() {
     hidden
 } 2>/dev/null
 
-# Sends SIGALRM to this script after 5 s, if it is still there.
+# Sends SIGALRM to this script after 5 s, if it is still there and no other process has its number.
 set_alarm() {
     trap 'kill $slept; exit' TERM
     sleep 5 & slept=$!
@@ -224,7 +234,7 @@ wait_until_closed() {
         read -r now _ </proc/uptime # Since boot: no change of the clock makes the wait longer or shorter.
         now=${now%.*}${now#*.} && start=${start:-$now} told=${told:-$now} # In hundredths of seconds
         [ $((now - told)) -lt 100 ] || { told=$now && signal_again "$@" >/dev/null; }
-        [ $((now - start)) -gt $((timeout * 100 + 100)) ] || continue
+        [ $((now - start)) -gt $((timeout * 100)) ] || continue
         say "after $timeout s somebody still writes, or may: $(printable "$how"); do not compress or remove that file"
         signal_again "$@" >&2
         return 1

@@ -3,8 +3,8 @@
 # scripts/test.sh --environment VENV tests/properties
 #
 # Checks style and types, and then runs the tests: without arguments, only some cases; with paths, only
-# their tests. --full runs all cases, or all cases of the paths, but those that have passed in an earlier --full
-# run of the same files. What --full adds:
+# their tests. --full runs all cases, or all cases of the paths. It leaves out those that have passed in an
+# earlier --full run of the same files. What --full adds:
 #
 #   tests/test_combinations.py  tests/properties on every release, with and without its patch
 #   tests/test_gunicorn         Gunicorn's patches: each of them with each worker class

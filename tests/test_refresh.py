@@ -357,7 +357,7 @@ OF_THE_NEWEST = difference("0.55.0", "0.55.0", THERE)  # It has to be said the o
     "old, new, more, said",
     [
         ("  for s in self.SIGNALS:\n", "  for s in self.ALL:\n", [], "Write {}/uvicorn/0.55.0.patch by hand"),
-        ("  # Don't let SIGUSR1", "  # Do not let SIGUSR1", [], "becomes the source, but not all follows from it"),
+        ("  # Don't let SIGUSR1", "  # Do not let SIGUSR1", [], "cannot be made from the patch of uvicorn 0.55.0"),
         (SERVE, f"    answer = 42\n\n{SERVE}", [OF_THE_NEWEST], "0.36.0-0.54.0.patch"),
     ],
 )

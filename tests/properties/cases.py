@@ -1,4 +1,10 @@
-"""What an application has and does while its logs are rotated, what becomes of that, and whether it is worse."""
+"""
+What an application has and does while its logs are rotated, what becomes of that, and whether it is worse.
+
+A Case is played on a published server, and then on a patched one. Each Play gives what was Found, and compare() raises
+Broken if the patched server fared worse. It leaves out what cannot be compared: what chance decides, and what a
+published server does not come to because it has failed before.
+"""
 
 import contextlib
 import json
@@ -66,7 +72,7 @@ class Round(NamedTuple):
     number: int = signal.SIGUSR1
 
 
-OTHERS = "error|application"  # Than what the application has made for itself
+OTHERS = "error|application"  # The logs that no drawn handler writes
 HUP, KILL = Round(number=signal.SIGHUP), Round(rotated=OTHERS, number=signal.SIGKILL, target="workers")
 ENDED = KILL._replace(rotated="")
 PRELOAD = ("--preload",)
@@ -170,7 +176,7 @@ cases = st.builds(
     folder=st.just(0o755),
 ).filter(lambda case: case.can_start_again)
 
-ORDERLY = (0, signal.SIGTERM, signal.SIGKILL)  # The latter from the test
+ORDERLY = (0, signal.SIGTERM, signal.SIGKILL)  # Only the test sends SIGKILL
 
 #: How much more is no worse: seconds on a busy machine.
 SLACK = {"seconds for a request": 0.7, "seconds until rotated files were let go": 0.7}

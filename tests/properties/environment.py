@@ -51,6 +51,7 @@ print(json.dumps({
     "versions": versions,
     "worker_classes": classes,
     "own_classes": own,
+    "is_pypy": platform.python_implementation() == "PyPy",
     "has_serve": any(hasattr(found[module] and found[module].UvicornWorker, "_serve") for module in found),
 }))
 """
@@ -84,6 +85,7 @@ class Environment(NamedTuple):
     versions: Dict[str, str]
     worker_classes: List[str]
     own_classes: List[str]  # Gunicorn's, if they are to be tested
+    is_pypy: bool
     has_serve: bool
 
     @property

@@ -38,6 +38,7 @@ def test_way_out(servers: Servers, worker_class: str, told: Dict[str, Tuple[str,
     with servers.use(worker_class, "--max-requests", "2", workers=1) as server, contextlib.ExitStack() as stack:
         [worker] = server.workers()
         places = PLACES[1:] if is_wsgi(worker_class) else PLACES  # It has no lifespan
+        places = places[:-1] if servers.environment.is_pypy else places  # It finalizes nothing on exit
         holds = {place: stack.enter_context(server.hold(place)) for place in places}
         requests = server.get(), server.get()
         for place, hold in holds.items():

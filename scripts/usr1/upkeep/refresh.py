@@ -38,10 +38,10 @@ WORK = ROOT / ".cache" / "refresh"
 DESCRIPTION = """\
 Write all patches again from the newest patch of uvicorn and the newest patch
 of Gunicorn. Edit only these two. Last-Update becomes today if the
-patch differs from the committed one. Revision is that of the newest patch, or
-one more if superseded/ has a patch with this revision for the same release.
-So before you change a published patch, copy patches to superseded/ as
-CONTRIBUTING.md says.
+patch differs from the committed one. Revision is that of the newest patch. If
+superseded/ has a patch with this revision for the same release, the number
+becomes higher by 1. So before you change a published patch, copy patches to
+superseded/ as CONTRIBUTING.md says.
 
 With VERSIONs (0.55 for uvicorn, uvicorn-worker==0.5 for another package),
 add these releases too. If the files are as in the newest release with a
@@ -53,7 +53,7 @@ exit status: 0 done, or nothing to do; 1 --check found releases without a
 patch, or the property tests failed; 2 wrong arguments, no such release, no
 package index, or an entry in scripts/usr1/upkeep/backports.py that replaces a text
 which the newest patch does not have; 3 a release for which a person must write
-the patch or an entry in backports.py. Except with 0, patches/ is as it was."""
+the patch or an entry in backports.py. If it is not 0, patches/ was not changed."""
 
 
 class NeedsHand(Exception):
@@ -336,8 +336,9 @@ def expect_the_same_from_what_is_newest_now(
     if not new:
         return
     problem = (
-        f"{' and '.join(f'{name} {now[name].releases[-1]}' for name in new)} becomes the source, but not all follows "
-        "from it; say in scripts/usr1/upkeep/backports.py what differed up to the release before"
+        "the older patches cannot be made from the patch of "
+        f"{' and '.join(f'{name} {now[name].releases[-1]}' for name in new)}; "
+        "describe in scripts/usr1/upkeep/backports.py what is different in the older releases"
     )
     try:
         again = written(everything, named, {**sources, **{name: change_of(now[name]) for name in new}})

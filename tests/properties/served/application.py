@@ -16,6 +16,7 @@ import queue
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import checkpoints
@@ -77,6 +78,8 @@ ON_USR1 = {
 if os.environ.get("ON_USR1"):
     signal.signal(signal.SIGUSR1, ON_USR1[os.environ["ON_USR1"]])
 getattr(habits, os.environ.get("HABIT", "nothing"))()
+if sys.implementation.name == "pypy":
+    threading.Thread(target=habits.collect_garbage, daemon=True).start()
 record("boot-load %d" % os.getpid())
 checkpoints.pause("load")
 

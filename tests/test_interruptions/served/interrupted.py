@@ -67,26 +67,24 @@ class Interrupter:
         return trace_boundaries(frame) if self.calls[code] <= CALLS else None
 
     def choose(self, frame):
-        """
-        Called at each boundary that is traced: the signal to send there, or 0.
-
-        SIGUSR1 where there was none yet, if the one before it is honoured: or it would hide that one's loss.
-        """
+        """Called at each boundary that is traced: the signal to send there, or 0."""
         if not self.is_armed():
             return 0
         code, caller = frame.f_code, frame.f_code
         if "/logging/" in code.co_filename and frame.f_back:  # flush() in emit() is not flush() in close()
             caller = frame.f_back.f_code
         boundary = (self.phase, code, frame.f_lasti, caller)
-        if boundary in self.seen or has_handler() and stale():
+        if boundary in self.seen:
             return 0
+        if has_handler() and stale():
+            return 0  # The last rotation is not handled yet. Another signal would hide it if the last one was lost
         self.seen.add(boundary)
         where = "%s %s:%d:%s:%d from %s:%d" % (
             self.phase, code.co_filename, code.co_firstlineno, code.co_name, frame.f_lasti,
             caller.co_filename, caller.co_firstlineno,
         )  # fmt: skip
         if where in self.done:
-            return 0
+            return 0  # By an earlier worker
         os.write(self.file, where.encode() + b"\n")
         quieten()
         self.rotate()
@@ -121,7 +119,7 @@ class Interrupter:
 
 
 def quieten():
-    """Of a pipe that is full, which the loop's end empties, Python would warn on stderr each time."""
+    """Nobody empties the loop's wakeup pipe while the loop closes: keep Python from warning that it is full."""
     wakeup = signal.set_wakeup_fd(-1)
     with contextlib.suppress(OSError):  # The loop is about to close, its pipe is already
         signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)

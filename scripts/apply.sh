@@ -3,10 +3,10 @@
 #
 # Patches uvicorn, uvicorn-worker and Gunicorn in a virtual environment, and tests the result there. With
 # the patch, Gunicorn's workers reopen their log files on SIGUSR1 without losing a line or a worker.
-# The tests start servers of their own from VENV, with uvicorn's worker classes. If Gunicorn is patched, or VENV
-# has no uvicorn, they also use Gunicorn's sync, gthread, asgi and gevent. A table shows what some seconds of
-# rotations did to such a server, before and after the patch. If a test fails, or the table shows harm after the
-# patch, VENV is restored.
+# The tests start servers of their own from VENV: with uvicorn's worker classes, if VENV has uvicorn; and with
+# Gunicorn's sync, gthread, asgi and gevent, if Gunicorn is patched or VENV has no uvicorn. A table shows what some
+# seconds of rotations did to such a server, before and after the patch. If a test fails, or the table shows harm
+# after the patch, VENV is restored.
 # If root runs this script, the tests run as the owner of VENV. If root owns VENV, they run as the user nobody.
 # If that user cannot run them (it cannot read this clone, for example), root runs them. But if another user can
 # write to code that root would run, apply.sh refuses. --no-tests avoids this refusal: root runs no such code.

@@ -27,7 +27,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 bundle=$work/uvicorn-usr1
 mkdir -p "$bundle/tests"
-cp -R "$root"/{LICENSE,README.md,docs,patches,scripts,setup.cfg} "$bundle"
+cp -R "$root"/{LICENSE,*.md,docs,patches,scripts,setup.cfg} "$bundle"
 cp -R "$root"/tests/{conftest.py,properties} "$bundle/tests"
 find "$bundle" -name __pycache__ -prune -exec rm -r {} +
 for python; do

@@ -241,10 +241,11 @@ wait_until_closed() {
     done
 }
 
+# From here on: find the arbiters, check FILE ..., signal, find the rotated files, and wait until nobody writes to them.
 timeout=40 arbiters='' given='' complaint='cannot open it' unit='' failed=2
-# Should somebody put a pipe in the place of a pidfile, opening it would last for ever.
-trap 'refuse "$given: $complaint"' ALRM
 trap '[ $? = 0 ] || exit $failed' EXIT # A shell that cannot go on has other exit statuses.
+# Should somebody put a pipe in the place of a pidfile, opening it would last for ever: an alarm ends it.
+trap 'refuse "$given: $complaint"' ALRM
 set_alarm >/dev/null 2>&1 3>&1 &
 while [ $# -gt 0 ]; do
     case $1 in
@@ -266,7 +267,7 @@ done
 case $timeout in '' | *[!0-9]* | ??????*) refuse "-t: expected whole seconds, found '$timeout'" ;; esac
 [ -n "$unit" ] || [ $# -gt 0 ] || refuse 'expected a PIDFILE; see reopen.sh -h'
 [ -n "$unit" ] || { find_arbiter pidfile "$1" && shift; }
-kill $! && trap '' ALRM # Which may be under way
+kill $! && trap '' ALRM # No alarm any more, also none that is under way
 # From logrotate: the log, and what it has become
 name=${1-} name=${name##*/} files=''
 [ $# != 2 ] || [ ! -f "$2" ] || case ${2##*/} in "${name%.*}"*) files=$2 && shift 2 ;; esac

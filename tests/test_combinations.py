@@ -200,7 +200,9 @@ def test_what_is_broken_is_told_in_sentences(release: str) -> None:
     reasons = re.findall(r"^(?:FAILED|ERROR|SKIPPED) .*\n +(.*)", output, re.MULTILINE)
     assert len(reasons) == len(re.findall("^(?:FAILED|ERROR|SKIPPED) ", output, re.MULTILINE)) > 5, output
     assert [reason for reason in reasons if EXPRESSION.search(reason)] == [], output
-    assert re.search(r"^\d+ of \d+ promises are broken here: a rotation .*does not reopen log files", output, re.MULTILINE), output
+    assert re.search(
+        r"^\d+ of \d+ promises are broken here: a rotation .*does not reopen log files", output, re.MULTILINE
+    ), output
 
 
 @pytest.mark.parametrize("workers", cases())

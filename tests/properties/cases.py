@@ -123,12 +123,20 @@ class Case(NamedTuple):
         return {"HANDLERS": handlers, "HABIT": self.habit, "ON_USR1": self.on_usr1}
 
 
-Lines = Tuple[int, int, int, int]
+class Lines(NamedTuple):
+    """What is wrong with a log, in the order of WRONG."""
+
+    lost: int  # Requests without a line
+    doubled: int  # With more than one
+    late: int  # With none in a file that was new when they were sent
+    zeros: int  # Bytes of zero
+
+
 Held = Set[Tuple[bool, str]]  # Whether by the arbiter, and which log
 
 
 class Found(NamedTuple):
-    """What became of a server: how often what is bad, and the lines lost, doubled, and not in the new file, by log."""
+    """What became of a server: how often what is bad, and by log its lines and files."""
 
     broken: int  # Requests
     bad: Dict[str, float]
@@ -302,7 +310,7 @@ class Play:
         }
 
     def judge(self, files: Dict[str, str], is_written: bool = True) -> Lines:
-        """How many requests have no line, more than one, none in a file that was not rotated before; bytes of zero."""
+        """What is wrong with the lines in the files of a log."""
         expected = set(self.asked) - self.broken if is_written else set()
         found = {name: Counter(re.findall(r"\bid-\d+\b", text)) for name, text in files.items()}
         total = sum(found.values(), Counter())
@@ -313,11 +321,12 @@ class Play:
             if re.search(r"\.\d{6}$", name) and int(name[-6:]) <= rounds
         )
         lost = sum(not total[request] for request in expected)
-        return lost, sum(n > 1 for n in total.values()), lost + late, sum(text.count("\0") for text in files.values())
+        zeros = sum(text.count("\0") for text in files.values())
+        return Lines(lost, sum(n > 1 for n in total.values()), lost + late, zeros)
 
 
 def compare(case: Case, ours: Found, published: Found) -> None:
-    """Raises Broken if one server fares worse than the published one."""
+    """Raises Broken if the patched server fares worse than the published one."""
     if case.raises and published.fails:
         return  # Chance says which task or thread of a worker its error ended, and whether the worker died of it
     worse = {}

@@ -46,11 +46,17 @@ def _refused(error: Refusal) -> int:
 def main(arguments: List[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="build-fork.sh",
+        usage="scripts/build-fork.sh [-h] [--distribution DISTRIBUTION] [--outdir OUTDIR] [--all | VERSION ...]",
         description="Build the patched wheels, X.Y.Z+usr1.N, from the published releases.",
         epilog="Exit status: 0 done; 2 refused, and the message says why. Wheels already written are complete.",
     )
     names = patches.DISTRIBUTIONS
-    parser.add_argument("--distribution", choices=names, help=f"(default: {names[0]}; with --all, every distribution)")
+    parser.add_argument(
+        "--distribution",
+        choices=names,
+        metavar="DISTRIBUTION",
+        help=f"{', '.join(names)} (default: {names[0]}; with --all, every distribution)",
+    )
     parser.add_argument("--outdir", type=Path, default=Path("dist"), help="where the wheels go (default: dist)")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("versions", nargs="*", metavar="VERSION", default=[], help="releases (default: the newest)")

@@ -38,10 +38,10 @@ WORK = ROOT / ".cache" / "refresh"
 DESCRIPTION = """\
 Write all patches again from the newest patch of uvicorn and the newest patch
 of Gunicorn. Edit only these two. Last-Update becomes today if the
-patch differs from the committed one. Revision is that of the newest patch. If
-superseded/ has a patch with this revision for the same release, the number
-becomes higher by 1. So before you change a published patch, copy patches to
-superseded/ as CONTRIBUTING.md says.
+patch differs from the committed one. Each patch gets the Revision of the newest
+one. If superseded/ has a patch with this revision for the same release, it gets
+a number that is higher by 1. So before you change a published patch, copy
+patches to superseded/ as CONTRIBUTING.md says.
 
 With VERSIONs (0.55 for uvicorn, uvicorn-worker==0.5 for another package),
 add these releases too. If the files are as in the newest release with a
@@ -53,7 +53,8 @@ exit status: 0 done, or nothing to do; 1 --check found releases without a
 patch, or the property tests failed; 2 wrong arguments, no such release, no
 package index, or an entry in scripts/usr1/upkeep/backports.py that replaces a text
 which the newest patch does not have; 3 a release for which a person must write
-the patch or an entry in backports.py. If it is not 0, patches/ was not changed."""
+the patch or an entry in backports.py. If it is not 0, patches/ was not changed,
+unless a file could not be written."""
 
 
 class NeedsHand(Exception):

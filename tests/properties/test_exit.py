@@ -37,8 +37,8 @@ def test_way_out(servers: Servers, worker_class: str, told: Dict[str, Tuple[str,
     """SIGUSR1 does not kill a worker that is ending: in shutdown, in exit hooks, in finalization."""
     with servers.use(worker_class, "--max-requests", "2", workers=1) as server, contextlib.ExitStack() as stack:
         [worker] = server.workers()
-        places = PLACES[1:] if is_wsgi(worker_class) else PLACES  # It has no lifespan
-        places = places[:-1] if servers.environment.is_pypy else places  # It finalizes nothing on exit
+        without = {"shutdown": is_wsgi(worker_class), "finalization": servers.environment.is_pypy}  # They have none
+        places = [place for place in PLACES if not without.get(place)]
         holds = {place: stack.enter_context(server.hold(place)) for place in places}
         requests = server.get(), server.get()
         for place, hold in holds.items():

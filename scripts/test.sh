@@ -6,7 +6,7 @@
 # their tests. --full runs all cases, or all cases of the paths. It leaves out those that have passed in an
 # earlier --full run of the same files. What --full adds:
 #
-#   tests/test_combinations.py  tests/properties on every release, with and without its patch
+#   tests/test_combinations.py  tests/properties on every release of uvicorn, and on every patch of Gunicorn
 #   tests/test_gunicorn         Gunicorn's patches: each of them with each worker class
 #   tests/test_interruptions    one signal, or many in a row, between any two bytecodes
 #   tests/test_mutations.py     a patch without one of its statements, and typical wrong changes

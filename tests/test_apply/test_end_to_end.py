@@ -1,4 +1,4 @@
-"""Whole runs, with the properties: on a machine that has one old Python, and with Gunicorn and no uvicorn."""
+"""Whole runs, with the properties: with one old Python on the machine, on PyPy, and with Gunicorn and no uvicorn."""
 
 import os
 import re
@@ -88,3 +88,15 @@ def test_gunicorn_alone(release: str, tmp_path: Path, capfd: pytest.CaptureFixtu
     assert "promises hold here" in said
     for worker_class in ("SyncWorker", "ThreadWorker", "GeventWorker"):
         assert f"{worker_class}]" in said
+
+
+@pytest.mark.full
+def test_pypy(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    pypy = shutil.which("pypy3")
+    if pypy is None:
+        pytest.skip("no PyPy is at hand (on Debian: apt install pypy3-venv)")
+    subprocess.run([pypy, "-m", "venv", tmp_path / "venv"], check=True)
+    packages = ["gunicorn==23.0.0", "uvicorn==0.39.0"]  # The newest for Debian 12's
+    subprocess.run([tmp_path / "venv" / "bin" / "python", "-m", "pip", "install", "--quiet", *packages], check=True)
+    assert apply.main([str(tmp_path / "venv")]) == 0
+    assert "promises hold here" in capfd.readouterr().out

@@ -39,9 +39,9 @@ DESCRIPTION = """\
 Write all patches again from the newest patch of uvicorn and the newest patch
 of Gunicorn. Edit only these two. Last-Update becomes today if the
 patch differs from the committed one. Each patch gets the Revision of the newest
-one. If superseded/ has a patch with this revision for the same release, it gets
-a number that is higher by 1. So before you change a published patch, copy
-patches to superseded/ as CONTRIBUTING.md says.
+one. But if superseded/ has a patch with this revision for the same release, the
+number is raised by 1. So before you change a published patch, copy patches to
+superseded/ as CONTRIBUTING.md says.
 
 With VERSIONs (0.55 for uvicorn, uvicorn-worker==0.5 for another package),
 add these releases too. If the files are as in the newest release with a

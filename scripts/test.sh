@@ -3,19 +3,19 @@
 # scripts/test.sh --environment VENV tests/properties
 #
 # Checks style and types, and then runs the tests: without arguments, only some cases; with paths, only
-# their tests. --full runs all cases, or all cases of the paths. It leaves out those that have passed in an
-# earlier --full run of the same files. What --full adds:
+# their tests. --full runs all cases, or all cases of the paths. If no file has changed since an earlier --full
+# run, it leaves out the cases that have passed then. What --full adds:
 #
 #   tests/test_combinations.py  tests/properties on every release of uvicorn, and on every patch of Gunicorn
 #   tests/test_gunicorn         Gunicorn's patches: each of them with each worker class
 #   tests/test_interruptions    one signal, or many in a row, between any two bytecodes
 #   tests/test_mutations.py     a patch without one of its statements, and typical wrong changes
 #   tests/test_load.py          more rotations under full load
-#   tests/test_reopen           reopen.sh with each worker class and many rotations
+#   tests/test_reopen           reopen.sh with uvicorn's worker, gthread and asgi, and many rotations
 #   tests/test_apply            apply.sh, with a kill or an error at every system call; old Pythons; tests as root
 #   tests/test_tools.py         several scripts that install their tools at the same time
 #   tests/test_module           the settings module with eight sets of packages
-#   tests/test_forks            every release, with every tool that installs packages
+#   tests/test_forks            every release, with pip and uv
 #   tests/test_refresh.py       refresh.sh, with changes that upstream might make
 #   tests/test_upstream         upstream's own tests after each commit in patches/upstream
 #   tests/test_bundle.py        apply.sh without a package index

@@ -6,7 +6,7 @@
 # The tests start servers of their own from VENV: with uvicorn's worker classes, if VENV has uvicorn; and with
 # Gunicorn's sync, gthread, asgi and gevent, if Gunicorn is patched or VENV has no uvicorn. A table shows what some
 # seconds of rotations did to such a server, before and after the patch. If a test fails, or the table shows harm
-# after the patch, VENV is restored. A VENV that --create has just made is removed.
+# after the patch, VENV is restored (or removed, if this run has made it).
 # If root runs this script, the tests run as the owner of VENV. If root owns VENV, they run as the user nobody.
 # If that user cannot run them (it cannot read this clone, for example), root runs them. But if another user can
 # write to code that root would run, apply.sh refuses. --no-tests avoids this refusal: root runs no such code.

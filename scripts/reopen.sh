@@ -9,7 +9,8 @@
 #   -p, --pidfile PIDFILE  one more arbiter that writes to the same files
 #   -t, --timeout SECONDS  how long to wait (default: 40; set more than Gunicorn's --graceful-timeout, 30 by default)
 # Exit status: 0  no process writes to a rotated file any more
-#              1  a process still writes (see stderr), or reopen.sh cannot find out: do not compress the files
+#              1  a process still writes, or no rotated file was found, or reopen.sh cannot find out who writes (see
+#                 stderr): do not compress the files
 #              2  no signal was sent: wrong arguments, or no such server
 # shellcheck disable=SC2010,SC2012,SC2015,SC2016,SC2046,SC2086,SC2094,SC2231,SC3013,SC3067
 set -u

@@ -23,7 +23,7 @@
 #   tests/test_bench.py         a small benchmark
 #
 # --environment VENV tests/properties runs these tests on one environment.
-# --rest is for root, after an ordinary user's run, with no file changed. It runs the tests that were skipped,
+# --rest is for root, after an ordinary user's default run, with no file changed. It runs the tests that were skipped,
 # and those that check more as root.
 # Needs Python 3.9 or later, the Debian packages that tests/packages lists, and a package index for pip and uv.
 # If something is missing, the script says what.

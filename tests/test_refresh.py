@@ -379,6 +379,16 @@ def test_release_that_takes_a_person(
     assert same(copy, ORIGINAL) and not unproved
 
 
+def test_release_of_an_old_branch_that_takes_a_person(
+    copy: Path, unproved: List[str], index: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its patch is made from the newest one, so it is no patch that the person writes."""
+    make_up(index, "0.18.3", "0.18.4", replacing("  for s in self.SIGNALS:\n", "  for s in self.ALL:\n"))
+    assert refresh.main(["0.18.4"]) == 3
+    assert "what is different in uvicorn 0.18.4" in capsys.readouterr().err
+    assert same(copy, ORIGINAL) and not unproved
+
+
 def test_release_without_the_file(
     copy: Path, unproved: List[str], index: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -34,6 +34,7 @@ from usr1.upkeep.backports import Change, Difference, Edit
 
 ROOT = Path(__file__).resolve().parents[3]
 WORK = ROOT / ".cache" / "refresh"
+TABLE = "scripts/usr1/upkeep/backports.py"
 
 DESCRIPTION = """\
 Write all patches again from the newest patch of uvicorn and the newest patch
@@ -53,8 +54,8 @@ exit status: 0 done, or nothing to do; 1 --check found releases without a
 patch, or the property tests failed; 2 wrong arguments, no such release, no
 package index, or an entry in scripts/usr1/upkeep/backports.py that replaces a text
 which the newest patch does not have; 3 a release for which a person must write
-the patch or an entry in backports.py. If it is not 0, patches/ was not changed,
-unless a file could not be written."""
+the patch or an entry in backports.py. With 1, 2 and 3, no file in patches/ was
+changed (after an error while writing, some may be)."""
 
 
 class NeedsHand(Exception):
@@ -204,7 +205,10 @@ def written(everything: List[Patch], named: Named, sources: Dict[str, Change]) -
             except PatchError as error:
                 if not known.isdisjoint((distribution, release) for release in together):
                     raise
-                raise NeedsHand(f"{error}\nWrite {path} by hand, as CONTRIBUTING.md says") from error
+                what = f"describe in {TABLE} what is different in {distribution} {together[-1]}"
+                if source is sources.get(distribution) and together[-1] == names[-1]:
+                    what = f"Write {path} by hand, as CONTRIBUTING.md says"
+                raise NeedsHand(f"{error}\n{what}") from error
             texts[path] = composed(path, like, together, change)
         texts[patches.PATCHES / distribution / patches.PUBLISHED] = published(distribution, names)
     return texts
@@ -339,7 +343,7 @@ def expect_the_same_from_what_is_newest_now(
     problem = (
         "the older patches cannot be made from the patch of "
         f"{' and '.join(f'{name} {now[name].releases[-1]}' for name in new)}; "
-        "describe in scripts/usr1/upkeep/backports.py what is different in the older releases"
+        f"describe in {TABLE} what is different in the older releases"
     )
     try:
         again = written(everything, named, {**sources, **{name: change_of(now[name]) for name in new}})

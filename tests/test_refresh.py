@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Callable, List
 
 import pytest
-from usr1 import patches, releases
-from usr1.upkeep import backports, refresh
+from usr1 import patches
+from usr1.upkeep import backports, refresh, releases
 from usr1.upkeep.backports import Difference, Edit, Replacement
 
 ORIGINAL = patches.PATCHES

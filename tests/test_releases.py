@@ -4,8 +4,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from usr1 import releases, wheel
+from usr1 import wheel
 from usr1.refusal import Refusal
+from usr1.upkeep import releases
 
 
 @pytest.fixture

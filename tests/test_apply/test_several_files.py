@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Dict, Tuple
 
 import pytest
-from usr1 import patches, releases
+from usr1 import patches
 from usr1.apply import apply, installed
 from usr1.apply.environment import Environment
 from usr1.apply.installed import State
-from usr1.upkeep import refresh
+from usr1.upkeep import refresh, releases
 from usr1.upkeep.backports import Change, Edit
 
 from test_apply import trees

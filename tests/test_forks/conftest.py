@@ -9,8 +9,9 @@ from typing import Any, Iterator, List, Tuple
 
 import environments
 import pytest
-from usr1 import patches, releases, wheel
+from usr1 import patches, wheel
 from usr1.forks import fork
+from usr1.upkeep import releases
 
 ROOT = Path(__file__).resolve().parents[2]
 SOURCES = ("directory", "git", "index")

@@ -8,8 +8,9 @@ from typing import List
 
 import environments
 import pytest
-from usr1 import patches, releases, wheel
+from usr1 import patches, wheel
 from usr1.forks import fork
+from usr1.upkeep import releases
 
 from test_forks.conftest import ROOT
 

@@ -11,8 +11,9 @@ from typing import Dict, List
 import environments
 import pytest
 from packaging.requirements import Requirement
-from usr1 import patches, record, releases, wheel
+from usr1 import patches, record, wheel
 from usr1.forks import fork
+from usr1.upkeep import releases
 
 from test_forks.conftest import ROOT, published
 

@@ -12,7 +12,8 @@ from properties.expect import Broken
 from properties.server import Server
 from test_gunicorn.conftest import pristine_environment
 from test_gunicorn.test_rotation import rotate_under_load
-from usr1 import patches, releases
+from usr1 import patches
+from usr1.upkeep import releases
 
 from test_upstream.test_upstream import Commit, failures, git, repository, run_tests
 

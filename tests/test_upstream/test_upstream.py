@@ -14,9 +14,9 @@ from typing import Dict, List, NamedTuple, Sequence
 import environments
 import pytest
 from environments import Environment
-from usr1 import patches, releases
+from usr1 import patches
 from usr1.patches import Patch
-from usr1.upkeep import refresh
+from usr1.upkeep import refresh, releases
 
 FOLDER = patches.PATCHES / "upstream"
 

@@ -16,8 +16,9 @@ import environments
 import pytest
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
-from usr1 import patches, releases
+from usr1 import patches
 from usr1.patches import Patch, PatchError
+from usr1.upkeep import releases
 
 FIELDS = [
     *("Description", "Origin", "Bug", "Forwarded", "Last-Update"),  # DEP-3's

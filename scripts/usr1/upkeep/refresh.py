@@ -23,14 +23,14 @@ from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequenc
 
 from packaging.version import Version
 
-from usr1 import patches, releases, wheel
+from usr1 import patches, wheel
 from usr1.apply import proof
 from usr1.forks import fork
 from usr1.patches import Patch, PatchError
 from usr1.refusal import Refusal
-from usr1.releases import ReleaseError
-from usr1.upkeep import backports
+from usr1.upkeep import backports, releases
 from usr1.upkeep.backports import Change, Difference, Edit
+from usr1.upkeep.releases import ReleaseError
 
 ROOT = Path(__file__).resolve().parents[3]
 WORK = ROOT / ".cache" / "refresh"
@@ -45,8 +45,8 @@ number is raised by 1. So before you change a published patch, copy patches to
 superseded/ as CONTRIBUTING.md says.
 
 With VERSIONs (0.55 for uvicorn, uvicorn-worker==0.5 for another package),
-add these releases too. If the files are as in the newest release with a
-patch, that patch also names the new release. If not, the new release gets its
+add these releases too. If a release takes the same patch as the one before or
+after it, that patch also names the new release. If not, the new release gets its
 own patch, shown for review. Then tests/properties run with the release, on
 $PYTHON if that is set, else on the Python that runs this."""
 STATUS = """\

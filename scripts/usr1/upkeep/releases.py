@@ -15,7 +15,7 @@ from packaging.version import Version
 
 from usr1 import wheel
 
-CACHE = Path(__file__).resolve().parents[2] / ".cache" / "releases"
+CACHE = Path(__file__).resolve().parents[3] / ".cache" / "releases"
 UV = Path(sys.executable).with_name("uv")
 
 

@@ -40,9 +40,9 @@ DESCRIPTION = """\
 Write all patches again from the newest patch of uvicorn and the newest patch
 of Gunicorn. Edit only these two. Last-Update becomes today if the
 patch differs from the committed one. Each patch gets the Revision of the newest
-one. But if superseded/ has a patch with this revision for the same release, the
-number is raised by 1. So before you change a published patch, copy patches to
-superseded/ as CONTRIBUTING.md says.
+one, or the next number if superseded/ already has this revision of the patch. So
+before you change a published patch, copy patches to superseded/ as
+CONTRIBUTING.md says.
 
 With VERSIONs (0.55 for uvicorn, uvicorn-worker==0.5 for another package),
 add these releases too. If a release takes the same patch as the one before or
@@ -54,8 +54,8 @@ exit status: 0 done, or nothing to do; 1 --check found releases without a
 patch, or the property tests failed; 2 wrong arguments, no such release, no
 package index, or an entry in scripts/usr1/upkeep/backports.py that replaces a text
 which the newest patch does not have; 3 a release for which a person must write
-the patch or an entry in backports.py. With 1, 2 and 3, no file in patches/ was
-changed (after an error while writing, some may be)."""
+the patch or an entry in backports.py. Files in patches/ change only with 0, or
+with 2 if writing them fails halfway."""
 
 
 class NeedsHand(Exception):

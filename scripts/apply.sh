@@ -29,7 +29,7 @@
 #   1      a test failed, the last column of the table shows harm, or --check found a package that is not patched
 #   2      nothing was changed, and the message says why; with --check: no environment, or none of these packages in it
 #   3      a change failed halfway and could not be undone: run the same command again, or with --revert
-#   128+N  ended by signal N; VENV was restored. Only after signal 9 (KILL) it may not be: run the same command again
+#   128+N  ended by signal N; VENV was restored, except after signal 9 (KILL): then run the same command again
 # Restart running servers afterwards: Gunicorn's main process (the arbiter) imports its worker class only once.
 
 set -eu

@@ -290,6 +290,7 @@ def test_the_user_s_variables_prove_nothing(
         (signal.SIGHUP, "SIG_DFL"),
         (signal.SIGINT, "SIG_DFL"),
         (signal.SIGINT, "SIG_IGN"),
+        (signal.SIGQUIT, "SIG_DFL"),
         (signal.SIGTERM, "SIG_IGN"),
     ],
 )

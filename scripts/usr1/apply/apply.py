@@ -323,7 +323,7 @@ def _restart(environment: Environment, found: List[Installed]) -> str:
 
 
 def _end(number: int, frame: Optional[FrameType]) -> NoReturn:
-    for other in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+    for other in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM):
         signal.signal(other, signal.SIG_IGN)  # Told twice, it has to undo all the same.
     raise Interrupted(number)
 
@@ -331,7 +331,7 @@ def _end(number: int, frame: Optional[FrameType]) -> NoReturn:
 if __name__ == "__main__":
     # Told to end, undo what is not finished. What a shell puts behind has SIGINT ignored, and would hand
     # that on to the properties, which are stopped by it.
-    signals = [signal.SIGINT, signal.SIGTERM]
+    signals = [signal.SIGINT, signal.SIGQUIT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # As nohup has it
         signals.append(signal.SIGHUP)
     for number in signals:

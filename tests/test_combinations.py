@@ -174,7 +174,7 @@ def test_every_python(python: Version, open_path: Path) -> None:
 def test_patched_gunicorn(release: str, uvicorn: str, open_path: Path) -> None:
     """Under each of its own worker classes, and uvicorn's: without uvicorn, with a published one, and a patched one."""
     if uvicorn == "published" and gunicorns.is_old(release):
-        pytest.skip("two promises take the patch of uvicorn, before uvicorn 0.19.0")
+        pytest.skip("two promises take the patch of uvicorn, before uvicorn 0.19.0: see docs/design.md")
     original = gunicorns.pristine_environment(release)
     if uvicorn == "without":
         packages = (f"gunicorn=={release}", "gevent", "packaging", "setuptools<81")

@@ -103,6 +103,12 @@ def measure(cell: Cell) -> Tuple[float, Figures]:
 def main() -> int:
     is_quick, only_report = "--quick" in sys.argv, "--report" in sys.argv
     results: Dict[str, Any] = {"made": machine(), "cells": {}} if is_quick else load()
+    if only_report and not results["cells"]:
+        print(
+            f"bench.sh: expected results of these patches in {RESULTS}, found none; run scripts/bench.sh",
+            file=sys.stderr,
+        )
+        return 2
     wanted = [] if only_report else quick() if is_quick else full()
     missing = [cell for cell in wanted if cell.key not in results["cells"]]
     for number, cell in enumerate(missing):

@@ -15,7 +15,7 @@
 #   --create            if VENV does not exist, make it, with Gunicorn and the newest supported uvicorn[standard]
 #   --tests-only        test VENV as it is, and change nothing
 #   --no-figures        do not measure the table
-#   --verbose           show every test, not only those that fail
+#   --verbose           show every test, not only those that fail or cannot run
 #   --check VENV ...    show whether each VENV is patched, and which servers still run the old code
 #   --check --json      print it as JSON
 #   --revert            restore the published files

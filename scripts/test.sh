@@ -2,9 +2,9 @@
 # scripts/test.sh [--full | --rest] [PYTEST ARGUMENT ...]
 # scripts/test.sh --environment VENV tests/properties
 #
-# Checks style and types, and then runs the tests: without arguments, only some cases; with paths, only
-# their tests. --full runs all cases, or all cases of the paths. If no file has changed since an earlier --full
-# run, it leaves out the cases that have passed then. What --full adds:
+# Checks style and types. Then it runs the tests (with paths, only the tests there): some of their cases, or with
+# --full all cases. If no file has changed since an earlier --full run, it leaves out the cases that have passed
+# then. What --full adds:
 #
 #   tests/test_combinations.py  tests/properties on every release of uvicorn, and on every patch of Gunicorn
 #   tests/test_gunicorn         Gunicorn's patches: each of them with each worker class

@@ -39,10 +39,9 @@ TABLE = "scripts/usr1/upkeep/backports.py"
 DESCRIPTION = """\
 Write all patches again from the newest patch of uvicorn and the newest patch
 of Gunicorn. Edit only these two. Last-Update becomes today if the
-patch differs from the committed one. Revision becomes that of the package's
-newest patch, or 1 more than that of the patch's copy in superseded/, whichever
-is higher. So before you change a published patch, copy patches to superseded/
-as CONTRIBUTING.md says.
+patch differs from the committed one. Revision is raised only if superseded/ has
+this revision. So before you change a published patch, copy patches to
+superseded/ as CONTRIBUTING.md says.
 
 With VERSIONs (0.55 for uvicorn, uvicorn-worker==0.5 for another package),
 add these releases too. If a release takes the same patch as the one before or

@@ -48,7 +48,7 @@ def main(arguments: List[str]) -> int:
         prog="build-fork.sh",
         usage="scripts/build-fork.sh [-h] [--distribution DISTRIBUTION] [--outdir OUTDIR] [--all | VERSION ...]",
         description="Build the patched wheels, X.Y.Z+usr1.N, from the published releases.",
-        epilog="Exit status: 0 done; 2 refused, and the message says why. All wheels in OUTDIR are complete.",
+        epilog="Exit status: 0 done; 2 refused, and the message says why.",
     )
     names = patches.DISTRIBUTIONS
     parser.add_argument(

@@ -3,8 +3,8 @@
 # scripts/test.sh --environment VENV tests/properties
 #
 # Checks style and types. Then it runs the tests (with paths, only the tests there): some of their cases, or with
-# --full all cases. If no file has changed since an earlier --full run, it leaves out the cases that have passed
-# then. What --full adds:
+# --full all cases. If no file has changed since an earlier --full run, --full leaves out the cases that have
+# passed then. What --full adds:
 #
 #   tests/test_combinations.py  tests/properties on every release of uvicorn, and on every patch of Gunicorn
 #   tests/test_gunicorn         Gunicorn's patches: each of them with each worker class

@@ -113,6 +113,12 @@ class Case(NamedTuple):
         own = any(handler.own or handler.base == "WatchedFileHandler" for handler in self.handlers)
         return own and any(round.how == "closed" for round in self.rounds)
 
+    def is_emptied(self, log: str) -> bool:
+        """Whether the arbiter, which has the log too, opens it anew, with mode w and for a byte order mark."""
+        marked = ("utf-16", "utf-8-sig")
+        emptied = [one.log(n) for n, one in enumerate(self.handlers) if one.mode == "w" and one.encoding in marked]
+        return self.options == PRELOAD and log in emptied
+
     @property
     def signals_itself(self) -> bool:
         return any("Interrupted" in handler.own for handler in self.handlers)
@@ -147,6 +153,9 @@ class Found(NamedTuple):
     @property
     def has_died(self) -> bool:
         return bool(self.bad["processes that failed"])
+
+    def holds(self, log: str) -> bool:
+        return any(name == log for held in self.held for _, name in held)
 
     @property
     def fails(self) -> bool:
@@ -337,6 +346,10 @@ def compare(case: Case, ours: Found, published: Found) -> None:
     for log, lines in ours.lines.items():
         if published.has_died and ("drawn" in log or case.user):
             continue  # Its successor opened the application's files anew, and inherited the others
+        if published.holds(log) and any(round.how == "deleted" for round in case.rounds):
+            continue  # What it still writes to the rotated file is not in the one that is deleted
+        if case.is_emptied(log):
+            continue  # A limit that docs/design.md names
         for number, most, what in zip(lines, published.lines[log], WRONG):
             if number > most + published.broken:  # Whose lines are not looked for
                 worse[f"{number} {what} {log}, where the published server has {most}"] = LOSES
@@ -361,8 +374,7 @@ def is_comparable(what: str, case: Case, published: Found) -> bool:
 
 def are_comparable(log: str, case: Case, published: Found) -> bool:
     """Whether the files of a log are as on the published server: not if that did not reopen it, or lost lines."""
-    held = any(name == log for held in published.held for _, name in held)
-    return not (case.by_chance or published.fails or any(published.lines[log]) or held)
+    return not (case.by_chance or published.fails or any(published.lines[log]) or published.holds(log))
 
 
 def describe(file: Optional[Tuple[str, int]]) -> str:

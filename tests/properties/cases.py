@@ -113,12 +113,6 @@ class Case(NamedTuple):
         own = any(handler.own or handler.base == "WatchedFileHandler" for handler in self.handlers)
         return own and any(round.how == "closed" for round in self.rounds)
 
-    def is_emptied(self, log: str) -> bool:
-        """Whether the arbiter, which has the log too, opens it anew, with mode w and for a byte order mark."""
-        marked = ("utf-16", "utf-8-sig")
-        emptied = [one.log(n) for n, one in enumerate(self.handlers) if one.mode == "w" and one.encoding in marked]
-        return self.options == PRELOAD and log in emptied
-
     @property
     def signals_itself(self) -> bool:
         return any("Interrupted" in handler.own for handler in self.handlers)
@@ -348,8 +342,6 @@ def compare(case: Case, ours: Found, published: Found) -> None:
             continue  # Its successor opened the application's files anew, and inherited the others
         if published.holds(log) and any(round.how == "deleted" for round in case.rounds):
             continue  # What it still writes to the rotated file is not in the one that is deleted
-        if case.is_emptied(log):
-            continue  # A limit that docs/design.md names
         for number, most, what in zip(lines, published.lines[log], WRONG):
             if number > most + published.broken:  # Whose lines are not looked for
                 worse[f"{number} {what} {log}, where the published server has {most}"] = LOSES

@@ -235,7 +235,7 @@ wait_until_closed() {
         read -r now _ </proc/uptime # Since boot: no change of the clock makes the wait longer or shorter.
         now=${now%.*}${now#*.} && start=${start:-$now} told=${told:-$now} # In hundredths of seconds
         [ $((now - told)) -lt 100 ] || { told=$now && signal_again "$@" >/dev/null; }
-        [ $((now - start)) -gt $((timeout * 100)) ] || continue
+        [ $((now - start)) -gt $((timeout * 100 + 100)) ] || continue # A second for who was just signalled again
         say "after $timeout s somebody still writes, or may: $(printable "$how"); do not compress or remove that file"
         signal_again "$@" >&2
         return 1
@@ -247,7 +247,7 @@ timeout=40 arbiters='' given='' complaint='cannot open it' unit='' failed=2
 trap '[ $? = 0 ] || exit $failed' EXIT # A shell that cannot go on has other exit statuses.
 # Should somebody put a pipe in the place of a pidfile, opening it would last for ever: an alarm ends it.
 trap 'refuse "$given: $complaint"' ALRM
-set_alarm >/dev/null 2>&1 3>&1 &
+{ set_alarm; } >/dev/null 2>&1 3>&1 & # In braces, or dash would keep the caller's stdout open for it
 while [ $# -gt 0 ]; do
     case $1 in
     -h | --help) sed -n '2,/  2  /s/^# \{0,1\}//p' "$0" && exit ;;
@@ -265,7 +265,7 @@ while [ $# -gt 0 ]; do
     *) refuse "unknown option: $option; see reopen.sh -h" ;;
     esac
 done
-case $timeout in '' | *[!0-9]* | ??????*) refuse "-t: expected whole seconds, found '$timeout'" ;; esac
+case $timeout in '' | 0?* | *[!0-9]* | ??????*) refuse "-t: expected whole seconds, found '$timeout'" ;; esac
 [ -n "$unit" ] || [ $# -gt 0 ] || refuse 'expected a PIDFILE; see reopen.sh -h'
 [ -n "$unit" ] || { find_arbiter pidfile "$1" && shift; }
 kill $! && trap '' ALRM # No alarm any more, also none that is under way

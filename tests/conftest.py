@@ -88,15 +88,16 @@ def _record_of(config: pytest.Config) -> Path:
 
 def _passed(config: pytest.Config) -> Set[str]:
     """The tests that an earlier run has passed, and this one is to leave out."""
+    if not config.getoption("--full") and not config.getoption("--rest"):
+        return set()
     record = _record_of(config)
-    goes_on = config.getoption("--full") or config.getoption("--rest")
-    return set(record.read_text().splitlines()) if goes_on and record.exists() else set()
+    return set(record.read_text().splitlines()) if record.exists() else set()
 
 
 def _fingerprint() -> str:
     """Of all that tests can depend on in this repository."""
     folders = ("docs", "patches", "scripts", "tests", "vendor")
     files = sorted(path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file())
-    files += sorted([*ROOT.glob("*.md"), ROOT / "setup.cfg"])
+    files += sorted(path for path in [*ROOT.glob("*.md"), ROOT / "setup.cfg"] if path.is_file())
     contents = (path.read_bytes() for path in files if path.suffix != ".pyc")
     return hashlib.sha256(b"".join(contents)).hexdigest()

@@ -330,19 +330,24 @@ class Play:
 
 def compare(case: Case, ours: Found, published: Found) -> None:
     """Raises Broken if the patched server fares worse than the published one."""
-    if case.raises and published.fails:
-        return  # Chance says which task or thread of a worker its error ended, and whether the worker died of it
+    # Chance says which task or thread of a worker an error of its own handler ended, and whether the worker died of it.
+    by_error = bool(case.raises and published.fails)
+    deletes = any(round.how == "deleted" for round in case.rounds)
     worse = {}
     for what, number in ours.bad.items():
         most = published.bad.get(what, 0)
+        if by_error and what in ("processes that failed", "processes that ended", "broken requests"):
+            continue
         if number > most + SLACK.get(what, 0) and is_comparable(what, case, published):
             worse[f"{number:.3g} {what}, where the published server has {most:.3g}"] = HARM.get(what, CHANGES)
     for log, lines in ours.lines.items():
+        if by_error and "drawn" in log:
+            continue
         if published.has_died and ("drawn" in log or case.user):
             continue  # Its successor opened the application's files anew, and inherited the others
-        if published.holds(log) and any(round.how == "deleted" for round in case.rounds):
-            continue  # What it still writes to the rotated file is not in the one that is deleted
         for number, most, what in zip(lines, published.lines[log], WRONG):
+            if deletes and published.holds(log) and what.startswith(("lines lost", "lines not")):
+                continue  # What it still writes to the rotated file is not in the one that is deleted
             if number > most + published.broken:  # Whose lines are not looked for
                 worse[f"{number} {what} {log}, where the published server has {most}"] = LOSES
     for log, files in ours.files.items():

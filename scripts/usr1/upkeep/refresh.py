@@ -205,7 +205,7 @@ def written(everything: List[Patch], named: Named, sources: Dict[str, Change]) -
                 if not known.isdisjoint((distribution, release) for release in together):
                     raise
                 what = f"describe in {TABLE} what is different in {distribution} {together[-1]}"
-                if source is sources.get(distribution) and together[-1] == names[-1]:
+                if source is sources.get(distribution) and Version(together[-1]) > Version(like.releases[-1]):
                     what = f"Write {path} by hand, as CONTRIBUTING.md says"
                 raise NeedsHand(f"{error}\n{what}") from error
             texts[path] = composed(path, like, together, change)

@@ -114,6 +114,11 @@ class Case(NamedTuple):
         return own and any(round.how == "closed" for round in self.rounds)
 
     @property
+    def starves(self) -> bool:
+        """Whether a worker has no room for another thread from some round on, until it ends."""
+        return any(round.does == "starve" for round in self.rounds)
+
+    @property
     def signals_itself(self) -> bool:
         return any("Interrupted" in handler.own for handler in self.handlers)
 
@@ -364,6 +369,8 @@ def is_comparable(what: str, case: Case, published: Found) -> bool:
     """Whether more of what is bad is worse than the published server."""
     if what.startswith(("seconds", "tracebacks", "rotated files")) and published.fails:
         return False  # A request that broke, or a worker that died, took no time and wrote nothing more
+    if what == "broken requests" and case.starves and published.has_died:
+        return False  # Its successor has room again
     if what == "tracebacks":
         return not (case.by_chance and published.bad["tracebacks"])
     return not (case.by_chance and what.startswith("signals"))

@@ -15,7 +15,6 @@ from typing import Any
 
 from gunicorn import __version__, glogging
 
-__all__ = ["post_fork"]
 published = glogging.Logger.reopen_files
 NAMES = """FileHandler _open acquire capture_output cfg close dup2 errorlog fileno flush handlers isinstance lock
     logfile loggers logging open os release stderr stdout stream sys"""  # In that of each Gunicorn that this knows
@@ -24,10 +23,11 @@ note = SimpleNamespace(asked=0, looking=False, arbiter=os.geteuid(), inherited=s
 
 def is_plain(handler: Any) -> bool:
     """Whether nothing but the logging module opens and closes a log file."""
-    raw = getattr(getattr(getattr(handler, "stream", None), "buffer", None), "raw", None)
-    own, plain = type(handler), logging.FileHandler
-    is_file = isinstance(raw, io.FileIO) and isinstance(handler, plain) and raw.name == handler.baseFilename
-    return is_file and own.close is plain.close and own._open is plain._open and hasattr(handler.lock, "_is_owned")
+    stream, own, plain = getattr(handler, "stream", None), type(handler), logging.FileHandler
+    raw = getattr(stream.buffer, "raw", None) if isinstance(stream, io.TextIOWrapper) else None
+    named = isinstance(raw, io.FileIO) and isinstance(handler, plain) and raw.name == handler.baseFilename
+    shared = named and "x" not in getattr(handler, "mode", "x") and not "".encode(handler.stream.encoding)  # No BOM
+    return shared and own.close is plain.close and own._open is plain._open and hasattr(handler.lock, "_is_owned")
 
 
 def reopen(handler: Any) -> None:
@@ -40,8 +40,8 @@ def reopen(handler: Any) -> None:
         pass
     owned = lock._is_owned()
     try:
-        if "".encode(old.encoding) or not (owned or lock.acquire(blocking=False)):
-            handler.stream = handler._open()  # With a byte order mark; or a thread writes to the old one, and closes it
+        if not (owned or lock.acquire(blocking=False)):
+            handler.stream = handler._open()  # A thread writes to the old one, and closes it
         elif handler.stream is old:
             # "w" would empty what another process writes to by now, and "x" would refuse it
             with io.FileIO(handler.baseFilename, "a+" if "+" in handler.mode else "a") as new:

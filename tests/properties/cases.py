@@ -114,6 +114,10 @@ class Case(NamedTuple):
         return own and any(round.how == "closed" for round in self.rounds)
 
     @property
+    def signals_as_it_loads(self) -> bool:
+        return any({"BeingMade", "Born"} & set(handler.own) for handler in self.handlers)
+
+    @property
     def starves(self) -> bool:
         """Whether a worker has no room for another thread from some round on, until it ends."""
         return any(round.does == "starve" for round in self.rounds)

@@ -43,9 +43,15 @@ ROWS: Dict[str, Case] = {
         (Handler(delay=True),), (Round("starve"), Round("hold_first_line"), Round(how="closed"))
     ),
     "no descriptor left": Case((), (Round("deplete"), Round())),
+    "none left for an own stream": Case(
+        (Handler(("Streaming", "Named"), "WatchedFileHandler", "w"),),
+        (Round("deplete", how="deleted", target="workers"), HUP),
+    ),
     "mode w, another log rotated": Case(each((), mode="w"), (KILL, Round(rotated=OTHERS)), PRELOAD),
     "mode w, renamed without a signal": Case(each((), mode="w"), (ENDED, KILL), PRELOAD),
     "mode x": Case(each((), mode="x"), (Round(), Round(rotated=OTHERS), Round())),
+    "mode x, beside an own close()": Case((Handler(mode="x"), Handler(("Footer",))), (Round(), Round())),
+    "a byte order mark, and a reload": Case((Handler(encoding="utf-8-sig"),), (HUP,), PRELOAD),
     "an _open() that writes a header": Case(each(("Header",)), (Round(), Round(rotated=OTHERS))),
     "an _open() that makes a name": Case(each(("Named",)), (Round(), Round(rotated=OTHERS))),
     "an _open() that does not": Case(each(("Lazy",)), (Round(rotated=OTHERS), Round()), PRELOAD),

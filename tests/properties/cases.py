@@ -111,7 +111,9 @@ class Case(NamedTuple):
     def raises(self) -> bool:
         """Whether a handler of the application's own fails, in what a signal interrupts or in a thread that logs."""
         own = any(handler.own or handler.base == "WatchedFileHandler" for handler in self.handlers)
-        return own and any(round.how == "closed" for round in self.rounds)
+        # Of the arbiter and a worker, the first one creates a file of mode x, and the other one fails
+        twice = self.options == PRELOAD and any(handler.mode == "x" for handler in self.handlers)
+        return twice or own and any(round.how == "closed" for round in self.rounds)
 
     @property
     def signals_as_it_loads(self) -> bool:

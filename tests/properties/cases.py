@@ -357,8 +357,9 @@ def compare(case: Case, ours: Found, published: Found) -> None:
         if published.has_died and ("drawn" in log or case.user):
             continue  # Its successor opened the application's files anew, and inherited the others
         for number, most, what in zip(lines, published.lines[log], WRONG):
-            if deletes and published.holds(log) and what.startswith(("lines lost", "lines not")):
-                continue  # What it still writes to the rotated file is not in the one that is deleted
+            still_held = published.holds(log) or published.has_died  # Whose successor inherits the rotated file
+            if deletes and still_held and what.startswith(("lines lost", "lines not")):
+                continue  # What is still written to the rotated file is not in the one that is deleted
             if number > most + published.broken:  # Whose lines are not looked for
                 worse[f"{number} {what} {log}, where the published server has {most}"] = LOSES
     for log, files in ours.files.items():

@@ -223,7 +223,7 @@ def swapped(first: str, second: str) -> Tuple[str, str]:
 DUP2 = "os.dup2(new.fileno(), old.fileno(), inheritable=False)"
 UPSTREAMS = "handler.close(); handler.stream = handler._open()"
 IN_THE_LOOP = "asyncio.get_event_loop().call_soon_threadsafe(self.reopen_files, sig, frame)\n"
-IS_OURS = 'if not is_ours(e, getattr(h, "baseFilename", "")):\n                raise\n            failed['
+IS_OURS = 'if not is_ours(e, getattr(h, "baseFilename", "")):\n                raise\n            failed.append'
 REPORT = "_thread.start_new_thread(self.report, (failed,))"
 SOCKETS = '[getattr(s, "sock", s) for s in self.sockets]'
 HANDLERS = "isinstance(signal.getsignal(signal.SIGUSR1), signal.Handlers)"
@@ -242,7 +242,7 @@ OF_LOGGING = (
     ("waiting for a lock", "acquire(blocking=False)", "acquire()", sweeps(SYNC, "beside_a_thread")),
     ("one look", *swapped("seen = Logger.asked", "self.reopen_all(others)"), sweeps(SYNC, "in_the_handler")),
     ("reporting in the handler", REPORT, "self.report(failed)", gunicorns(test_failures.test_one_that_fails_in_a_line)),
-    ("any timeout for a failure", IS_OURS, "failed[", sweeps(SYNC, "exception")),
+    ("any timeout for a failure", IS_OURS, "failed.append", sweeps(SYNC, "exception")),
 )
 TEMPTATIONS = [
     *(Temptation("uvicorn/workers.py", *one) for one in OF_WORKERS),

@@ -26,7 +26,7 @@ from properties.server import NOBODY, Server
 
 #: What served/handlers.py knows; and where an application has its handlers.
 OWN = (
-    "Header", "Named", "Lazy", "Compressed", "Footer", "Emitting", "Interrupted", "Equal", "Incomparable",
+    "Header", "Named", "Moded", "Lazy", "Compressed", "Footer", "Emitting", "Interrupted", "Equal", "Incomparable",
     "Locked", "Shared", "Streaming", "Elsewhere", "BeingMade", "Born",
 )  # fmt: skip
 PLACES = ("logger", "root", "queue", "memory", "nowhere", "loggers", "unused", "removed")
@@ -111,13 +111,21 @@ class Case(NamedTuple):
     def raises(self) -> bool:
         """Whether a handler of the application's own fails, in what a signal interrupts or in a thread that logs."""
         own = any(handler.own or handler.base == "WatchedFileHandler" for handler in self.handlers)
-        # Of the arbiter and a worker, the first one creates a file of mode x, and the other one fails
-        twice = self.options == PRELOAD and any(handler.mode == "x" for handler in self.handlers)
-        return twice or own and any(round.how == "closed" for round in self.rounds)
+        return own and any(round.how == "closed" for round in self.rounds)
+
+    @property
+    def shares_mode_x(self) -> bool:
+        """Whether the first to create a file is the arbiter or a worker, and the other one ends, with the server."""
+        return self.options == PRELOAD and any(handler.mode == "x" for handler in self.handlers)
 
     @property
     def signals_as_it_loads(self) -> bool:
         return any({"BeingMade", "Born"} & set(handler.own) for handler in self.handlers)
+
+    @property
+    def depletes(self) -> bool:
+        """Whether a signal finds no descriptor left. Published code closes a file first, and so needs none."""
+        return any(round.does == "deplete" for round in self.rounds)
 
     @property
     def starves(self) -> bool:
@@ -347,7 +355,8 @@ def compare(case: Case, ours: Found, published: Found) -> None:
     worse = {}
     for what, number in ours.bad.items():
         most = published.bad.get(what, 0)
-        if by_error and what in ("processes that failed", "processes that ended", "broken requests"):
+        ends = by_error or case.shares_mode_x and published.fails
+        if ends and what in ("processes that failed", "processes that ended", "broken requests"):
             continue
         if number > most + SLACK.get(what, 0) and is_comparable(what, case, published):
             worse[f"{number:.3g} {what}, where the published server has {most:.3g}"] = HARM.get(what, CHANGES)
@@ -360,6 +369,8 @@ def compare(case: Case, ours: Found, published: Found) -> None:
             still_held = published.holds(log) or published.has_died  # Whose successor inherits the rotated file
             if deletes and still_held and what.startswith(("lines lost", "lines not")):
                 continue  # What is still written to the rotated file is not in the one that is deleted
+            if case.depletes and what.startswith("lines not"):
+                continue
             if number > most + published.broken:  # Whose lines are not looked for
                 worse[f"{number} {what} {log}, where the published server has {most}"] = LOSES
     for log, files in ours.files.items():
@@ -376,6 +387,8 @@ def is_comparable(what: str, case: Case, published: Found) -> bool:
     """Whether more of what is bad is worse than the published server."""
     if what.startswith(("seconds", "tracebacks", "rotated files")) and published.fails:
         return False  # A request that broke, or a worker that died, took no time and wrote nothing more
+    if case.depletes and "rotated files" in what:
+        return False
     if what == "broken requests" and case.starves and published.has_died:
         return False  # Its successor has room again
     if what == "tracebacks":
@@ -385,7 +398,7 @@ def is_comparable(what: str, case: Case, published: Found) -> bool:
 
 def are_comparable(log: str, case: Case, published: Found) -> bool:
     """Whether the files of a log are as on the published server: not if that did not reopen it, or lost lines."""
-    return not (case.by_chance or published.fails or any(published.lines[log]) or published.holds(log))
+    return not (case.by_chance or case.depletes or published.fails or any(published.lines[log]) or published.holds(log))
 
 
 def describe(file: Optional[Tuple[str, int]]) -> str:

@@ -26,8 +26,8 @@ def is_plain(handler: Any) -> bool:
     stream, own, plain = getattr(handler, "stream", None), type(handler), logging.FileHandler
     raw = getattr(stream.buffer, "raw", None) if isinstance(stream, io.TextIOWrapper) else None
     named = isinstance(raw, io.FileIO) and isinstance(handler, plain) and raw.name == handler.baseFilename
-    shared = named and "x" not in getattr(handler, "mode", "x") and not "".encode(handler.stream.encoding)  # No BOM
-    return shared and own.close is plain.close and own._open is plain._open and hasattr(handler.lock, "_is_owned")
+    usual = named and own.close is plain.close and own._open is plain._open and hasattr(handler.lock, "_is_owned")
+    return usual and getattr(handler, "mode", None) in ("a", "a+", "w", "w+") and not "".encode(handler.stream.encoding)
 
 
 def reopen(handler: Any) -> None:
@@ -44,7 +44,7 @@ def reopen(handler: Any) -> None:
             handler.stream = handler._open()  # A thread writes to the old one, and closes it
         elif handler.stream is old:
             # "w" would empty what another process writes to by now, and "x" would refuse it
-            with io.FileIO(handler.baseFilename, "a+" if "+" in handler.mode else "a") as new:
+            with io.FileIO(handler.baseFilename, "a+" if "+" in str(handler.mode) else "a") as new:
                 os.dup2(new.fileno(), old.fileno(), inheritable=False)
     finally:
         if not owned:

@@ -6,6 +6,7 @@ It returns how often something did not happen that happens where no logs are rot
 
 import _thread
 import asyncio
+import contextlib
 import gc
 import logging
 import os
@@ -80,13 +81,19 @@ def make_handlers_of_a_class_with_a_stream():
 
 
 def deplete():
-    """Have no descriptor left when the signal comes."""
-    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    """Have no descriptor left when the signal comes, but those that are closed then."""
+    limits, filled = resource.getrlimit(resource.RLIMIT_NOFILE), []
+    most = max(int(fd) for fd in os.listdir("/proc/self/fd")) + 1
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, limits[1]))
     try:
+        with contextlib.suppress(OSError):
+            while True:
+                filled.append(os.open(os.devnull, os.O_RDONLY))
         signal_and_wait()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for fd in filled:
+            os.close(fd)
     return 0
 
 

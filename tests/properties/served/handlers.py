@@ -32,6 +32,16 @@ class Named:
         return open("%s-%d" % (own_path(self.baseFilename), self.opened), "a", encoding=self.encoding)
 
 
+class Moded:
+    """Has the mode of its file where others have that of open()."""
+
+    def _open(self):
+        self.mode = 0o640
+        stream = open(self.baseFilename, "a", encoding=self.encoding)  # noqa: SIM115
+        os.chmod(self.baseFilename, self.mode)
+        return stream
+
+
 class Lazy:
     """Opens its file when there is something to write, as that of concurrent-log-handler does."""
 

@@ -349,32 +349,18 @@ class Play:
 
 def compare(case: Case, ours: Found, published: Found) -> None:
     """Raises Broken if the patched server fares worse than the published one."""
-    # Chance says which task or thread of a worker an error of its own handler ended, and whether the worker died of it.
-    by_error = bool(case.raises and published.fails)
-    deletes = any(round.how == "deleted" for round in case.rounds)
     worse = {}
     for what, number in ours.bad.items():
         most = published.bad.get(what, 0)
-        ends = by_error or case.shares_mode_x and published.fails
-        if ends and what in ("processes that failed", "processes that ended", "broken requests"):
-            continue
         if number > most + SLACK.get(what, 0) and is_comparable(what, case, published):
             worse[f"{number:.3g} {what}, where the published server has {most:.3g}"] = HARM.get(what, CHANGES)
     for log, lines in ours.lines.items():
-        if by_error and "drawn" in log:
-            continue
-        if published.has_died and ("drawn" in log or case.user):
-            continue  # Its successor opened the application's files anew, and inherited the others
         for number, most, what in zip(lines, published.lines[log], WRONG):
-            still_held = published.holds(log) or published.has_died  # Whose successor inherits the rotated file
-            if deletes and still_held and what.startswith(("lines lost", "lines not")):
-                continue  # What is still written to the rotated file is not in the one that is deleted
-            if case.depletes and what.startswith("lines not"):
-                continue
-            if number > most + published.broken:  # Whose lines are not looked for
+            missing = published.broken  # Requests whose lines are not looked for
+            if number > most + missing and are_lines_comparable(what, log, case, published):
                 worse[f"{number} {what} {log}, where the published server has {most}"] = LOSES
     for log, files in ours.files.items():
-        if not are_comparable(log, case, published):
+        if not are_files_comparable(log, case, published):
             continue
         for name in sorted({*files, *published.files[log]}):
             one, other = (describe(found.files[log].get(name)) for found in (ours, published))
@@ -385,18 +371,33 @@ def compare(case: Case, ours: Found, published: Found) -> None:
 
 def is_comparable(what: str, case: Case, published: Found) -> bool:
     """Whether more of what is bad is worse than the published server."""
-    if what.startswith(("seconds", "tracebacks", "rotated files")) and published.fails:
-        return False  # A request that broke, or a worker that died, took no time and wrote nothing more
-    if case.depletes and "rotated files" in what:
-        return False
+    if what.startswith(("processes", "broken requests")) and published.fails and (case.raises or case.shares_mode_x):
+        return False  # Chance says which task, thread or process an error ended, and what died of it
     if what == "broken requests" and case.starves and published.has_died:
         return False  # Its successor has room again
+    if what.startswith(("seconds", "tracebacks", "rotated files")) and published.fails:
+        return False  # A request that broke, or a worker that died, took no time and wrote nothing more
     if what == "tracebacks":
         return not (case.by_chance and published.bad["tracebacks"])
+    if "rotated files" in what:
+        return not case.depletes
     return not (case.by_chance and what.startswith("signals"))
 
 
-def are_comparable(log: str, case: Case, published: Found) -> bool:
+def are_lines_comparable(what: str, log: str, case: Case, published: Found) -> bool:
+    """Whether more lines of a log that are wrong are worse than the published server."""
+    if "drawn" in log and case.raises and published.fails:
+        return False  # Chance says which task or thread of a worker an error of its own handler ended
+    if published.has_died and ("drawn" in log or case.user):
+        return False  # Its successor opened the application's files anew, and inherited the others
+    if not what.startswith(("lines lost", "lines not")):
+        return True
+    # What is still written to a rotated file, also by a successor that inherits it, is not in the one that is deleted
+    deleted = any(round.how == "deleted" for round in case.rounds) and (published.holds(log) or published.has_died)
+    return not deleted and not (case.depletes and what.startswith("lines not"))
+
+
+def are_files_comparable(log: str, case: Case, published: Found) -> bool:
     """Whether the files of a log are as on the published server: not if that did not reopen it, or lost lines."""
     return not (case.by_chance or case.depletes or published.fails or any(published.lines[log]) or published.holds(log))
 

@@ -1,14 +1,18 @@
-"""Full load: 16 keep-alive clients, 2 workers, and a rotation every 2 ms."""
+"""Full load: 16 keep-alive clients, 2 workers, and a rotation every 2 ms; and much that is printed."""
 
+import re
 import time
+from collections import Counter
 
 import environments
 import pytest
 from environments import GUNICORN, NEWEST, Environment
 from properties import wait
 from properties.clients import Load, new_request
+from properties.environment import SYNC
 from properties.expect import Broken
 from properties.server import Server
+from test_module.conftest import SETTINGS, put
 from websockets.sync.client import unix_connect
 
 UVICORN = "uvicorn.workers.UvicornWorker"
@@ -45,6 +49,32 @@ def test_patched(request: pytest.FixtureRequest) -> None:
 def test_pristine() -> None:
     with pytest.raises(Broken, match="reentrant call inside"):
         rotate_until_it_complains(pristine(), seconds=60)
+
+
+BY_UVICORN, BY_GUNICORN, MODULE = f"uvicorn {NEWEST}", f"gunicorn {GUNICORN}", "module"
+
+
+@pytest.mark.parametrize(
+    "worker_class, patched",
+    [(UVICORN, (BY_UVICORN,)), (UVICORN, (BY_UVICORN, BY_GUNICORN)), (SYNC, (BY_GUNICORN,)), (SYNC, (MODULE,))],
+    ids=str,
+)
+def test_printed_lines_stay_whole(worker_class: str, patched: "tuple[str, ...]") -> None:
+    """With --capture-output, what is printed is written in pieces of 8 KiB, unless it is flushed."""
+    environment = environments.patched_until_exit(pristine(), *(name for name in patched if name != MODULE))
+    variables = {}
+    if MODULE in patched:
+        put(environment)
+        variables = SETTINGS
+    with Server(environment.python, worker_class, 1, ["--capture-output"], variables) as server:
+        requests = []
+        for _ in range(2):
+            requests += [server.get("buffer") for _ in range(600)]
+            server.rotate(target="workers")
+        texts = [path.read_text() for path in server.logs.directory.glob("error.log*")]
+        printed = [re.sub(r"\[\d{4}-[^\n]*\n", "", text) for text in texts]  # What is logged comes between the pieces
+        lines = Counter(line for text in printed for line in text.splitlines())
+        assert [request for request in requests if lines[f"printed {request}"] != 1] == []
 
 
 def test_a_websocket_stays_connected() -> None:

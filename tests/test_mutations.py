@@ -222,17 +222,17 @@ def swapped(first: str, second: str) -> Tuple[str, str]:
 
 DUP2 = "os.dup2(new.fileno(), old.fileno(), inheritable=False)"
 UPSTREAMS = "handler.close(); handler.stream = handler._open()"
-IN_THE_LOOP = "asyncio.get_event_loop().call_soon_threadsafe(self.reopen_files, sig, frame)\n"
-IS_OURS = 'if not is_ours(e, getattr(h, "baseFilename", "")):\n                raise\n            failed.append'
-REPORT = "_thread.start_new_thread(self.report, (failed,))"
+IN_THE_LOOP = "asyncio.get_event_loop().call_soon_threadsafe(self._reopen_files, sig, frame)\n"
+IS_OURS = 'if not is_ours(e, getattr(h, "baseFilename", "")):\n                raise\n            if isinstance'
+REPORT = "_thread.start_new_thread(self._report, (failed,))"
 SOCKETS = '[getattr(s, "sock", s) for s in self.sockets]'
 HANDLERS = "isinstance(signal.getsignal(signal.SIGUSR1), signal.Handlers)"
 
 OF_WORKERS = (
     ("reopening as upstream does", DUP2, UPSTREAMS, sweeps(UVICORN, "in_the_handler")),
     ("waiting for a lock", "acquire(blocking=False)", "acquire()", sweeps(UVICORN, "beside_a_thread")),
-    ("one look", *swapped("seen = self._asked", "self.reopen_files(sig, frame)"), sweeps(UVICORN, "in_the_handler")),
-    ("reopening in the event loop", "self.reopen_files(sig, frame)\n", IN_THE_LOOP, promises("-k", "blocked_loop")),
+    ("one look", *swapped("seen = self._asked", "self._reopen_files(sig, frame)"), sweeps(UVICORN, "in_the_handler")),
+    ("reopening in the event loop", "self._reopen_files(sig, frame)\n", IN_THE_LOOP, promises("-k", "blocked_loop")),
     ("SIG_DFL for an instant", "set(self.SIGNALS) - {signal.SIGUSR1}", "self.SIGNALS", life(UVICORN, 15)),
     ("the signal from whoever has it", HANDLERS, "True", promises()),
     ("Gunicorn's sockets", SOCKETS, "self.sockets", closes_sockets_once),
@@ -240,9 +240,14 @@ OF_WORKERS = (
 OF_LOGGING = (
     ("reopening as upstream does", DUP2, UPSTREAMS, sweeps(SYNC, "in_the_handler")),
     ("waiting for a lock", "acquire(blocking=False)", "acquire()", sweeps(SYNC, "beside_a_thread")),
-    ("one look", *swapped("seen = Logger.asked", "self.reopen_all(others)"), sweeps(SYNC, "in_the_handler")),
-    ("reporting in the handler", REPORT, "self.report(failed)", gunicorns(test_failures.test_one_that_fails_in_a_line)),
-    ("any timeout for a failure", IS_OURS, "failed.append", sweeps(SYNC, "exception")),
+    ("one look", *swapped("seen = Logger._asked", "self._reopen_all(others)"), sweeps(SYNC, "in_the_handler")),
+    (
+        "reporting in the handler",
+        REPORT,
+        "self._report(failed)",
+        gunicorns(test_failures.test_one_that_fails_in_a_line),
+    ),
+    ("any timeout for a failure", IS_OURS, "if isinstance", sweeps(SYNC, "exception")),
 )
 TEMPTATIONS = [
     *(Temptation("uvicorn/workers.py", *one) for one in OF_WORKERS),

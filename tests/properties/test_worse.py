@@ -54,6 +54,8 @@ ROWS: Dict[str, Case] = {
     "an _open() that writes a header": Case(each(("Header",)), (Round(), Round(rotated=OTHERS))),
     "an _open() that makes a name": Case(each(("Named",)), (Round(), Round(rotated=OTHERS))),
     "an _open() with a mode of its own": Case(each(("Moded",)), (Round(), Round())),
+    "an _open() that was assigned": Case(each(("Assigned",)), (Round(), Round())),
+    "an own flush()": Case((Handler(("Flushing",)),), (Round(), KILL)),
     "an _open() that does not": Case(each(("Lazy",)), (Round(rotated=OTHERS), Round()), PRELOAD),
     "a rotated file made read-only": Case((Handler(),), (Round(how="read-only"), HUP, Round())),
     "a reload, and a handler of SIGUSR1": Case((), (HUP, Round()), on_usr1="note"),

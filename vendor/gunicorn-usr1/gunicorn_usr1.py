@@ -1,8 +1,7 @@
-"""Settings for Gunicorn with which log rotation by SIGUSR1 loses nothing, without a patch: `-c python:gunicorn_usr1`.
-
-Each worker compares its log files with their paths, on SIGUSR1 and as it starts, and exchanges those that differ."""
+"""Settings for Gunicorn with which log rotation by SIGUSR1 loses nothing: `-c python:gunicorn_usr1`, and no patch."""
 
 import atexit
+import contextlib
 import fcntl
 import io
 import logging
@@ -25,9 +24,13 @@ def is_plain(handler: Any) -> bool:
     """Whether nothing but the logging module opens and closes a log file."""
     stream, own, plain = getattr(handler, "stream", None), type(handler), logging.FileHandler
     raw = getattr(stream.buffer, "raw", None) if isinstance(stream, io.TextIOWrapper) else None
-    named = isinstance(raw, io.FileIO) and isinstance(handler, plain) and raw.name == handler.baseFilename
-    usual = named and own.close is plain.close and own._open is plain._open and hasattr(handler.lock, "_is_owned")
-    return usual and getattr(handler, "mode", None) in ("a", "a+", "w", "w+") and not "".encode(handler.stream.encoding)
+    if not (isinstance(raw, io.FileIO) and isinstance(handler, plain) and raw.name == handler.baseFilename):
+        return False
+    usual = {"_open", "close", "flush"}.isdisjoint(vars(handler)) and hasattr(handler.lock, "_is_owned")
+    usual = usual and (own._open, own.close, own.flush) == (plain._open, plain.close, plain.flush)
+    # Only one may open a file of mode x, and another one may begin with a byte order mark
+    shared = getattr(handler, "mode", None) in ("a", "a+", "w", "w+") and "a".encode(handler.stream.encoding) == b"a"
+    return usual and shared
 
 
 def reopen(handler: Any) -> None:
@@ -63,6 +66,9 @@ def look(log: Any, signalled: bool) -> None:
     for key, h in {**known, **others}.items():
         try:
             if h is log and getattr(log, "logfile", None) and log.cfg.capture_output and log.cfg.errorlog != "-":
+                for stream in (sys.stdout, sys.stderr) if signalled else ():
+                    with contextlib.suppress(RuntimeError):  # Of a write that this interrupts
+                        stream.flush()
                 with open(log.cfg.errorlog, "a+") as new:
                     for fd in (1, 2, log.logfile.fileno()):
                         os.dup2(new.fileno(), fd, inheritable=fd < 3)
@@ -72,7 +78,7 @@ def look(log: Any, signalled: bool) -> None:
                     reopen(h)
                 if "w" in h.mode:  # The arbiter empties it
                     fcntl.fcntl(h.stream, fcntl.F_SETFL, os.O_APPEND)
-        except OSError as error:
+        except (AttributeError, OSError, ValueError) as error:  # Another thread may just close it
             *_, (frame, _) = traceback.walk_tb(error.__traceback__)
             if frame.f_globals.get("__name__") not in (__name__, "logging"):
                 raise  # Of another signal's handler: a time limit, say

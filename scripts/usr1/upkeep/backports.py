@@ -47,7 +47,7 @@ INSTALL = "    def install_signal_handlers(self: Any) -> None:\n"
 INSTALLED = "        super().install_signal_handlers()\n"
 INSTALL_OR_CAPTURE = """\
     def install_signal_handlers(self: Any) -> None:  # Up to uvicorn 0.28.1
-        self.worker.capture_usr1()
+        self.worker._capture_usr1()
         super().install_signal_handlers()
 
     def capture_signals(self: Any) -> Any:
@@ -159,10 +159,10 @@ DIFFERENCES = (
             Replacement("server: Any = ", "server = "),
             Replacement("(self, handler: Any) -> bool:", "(self, handler):"),
             Replacement("(handler: Any) -> None:", "(handler):"),
-            Replacement("capture_usr1(self) -> None:", "capture_usr1(self):"),
+            Replacement("_capture_usr1(self) -> None:", "_capture_usr1(self):"),
             Replacement("(self, sig: int, frame: Any) -> None:", "(self, sig, frame):"),
             Replacement("(self: Any, sig: int, frame: Any) -> None:", "(self, sig, frame):"),
-            Replacement("reopen_plain(self) -> bool:", "reopen_plain(self):"),
+            Replacement("_reopen_plain(self) -> bool:", "_reopen_plain(self):"),
         ),
     ),
     Difference(

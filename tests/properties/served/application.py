@@ -188,8 +188,8 @@ def block(kind, request):
     """Do what keeps the worker from anything else, with ASGI and WSGI; what is answered."""
     if kind == "block":
         checkpoints.pause(request)
-    elif kind == "print":
-        print("printed", request, flush=True)
+    elif kind in ("print", "buffer"):
+        print("printed", request, flush=kind == "print")
     elif kind == "spawn":
         return subprocess.check_output(["cat", "/proc/self/status"]).decode()
     elif kind == "fork":

@@ -56,6 +56,25 @@ class Lazy:
         super().emit(record)
 
 
+class Assigned:
+    """Has an _open() that was assigned to it."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._open = self.open_for_the_group
+
+    def open_for_the_group(self):
+        descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
+        return open(descriptor, "a", encoding=self.encoding)
+
+
+class Flushing:
+    """Flushes when there is more to write."""
+
+    def flush(self):
+        pass
+
+
 class Compressed:
     def _open(self):
         return gzip.open(self.baseFilename, "at", encoding=self.encoding)

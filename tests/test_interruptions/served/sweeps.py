@@ -229,7 +229,7 @@ def in_the_handler():
 
 def in_a_look():
     """That a worker takes as it starts: it does not undo what the handler does in it."""
-    look = getattr(glogging, "reopen_plain", None) or signal.getsignal(signal.SIGUSR1).__self__.capture_usr1
+    look = getattr(glogging, "reopen_plain", None) or signal.getsignal(signal.SIGUSR1).__self__._capture_usr1
     for n in part(look):
         rotate()
         check("boundary %d" % n, Run(look, [n]))

@@ -379,8 +379,8 @@ def is_comparable(what: str, case: Case, published: Found) -> bool:
         return False  # The application has made the signal fatal: chance says how many are there at that moment
     if what == "broken requests" and case.starves and published.has_died:
         return False  # Its successor has room again
-    if what.startswith(("seconds", "tracebacks", "rotated files")) and published.fails:
-        return False  # A request that broke, or a worker that died, took no time and wrote nothing more
+    if what.startswith(("seconds", "signals", "tracebacks", "rotated files")) and published.fails:
+        return False  # A request that broke, or a worker that died, took no time and said nothing more
     if what == "tracebacks":
         return not (case.by_chance and published.bad["tracebacks"])
     if "rotated files" in what:

@@ -124,11 +124,11 @@ def side_by_side(environment: Environment, published: Dict[str, str], worker_cla
         with contextlib.suppress(Broken):
             compare(case, patched, found)
             return ""
-        with server(published) as again:
-            try:
+        try:
+            with server(published) as again:
                 found = Play(again, case, None).found()
-            except Broken as error:
-                return str(error)
+        except Broken as error:
+            return str(error)
     compare(case, patched, found)
     return ""
 

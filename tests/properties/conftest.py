@@ -45,7 +45,7 @@ OWN_TESTS = {
     ASGI: ("test_turnover", "test_exactly_once", "test_silence", "test_unprivileged"),
     GEVENT: ("test_boot", "test_inheritance", "test_survival"),
 }
-EXAMPLES = {"quick": 3, "default": 15, "thorough": 150}
+EXAMPLES = {"quick": 3, "default": 10, "thorough": 150}
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -30,6 +30,18 @@ COMPLAINT = re.compile(r"Traceback|Error|Exception|\[ERROR\]|\[CRITICAL\]|--- Lo
 EXCEPTION = re.compile(r"^[\w.]+(Error|Exception)\b")
 
 
+#: The bytecode of an environment that has none, as uv leaves it: each worker would compile all that it imports
+BYTECODE = tempfile.TemporaryDirectory(prefix="usr1-")
+
+
+def bytecode(python: Path) -> Dict[str, str]:
+    """The variables with which a server writes no bytecode into its environment."""
+    library = python.parents[1] / "lib"
+    if any(library.glob("py*/site-packages/gunicorn/__pycache__")) or any(library.glob("python3.[67]")):
+        return {"PYTHONDONTWRITEBYTECODE": "1"}  # Before Python 3.8 no other directory can be named
+    return {"PYTHONPYCACHEPREFIX": BYTECODE.name}
+
+
 class Hold:
     """A place where the served processes wait; see served/checkpoints.py."""
 
@@ -102,7 +114,7 @@ class Server:
         self.variables: Dict[str, str] = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "GUNICORN"))},
             "PYTHONPATH": os.pathsep.join([str(self.directory), str(SERVED)]),
-            "PYTHONDONTWRITEBYTECODE": "1",
+            **bytecode(python),
             # Where newer gunicorns put a socket of their own, in the place of another one's
             "HOME": str(self.directory),
             "XDG_RUNTIME_DIR": str(self.directory),

@@ -138,12 +138,24 @@ def test_extended_handler(environment: Environment, servers: Servers, one_worker
         expect(f"reopened by {server.workers()[0]}\n" in audit, "the logger class lost a file of its own", LOSES)
 
 
-def test_reported_fix(environment: Environment, one_worker_class: str) -> None:
-    """A subclass of the worker with the fix from the bug report loses no line."""
-    with Server(environment.python, "customised.AsReported", 1, variables={"WORKER_CLASS": one_worker_class}) as server:
+@pytest.mark.parametrize("fix", ["AsReported", "Unreset"])
+def test_own_fix(environment: Environment, one_worker_class: str, fix: str) -> None:
+    """A subclass of the worker with a fix of its own, such as that of the bug report, loses no line."""
+    with Server(environment.python, f"customised.{fix}", 1, variables={"WORKER_CLASS": one_worker_class}) as server:
         before = server.stderr()
         rotate_and_check(server, "workers")
-        server.expect_silence(before, "under a subclass with the bug report's own fix")
+        server.expect_silence(before, "under a subclass with a fix of its own")
+
+
+def test_replaced_reopening(environment: Environment, one_worker_class: str) -> None:
+    """What an application puts in the place of Gunicorn's Logger.reopen_files() is called, and breaks nothing."""
+    replace = "from gunicorn.glogging import Logger; Logger.reopen_files = lambda log: checkpoints.note('noted')"
+    with Server(environment.python, one_worker_class, 1, variables={"ON_LOAD": replace}) as server:
+        before = server.stderr()
+        server.signal("worker")
+        wait.until(lambda: server.times("noted"), lambda: "what replaces reopen_files() was not called", harm=CHANGES)
+        server.get()
+        server.expect_silence(before, "where reopen_files() was replaced")
 
 
 def expect_uvicorns_patch(environment: Environment, worker_class: str) -> None:

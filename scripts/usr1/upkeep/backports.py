@@ -86,15 +86,6 @@ FIRST = """\
                         if handler.stream:
                             handler.close()
 """
-SIGNALS = """\
-    SIGNALS = [getattr(signal, "SIG%s" % x) for x in (
-        "ABRT HUP QUIT INT TERM{} USR2 WINCH CHLD".split()
-    )]
-"""
-OLD_SIGNALS = """\
-    SIGNALS = [getattr(signal, "SIG%s" % x)
-            for x in "ABRT HUP QUIT INT TERM{} USR2 WINCH CHLD".split()]
-"""
 
 #: In this order: a later one finds the text as the earlier ones have left it.
 DIFFERENCES = (
@@ -181,13 +172,6 @@ DIFFERENCES = (
         for process in ("arbiter", "worker")
     ),
     Difference(
-        "the dirty arbiter knew fewer signals before 25.1.0",
-        *("gunicorn", "25.0.0", "25.0.3"),
-        upstream=(Replacement("TERM TTIN TTOU USR1 USR2", "TERM USR1 USR2"),),
-        change=(Replacement("TERM TTIN TTOU USR2", "TERM USR2"),),
-        file="gunicorn/dirty/arbiter.py",
-    ),
-    Difference(
         "the names of loggers were not copied before 21.0.0",
         *("gunicorn", "20.0.0", "20.1.0"),
         upstream=(Replacement("list(root.manager.loggerDict.keys())", "root.manager.loggerDict.keys()"),),
@@ -204,13 +188,6 @@ DIFFERENCES = (
         *("gunicorn", "20.0.0", "23.0.0"),
         file="gunicorn/workers/gthread.py",
         without=True,
-    ),
-    Difference(
-        "the list of signals was laid out otherwise before 20.1.0",
-        *("gunicorn", "20.0.0", "20.0.4"),
-        upstream=(Replacement(SIGNALS.format(" USR1"), OLD_SIGNALS.format(" USR1")),),
-        change=(Replacement(SIGNALS.format(""), OLD_SIGNALS.format("")),),
-        file="gunicorn/workers/base.py",
     ),
 )
 

@@ -39,6 +39,13 @@ class AsReported(Base):
         signal.signal(signal.SIGUSR1, self.handle_usr1)
 
 
+class Unreset(Base):
+    """Where to reset the signal was fatal, this was enough to stay alive."""
+
+    SIGNALS = list(Base.SIGNALS)
+    SIGNALS.remove(signal.SIGUSR1)
+
+
 class ServingItself(Base):
     """Serves with uvicorn's own server, as people do to set one up differently."""
 

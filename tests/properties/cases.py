@@ -27,7 +27,7 @@ from properties.server import NOBODY, Server
 #: What served/handlers.py knows; and where an application has its handlers.
 OWN = (
     "Header", "Named", "Moded", "Assigned", "Lazy", "Compressed", "Flushing", "Footer", "Emitting", "Interrupted",
-    "Equal", "Incomparable", "Locked", "Shared", "Streaming", "Elsewhere", "BeingMade", "Born",
+    "Equal", "Incomparable", "Locked", "Shared", "Streaming", "Ending", "Computed", "Elsewhere", "BeingMade", "Born",
 )  # fmt: skip
 PLACES = ("logger", "root", "queue", "memory", "nowhere", "loggers", "unused", "removed")
 #: What served/habits.py knows.

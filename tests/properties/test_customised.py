@@ -149,8 +149,7 @@ def test_own_fix(environment: Environment, one_worker_class: str, fix: str) -> N
 
 def test_replaced_reopening(environment: Environment, one_worker_class: str) -> None:
     """What an application puts in the place of Gunicorn's Logger.reopen_files() is called, and breaks nothing."""
-    replace = "from gunicorn.glogging import Logger; Logger.reopen_files = lambda log: checkpoints.note('noted')"
-    with Server(environment.python, one_worker_class, 1, variables={"ON_LOAD": replace}) as server:
+    with Server(environment.python, one_worker_class, 1, variables={"HABIT": "replace_reopen_files"}) as server:
         before = server.stderr()
         server.signal("worker")
         wait.until(lambda: server.times("noted"), lambda: "what replaces reopen_files() was not called", harm=CHANGES)

@@ -22,15 +22,15 @@ note = SimpleNamespace(asked=0, looking=False, arbiter=os.geteuid(), inherited=s
 
 def is_plain(handler: Any) -> bool:
     """Whether nothing but the logging module opens and closes a log file."""
-    stream, own, plain = getattr(handler, "stream", None), type(handler), logging.FileHandler
-    raw = getattr(stream.buffer, "raw", None) if isinstance(stream, io.TextIOWrapper) else None
-    if not (isinstance(raw, io.FileIO) and isinstance(handler, plain) and raw.name == handler.baseFilename):
+    stream, methods = getattr(handler, "__dict__", {}).get("stream"), ("_open", "close", "flush")
+    raw = getattr(stream.buffer, "raw", None) if type(stream) is io.TextIOWrapper else None
+    if type(raw) is not io.FileIO or raw.name != getattr(handler, "baseFilename", None):
         return False
-    usual = {"_open", "close", "flush"}.isdisjoint(vars(handler)) and hasattr(handler.lock, "_is_owned")
-    usual = usual and (own._open, own.close, own.flush) == (plain._open, plain.close, plain.flush)
+    if any(getattr(getattr(handler, name, None), "__globals__", None) is not vars(logging) for name in methods):
+        return False
     # Only one may open a file of mode x, and another one may begin with a byte order mark
-    shared = getattr(handler, "mode", None) in ("a", "a+", "w", "w+") and "a".encode(handler.stream.encoding) == b"a"
-    return usual and shared
+    shared = getattr(handler, "mode", None) in ("a", "a+", "w", "w+") and "a".encode(stream.encoding) == b"a"
+    return shared and hasattr(handler.lock, "_is_owned")
 
 
 def reopen(handler: Any) -> None:

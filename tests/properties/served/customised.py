@@ -18,9 +18,12 @@ class NotingLogger(Logger):
         self.logfile = open(os.path.join(checkpoints.CONTROL, "audit"), "a", buffering=1)  # noqa: SIM115
 
     def reopen_files(self):
+        self._reopen()
+        super().reopen_files()
+
+    def _reopen(self):
         checkpoints.note("reopened")
         self.logfile.write("reopened by %d\n" % os.getpid())
-        super().reopen_files()
 
 
 class Extending(Base):
@@ -42,8 +45,11 @@ class AsReported(Base):
 class Unreset(Base):
     """Where to reset the signal was fatal, this was enough to stay alive."""
 
-    SIGNALS = list(Base.SIGNALS)
-    SIGNALS.remove(signal.SIGUSR1)
+    SIGNALS = tuple(s for s in Base.SIGNALS if s != signal.SIGUSR1)
+
+    def init_signals(self):
+        self.SIGNALS = self.SIGNALS + (signal.SIGPROF,)
+        super().init_signals()
 
 
 class ServingItself(Base):

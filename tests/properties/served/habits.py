@@ -7,6 +7,7 @@ It returns how often something did not happen that happens where no logs are rot
 import _thread
 import asyncio
 import contextlib
+import functools
 import gc
 import logging
 import os
@@ -15,7 +16,9 @@ import signal
 import threading
 import time
 
+import checkpoints
 import handlers
+from gunicorn.glogging import Logger
 
 USR1 = signal.SIGUSR1
 
@@ -42,6 +45,19 @@ def collect_garbage():
         time.sleep(0.1)
         if any(name[-1].isdigit() for name in os.listdir("logs")):
             gc.collect()
+
+
+def replace_reopen_files():
+    Logger.reopen_files = functools.wraps(Logger.reopen_files)(lambda log: checkpoints.note("noted"))
+
+
+def replace_open(published=logging.FileHandler._open):
+    def open_with_header(handler):
+        stream = published(handler)
+        stream.write("# header\n")
+        return stream
+
+    logging.FileHandler._open = open_with_header
 
 
 def nothing():

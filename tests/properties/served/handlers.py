@@ -1,6 +1,7 @@
 """Log handlers as applications make them, each with something of its own; HANDLERS says which: see ../cases.py."""
 
 import gzip
+import io
 import json
 import logging
 import logging.handlers
@@ -170,6 +171,51 @@ class Streaming:
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         self.stream = self.stream and Stream(self.stream)
+
+
+class EndingStream(io.TextIOWrapper):
+    def close(self):
+        if not self.closed:
+            self.write("# footer\n")
+        super().close()
+
+
+class Ending:
+    """Has a stream that writes a last line."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        if self.stream:
+            self.stream = EndingStream(self.stream.detach(), encoding=self.encoding)
+
+
+class Computed:
+    """Has its stream where others do not look, and writes a first line to each."""
+
+    @property
+    def stream(self):
+        return self.output
+
+    @stream.setter
+    def stream(self, stream):
+        self.output = stream
+        if stream:
+            stream.write("# header\n")
+
+
+class Streamless:
+    """Has no stream: it opens its file for each line."""
+
+    def __init__(self, path, mode, delay, encoding, **rotates):
+        logging.Handler.__init__(self)
+        self.baseFilename, self.mode, self.encoding = path, mode, encoding
+
+    def emit(self, record):
+        with open(self.baseFilename, "a", encoding=self.encoding) as stream:
+            stream.write(self.format(record) + "\n")
+
+    def close(self):
+        logging.Handler.close(self)
 
 
 class Elsewhere:

@@ -1,48 +1,35 @@
 import os
 import subprocess
-import tempfile
-from pathlib import Path
-from typing import Iterator, List, Optional
+from typing import Any, Iterator, List, Union
 
 import environments
+import psutil
 import pytest
-from environments import Environment
+from environments import NEWEST, Environment
 from properties.server import Server
 
-from test_reopen.logrotation import found
-from test_reopen.nginx import Nginx
+from test_reopen.logrotation import reopen
+from test_reopen.nginx import Nginx, run_nginx
 
-#: Like a worker that has changed its user.
-NOT_DUMPABLE = """
-import ctypes
-
-PR_SET_DUMPABLE = 4
-assert ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0
-"""
-
+ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 UVICORN_WORKER = "uvicorn.workers.UvicornWorker"
 WORKER_CLASSES = [UVICORN_WORKER, *(pytest.param(one, marks=pytest.mark.full) for one in ("asgi", "gthread"))]
 
 
 @pytest.fixture(scope="session", autouse=True)
 def applets() -> Iterator[None]:
-    with tempfile.TemporaryDirectory() as applets, pytest.MonkeyPatch.context() as patch:
-        os.chmod(applets, 0o755)
+    with environments.open_directory() as applets, pytest.MonkeyPatch.context() as patch:
         subprocess.run(["busybox", "--install", "-s", applets], check=True)
-        patch.setenv("APPLETS", applets)
+        patch.setenv("APPLETS", str(applets))
         yield
 
 
-def make(directory: Path, python: Optional[environments.Version] = None) -> Environment:
-    """A new environment with the newest patched uvicorn and the newest gunicorn, pristine."""
-    packages = environments.packages(environments.NEWEST, f"gunicorn=={environments.GUNICORN}")
-    original = environments.cached(python or max(environments.pythons()), *packages)
-    return environments.patched_copy(original, directory / "environment", "uvicorn", environments.NEWEST)
-
-
 @pytest.fixture(scope="session")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    return make(tmp_path_factory.mktemp("reopen"))
+def environment() -> Environment:
+    """The newest patched uvicorn and the newest gunicorn, pristine; if possible, one that anybody may run."""
+    python = environments.for_anybody(environments.pythons())[-1]
+    packages = environments.packages(NEWEST, f"gunicorn=={environments.GUNICORN}")
+    return environments.patched_until_exit(environments.cached(python, *packages), f"uvicorn {NEWEST}")
 
 
 @pytest.fixture
@@ -51,10 +38,9 @@ def server(environment: Environment) -> Iterator[Server]:
         yield server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def nginx() -> Iterator[Nginx]:
-    with Nginx() as server:
-        (server.logs.directory / "old").mkdir()
+    with run_nginx() as server:
         yield server
 
 
@@ -69,6 +55,13 @@ def gunicorn(environment: Environment, worker_class: str = UVICORN_WORKER, more_
     return Server(environment.python, worker_class, options=options, variables={"ON_LOAD": more_application})
 
 
-def without_ptrace() -> List[str]:
-    """A command that runs another one as Docker does: root may not look into processes of others."""
-    return [found("setpriv"), "--bounding-set=-sys_ptrace"] if os.geteuid() == 0 else []
+def everybody(server: Union[Server, Nginx]) -> List[int]:
+    """The arbiter or master, and all below it."""
+    return [server.process.pid, *(child.pid for child in psutil.Process(server.process.pid).children(recursive=True))]
+
+
+def rotate_and_reopen(server: Server, *arguments: object, **how: Any) -> None:
+    """Rotate the logs, by hand: then reopen.sh, with its pidfile, makes everybody let go of them."""
+    server.logs.rotate()
+    reopen(*arguments, server.directory / "pidfile", **how).expect_silence()
+    assert not server.logs.held(everybody(server), server.logs.rotated())

@@ -6,7 +6,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Set
+from typing import Any, Dict, List, NamedTuple, Sequence, Set
 
 import pytest
 from properties.logs import Logs
@@ -30,56 +30,75 @@ CONFIGURATION = """
 }}
 """
 
-
 #: What reopen.sh runs under, each with the tools that come with it.
 SHELLS = ("dash", "bash", "busybox")
+
+#: What reopen.sh runs, but for what asks for leases.
+TOOLS = ["cat", "grep", "head", "ls", "readlink", "sed", "sleep", "sort", "stat", "tr", "xargs"]
 
 #: For what takes longer.
 DASH_FIRST = (SHELLS[0], *(pytest.param(shell, marks=pytest.mark.full) for shell in SHELLS[1:]))
 
+Script = subprocess.Popen[str]
 
-def start(
-    *arguments: object,
-    shell: str = "sh",
-    prefix: Sequence[str] = (),
-    path: Optional[Path] = None,
-    user: Optional[int] = None,
-) -> "subprocess.Popen[str]":
+
+class Answer(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+    def expect_silence(self) -> None:
+        """Nobody writes any more, and there is nothing to say."""
+        assert self == (0, "", "")
+
+    def refused(self) -> str:
+        """The only message."""
+        assert (self.returncode, self.stdout) == (2, ""), self
+        [message] = self.stderr.splitlines()
+        assert message.startswith("reopen.sh: ") and message.endswith("; no signal was sent")
+        assert message.isprintable()
+        return message
+
+    def writers(self) -> Dict[int, List[str]]:
+        """What it says of each process that it has waited for in vain: "(program): file"."""
+        assert self.returncode == 1, self
+        said: Dict[int, List[str]] = {}
+        for pid, what in re.findall(r"^  process (\d+):? (.*)$", self.stderr, re.MULTILINE):
+            said.setdefault(int(pid), []).append(what)
+        return said
+
+    def files(self) -> Set[str]:
+        """The names of the files in that."""
+        return {Path(what.partition(": ")[2]).name for said in self.writers().values() for what in said}
+
+
+def start(*arguments: object, shell: str = "sh", prefix: Sequence[str] = (), path: object = None) -> Script:
     """Start reopen.sh; prefix is a command that runs it, path a directory to find programs in, and nowhere else."""
     command = [*prefix, found(shell), *(["sh"] if shell == "busybox" else []), str(REOPEN), *map(str, arguments)]
-    variables = dict(os.environ)
-    if shell == "busybox":
-        variables["PATH"] = os.pathsep.join([os.environ["APPLETS"], os.path.dirname(found("perl"))])
-    if path:
-        variables["PATH"] = str(path)
-    return subprocess.Popen(
-        command, env=variables, user=user, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    places = f"{os.environ['APPLETS']}:{os.path.dirname(found('perl'))}" if shell == "busybox" else os.environ["PATH"]
+    variables = {**os.environ, "PATH": str(path or places)}
+    return subprocess.Popen(command, env=variables, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def finish(script: "subprocess.Popen[str]", timeout: float = 60) -> "subprocess.CompletedProcess[str]":
+def finish(script: Script, timeout: float = 60) -> Answer:
     """Wait for the end of reopen.sh; what it may not take longer for than this."""
     try:
         stdout, stderr = script.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         script.kill()
         raise
-    return subprocess.CompletedProcess(script.args, script.returncode, stdout, stderr)
+    return Answer(script.returncode, stdout, stderr)
 
 
-def reopen(*arguments: object, **how: Any) -> "subprocess.CompletedProcess[str]":
+def reopen(*arguments: object, **how: Any) -> Answer:
     """Run reopen.sh to its end."""
     return finish(start(*arguments, **how))
 
 
-def in_each_shell(*arguments: object, timeout: float = 60) -> "Dict[str, subprocess.CompletedProcess[str]]":
+def in_each_shell(*arguments: object, timeout: float = 60) -> List[Answer]:
     """Run reopen.sh to its end in all shells at once: most of the time it only waits."""
-    scripts = {shell: start(*arguments, shell=shell) for shell in SHELLS}
-    return {shell: finish(script, timeout) for shell, script in scripts.items()}
-
-
-#: What reopen.sh runs, but for what asks for leases.
-TOOLS = ["cat", "grep", "head", "ls", "readlink", "sed", "sleep", "sort", "stat", "tr", "xargs"]
+    scripts = [start(*arguments, shell=shell) for shell in SHELLS]
+    return [finish(script, timeout) for script in scripts]
 
 
 def links(directory: Path, *programs: str) -> Path:
@@ -94,19 +113,6 @@ def found(program: str) -> str:
     path = shutil.which(program)
     assert path, f"no {program} on the PATH"
     return path
-
-
-def named(complaint: str) -> Dict[int, List[str]]:
-    """What reopen.sh says of each process that it has waited for in vain: "(program): file"."""
-    said: Dict[int, List[str]] = {}
-    for pid, what in re.findall(r"^  process (\d+) (.*)$", complaint, re.MULTILINE):
-        said.setdefault(int(pid), []).append(what)
-    return said
-
-
-def files(complaint: str) -> Set[str]:
-    """The names of the files in that."""
-    return {Path(what.partition(": ")[2]).name for whats in named(complaint).values() for what in whats}
 
 
 class Logrotate:

@@ -2,15 +2,12 @@
 
 import contextlib
 import os
-import shutil
-import signal
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Optional
+from typing import Iterator, NamedTuple, Optional
 
 from properties import wait
-from properties.clients import Client
 from properties.logs import Logs, settling
 
 CONFIGURATION = """
@@ -36,39 +33,34 @@ http {{
 """
 
 
-class Nginx:
-    def __init__(self, user: Optional[int] = None) -> None:
-        """user is who runs it, if another one."""
-        self.user = user
-        self.directory = Path(tempfile.mkdtemp(prefix="usr1-nginx-"))
-        self.logs = Logs(self.directory / "logs", settling)
-        self.socket = self.directory / "socket"
-        self.configuration = self.directory / "nginx.conf"
+class Nginx(NamedTuple):
+    directory: Path
+    logs: Logs
+    process: "subprocess.Popen[bytes]"
+
+    @property
+    def socket(self) -> Path:
+        return self.directory / "socket"
+
+
+@contextlib.contextmanager
+def run_nginx(user: Optional[int] = None) -> Iterator[Nginx]:
+    """user is who runs it, if another one."""
+    with tempfile.TemporaryDirectory(prefix="usr1-nginx-") as name:
+        directory = Path(name)
+        logs = Logs(directory / "logs", settling)
+        configuration, pidfile = directory / "nginx.conf", directory / "pidfile"
         directive = "user root;" if os.geteuid() == 0 and user is None else ""
-        self.configuration.write_text(CONFIGURATION.format(directory=self.directory, user=directive))
+        configuration.write_text(CONFIGURATION.format(directory=directory, user=directive))
         if user is not None:
-            for path in (self.directory, self.logs.directory):
+            for path in (directory, logs.directory):
                 os.chown(path, user, user)
-
-    def __enter__(self) -> "Nginx":
-        self.process = subprocess.Popen(
-            ["nginx", "-c", str(self.configuration), "-e", str(self.logs.path("error.log"))],
-            stdin=subprocess.DEVNULL,
-            user=self.user,
-        )
+        command = ["nginx", "-c", str(configuration), "-e", str(logs.path("error.log"))]
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, user=user)
         try:
-            wait.until(self.listening, lambda: f"nginx does not serve; its exit status: {self.process.poll()}")
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def listening(self) -> bool:
-        with contextlib.suppress(OSError), Client(self.socket, timeout=0.2):
-            return True
-        return False
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(wait.PATIENCE)
-        shutil.rmtree(self.directory)
+            # It listens before it writes this.
+            wait.until(lambda: pidfile.exists() and pidfile.read_text(), lambda: f"nginx ended: {process.poll()}")
+            yield Nginx(directory, logs, process)
+        finally:
+            process.terminate()
+            process.wait(wait.PATIENCE)

@@ -5,13 +5,13 @@ import os
 import signal
 import subprocess
 from pathlib import Path
-from typing import Iterator, List, TextIO
+from typing import List, TextIO
 
 import pytest
 from environments import Environment
 
-from test_reopen.conftest import gunicorn
-from test_reopen.logrotation import DASH_FIRST, SHELLS, files, finish, in_each_shell, named, reopen, start
+from test_reopen.conftest import gunicorn, rotate_and_reopen
+from test_reopen.logrotation import DASH_FIRST, SHELLS, finish, in_each_shell, reopen, start
 from test_reopen.nginx import Nginx
 
 #: What logrotate makes of access.log, and what it passes to a script: $1 and, if the script is not shared, $2.
@@ -64,8 +64,7 @@ def test_what_logrotate_passes(nginx: Nginx, tmp_path: Path, create: bool, shell
     """Whether or not it has already made new logs. All cases at once, each in a folder of its own: they only wait."""
 
     def start_all() -> "List[subprocess.Popen[str]]":
-        pidfile = nginx.directory / "pidfile"
-        return [start("-t", 0, pidfile, *arguments, shell=shell) for arguments in passed]
+        return [start("-t", 0, nginx.directory / "pidfile", *arguments, shell=shell) for arguments in passed]
 
     held: List[TextIO] = []
     passed = []
@@ -79,75 +78,58 @@ def test_what_logrotate_passes(nginx: Nginx, tmp_path: Path, create: bool, shell
             held.append(opened.enter_context(open(spaced / rotated, "a")))
             passed.append([one.format(logs=logs, spaced=spaced) for one in templates])
         for file, answer in zip(held, map(finish, start_all())):
-            said = {os.getpid(): [f"(python, not signalled): {file.name}"]}
-            assert (answer.returncode, named(answer.stderr)) == (1, said), answer
+            assert answer.writers() == {os.getpid(): [f"(python, not signalled): {file.name}"]}
             file.close()
-        answers = [(answer.returncode, answer.stderr) for answer in map(finish, start_all())]
-        assert answers == [(0, "")] * len(ROTATIONS)
+        for answer in map(finish, start_all()):
+            answer.expect_silence()
 
 
-@pytest.fixture
-def logs(nginx: Nginx) -> Iterator[Path]:
-    before = set(nginx.logs.directory.rglob("*"))
-    yield nginx.logs.directory
-    for path in set(nginx.logs.directory.rglob("*")) - before:
-        path.unlink()
-
-
-@pytest.mark.parametrize("shell", SHELLS)
-@pytest.mark.parametrize("argument", ["{logs}/*.log ", "{logs}/access.log"])
-def test_what_is_not_rotated_is_not_waited_for(nginx: Nginx, logs: Path, argument: str, shell: str) -> None:
-    (logs / "access.log.1").touch()
+@pytest.mark.parametrize("argument", ["*.log ", "access.log"])
+def test_what_is_not_rotated_is_not_waited_for(nginx: Nginx, argument: str) -> None:
+    nginx.logs.path("access.log.1").touch()
     with contextlib.ExitStack() as opened:
         for name in CURRENT:
-            opened.enter_context(open(logs / name, "a"))
-        answer = reopen("-t", 0, nginx.directory / "pidfile", argument.format(logs=logs), shell=shell)
-        assert (answer.returncode, answer.stderr) == (0, "")
+            opened.enter_context(open(nginx.logs.path(name), "a"))
+        for answer in in_each_shell("-t", 0, nginx.directory / "pidfile", nginx.logs.path(argument)):
+            answer.expect_silence()
 
 
-@pytest.mark.parametrize("shell", SHELLS)
-def test_files_given_are_waited_for_whatever_they_are_called(nginx: Nginx, logs: Path, shell: str) -> None:
-    pidfile, written, other = nginx.directory / "pidfile", logs / "access.log.old", logs / "20261123 of access"
+def test_files_given_are_waited_for_whatever_they_are_called(nginx: Nginx) -> None:
+    pidfile, logs = nginx.directory / "pidfile", nginx.logs.directory
+    written, other = logs / "access.log.old", logs / "20261123 of access"
     other.touch()
     with open(written, "w"):
-        answer = reopen(pidfile, other, shell=shell)
-        assert (answer.returncode, answer.stderr) == (0, "")
-        answer = reopen("-t", 0, pidfile, other, written, shell=shell)
-        assert (answer.returncode, files(answer.stderr)) == (1, {written.name})
+        for answer in in_each_shell(pidfile, other):
+            answer.expect_silence()
+        for answer in in_each_shell("-t", 0, pidfile, other, written):
+            assert answer.files() == {written.name}
 
 
-@pytest.mark.parametrize("shell", SHELLS)
-def test_without_files_it_finds_those_that_were_open(environment: Environment, shell: str) -> None:
+def test_without_files_it_finds_those_that_were_open(environment: Environment) -> None:
     with gunicorn(environment, "gthread", OPENS.format(files=UNRELATED)) as server:
-        server.logs.rotate()
-        answer = reopen(server.directory / "pidfile", shell=shell)
-        assert (answer.returncode, answer.stderr) == (0, "")
-        assert not server.logs.held(server.pids("all"), server.logs.rotated())
+        for shell in SHELLS:
+            rotate_and_reopen(server, shell=shell)
 
 
-@pytest.mark.parametrize("shell", SHELLS)
-def test_nothing_has_been_rotated(nginx: Nginx, shell: str) -> None:
+def test_nothing_has_been_rotated(nginx: Nginx) -> None:
     """Or nothing that it knows: nobody can tell."""
-    answer = reopen(nginx.directory / "pidfile", shell=shell)
-    assert answer.returncode == 1
-    assert answer.stderr == "reopen.sh: found no rotated file; name it: reopen.sh PIDFILE FILE\n"
+    for answer in in_each_shell(nginx.directory / "pidfile"):
+        assert answer.returncode == 1
+        assert answer.stderr == "reopen.sh: found no rotated file; name it: reopen.sh PIDFILE FILE\n"
 
 
 def test_files_with_the_name_of_a_rotated_log_are_waited_for(environment: Environment) -> None:
     with gunicorn(environment, "gthread", OPENS.format(files=[(name, "a") for name in NAMES])) as server:
-        answers = in_each_shell("-t", 0, server.directory / "pidfile")
-    for answer in answers.values():
-        assert answer.returncode == 1
-        assert files(answer.stderr) == set(NAMES)
+        for answer in in_each_shell("-t", 0, server.directory / "pidfile"):
+            assert answer.files() == set(NAMES)
 
 
 def test_a_log_of_workers_that_are_all_busy(environment: Environment) -> None:
     """Nobody has exchanged it for a new one yet, and its name has the date in the middle."""
     with gunicorn(environment, "gthread", OPENS.format(files=[("app-20261129.log", "a")])) as server:
-        rotated = server.directory / "app-20261129.log"
         for pid in server.workers():
             os.kill(pid, signal.SIGSTOP)
-        for arguments in [], [f"{server.directory}/*.log "]:
+        for arguments in [], [server.directory / "*.log "]:
             answer = reopen("-t", 0, server.directory / "pidfile", *arguments)
-            assert (answer.returncode, set(named(answer.stderr))) == (1, set(server.workers()))
-            assert files(answer.stderr) == {rotated.name}
+            assert set(answer.writers()) == set(server.workers())
+            assert answer.files() == {"app-20261129.log"}

@@ -4,50 +4,49 @@ import os
 import re
 import signal
 import threading
-from typing import Sequence, Union
+from typing import Any, Sequence, Union
 
+import environments
 import pytest
-from environments import Environment
+from environments import NOBODY, Environment
 from properties import wait
-from properties.clients import Client, Load, new_request
+from properties.clients import Load
 from properties.logs import NAMES
 from properties.server import Server
 
-from test_reopen.conftest import UVICORN_WORKER, gunicorn
+from test_reopen.conftest import ROOT_ONLY, WORKER_CLASSES, gunicorn
 from test_reopen.logrotation import REOPEN, Logrotate
-from test_reopen.nginx import Nginx
+from test_reopen.nginx import Nginx, run_nginx
 
-DIRECTIVES = ("", "sharedscripts", "extension .log", "olddir old", "sharedscripts\nextension .log")
-
-#: Which directives with which worker class: each once by default, all with all by --full.
-COMBINATIONS = [
-    pytest.param(worker_class, directives, marks=() if worker_class == UVICORN_WORKER else pytest.mark.full)
-    for worker_class in (UVICORN_WORKER, "asgi", "gthread")
-    for directives in (*DIRECTIVES, "sharedscripts\nolddir old")
-]
+APART = ("", "extension .log", "olddir old")
+DIRECTIVES = (*APART, *(f"sharedscripts\n{one}" for one in APART))
 
 
 def rotate_under_load(
-    server: Union[Server, Nginx], rotations: int, directives: str = "", prefix: Sequence[str] = ()
+    server: Union[Server, Nginx], rotations: int, prefix: Sequence[str] = (), broken: bool = False, **how: Any
 ) -> Load:
-    """prefix is a command that runs logrotate."""
-    logrotate = Logrotate(server.logs, [server.directory / "pidfile"], directives=directives)
+    """
+    Nothing is lost, nothing is doubled, and logrotate, which prefix runs, and gzip have nothing to say.
+
+    Nor are requests broken, unless they may be. The rest is for Logrotate.
+    """
+    logrotate = Logrotate(server.logs, **{"arguments": [server.directory / "pidfile"], **how})
     with Load(server.socket, 16) as load:
         for _ in range(rotations):
             load.wait_for_answers(16)
             logrotate.rotate(prefix)
         load.wait_for_answers(16)
+    assert broken or not load.broken
+    server.logs.expect_exactly_once(load.requests, NAMES if isinstance(server, Server) else ["access.log"])
     return load
 
 
-@pytest.mark.parametrize("worker_class, directives", COMBINATIONS)
+@pytest.mark.parametrize("worker_class", WORKER_CLASSES)
+@pytest.mark.parametrize("directives", DIRECTIVES)
 def test_every_line_once(environment: Environment, worker_class: str, directives: str, rotations: int) -> None:
-    """Under full load nothing is lost, nothing is doubled, and gzip has nothing to say."""
     with gunicorn(environment, worker_class) as server:
-        load = rotate_under_load(server, rotations, directives)
-        assert not load.broken
+        rotate_under_load(server, rotations, directives=directives)
         assert not server.exits()
-        server.logs.expect_exactly_once(load.requests)
         assert server.stderr() == ""
 
 
@@ -56,22 +55,14 @@ def test_every_line_once(environment: Environment, worker_class: str, directives
 def test_every_line_once_by_other_postrotates(server: Server, directives: str, files: str) -> None:
     """With sharedscripts, $1 is the pattern and a blank. Then nothing has the name of the last one."""
     postrotate = f"'{REOPEN}' '{server.directory}/pidfile' {files}"
-    logrotate = Logrotate(server.logs, postrotate=postrotate, directives=directives)
-    with Load(server.socket, 16) as load:
-        for _ in range(5):
-            load.wait_for_answers(16)
-            logrotate.rotate()
-    assert not load.broken
-    server.logs.expect_exactly_once(load.requests)
+    rotate_under_load(server, 5, postrotate=postrotate, directives=directives)
 
 
 @pytest.mark.root
 @pytest.mark.parametrize("directives", ["", pytest.param("sharedscripts", marks=pytest.mark.full)])
 def test_every_line_once_with_nginx(directives: str, rotations: int) -> None:
-    with Nginx() as server:
-        load = rotate_under_load(server, rotations, directives)
-        assert not load.broken
-        server.logs.expect_exactly_once(load.requests, ["access.log"])
+    with run_nginx() as server:
+        rotate_under_load(server, rotations, directives=directives)
 
 
 def test_every_line_once_of_two_servers_with_one_log(environment: Environment, rotations: int) -> None:
@@ -79,15 +70,11 @@ def test_every_line_once_of_two_servers_with_one_log(environment: Environment, r
     second = gunicorn(environment)
     with gunicorn(environment) as first:
         second.command[-1:-1] = ["--access-logfile", str(first.logs.path("access.log"))]
+        pidfiles = ["-p", second.directory / "pidfile", first.directory / "pidfile"]
         with second, Load(second.socket, 4) as other:
-            logrotate = Logrotate(first.logs, ["-p", second.directory / "pidfile", first.directory / "pidfile"])
-            with Load(first.socket, 12) as load:
-                for _ in range(rotations):
-                    load.wait_for_answers(16)
-                    logrotate.rotate()
+            rotate_under_load(first, rotations, arguments=pidfiles)
             other.wait_for_answers(16)
-        assert not load.broken + other.broken
-        first.logs.expect_exactly_once(load.requests)
+        assert not other.broken
         first.logs.expect_exactly_once(other.requests, ["access.log"])
 
 
@@ -103,52 +90,31 @@ def test_every_line_once_while_workers_come_and_go(server: Server, rotations: in
     churning = threading.Thread(target=churn)
     churning.start()
     try:
-        load = rotate_under_load(server, rotations // 2)
+        rotate_under_load(server, rotations // 2, broken=True)
     finally:
         stop.set()
         churning.join()
     assert len(server.exits()) >= rotations / 10
     assert not [death for death in server.deaths() if "SIGTERM" not in death and "exited with 0" not in death]
-    server.logs.expect_exactly_once(load.requests)
 
 
 def test_a_stopped_worker_is_named_and_the_file_kept(server: Server) -> None:
     logrotate = Logrotate(server.logs, ["-t", 0, server.directory / "pidfile"])
     request = server.get()
-    stopped, other = server.workers()
+    stopped, _ = server.workers()
     os.kill(stopped, signal.SIGSTOP)
     try:
         answer = logrotate.run()
     finally:
         os.kill(stopped, signal.SIGCONT)
     assert answer.returncode == 1
-    kept = list(server.logs.directory.glob("*.log-*"))
-    assert sorted(file.name.split("-")[0] for file in kept) == sorted(NAMES)
-    assert not [file for file in kept if file.suffix == ".gz"]
-    for file in kept:
-        assert re.search(rf"process {stopped} \([\w, ]+\): {re.escape(str(file))}\n", answer.stdout)
-    assert f"process {other} " not in answer.stdout
-    assert not server.logs.not_exactly_once([request])
+    kept = [str(file) for file in server.logs.directory.glob("*.log-*")]
+    assert len(kept) == len(NAMES) and not any(file.endswith(".gz") for file in kept)
+    said = re.findall(r"  process (\d+) \([\w, ]+\): (.*)\n", answer.stdout)
+    assert sorted(said) == sorted((str(stopped), file) for file in kept)
     following = server.get()
     Logrotate(server.logs, [server.directory / "pidfile"]).rotate()
     assert not server.logs.not_exactly_once([request, following]), "the next rotation overwrites what was kept"
-
-
-def test_the_line_of_a_blocked_worker_is_waited_for(server: Server) -> None:
-    logrotate = Logrotate(server.logs, [server.directory / "pidfile"])
-    server.get()  # An empty file is not rotated
-    request = new_request()
-    with Client(server.socket) as client, server.hold(request) as hold:
-        client.send("block", request)
-        hold.reached()
-        rotation = threading.Thread(target=logrotate.run)
-        rotation.start()
-        wait.until(server.logs.path("access.log").exists, lambda: "the arbiter did not reopen its files")
-        hold.release()
-        client.answer()
-        rotation.join()
-    logrotate.unpack()
-    assert not server.logs.not_exactly_once([request])
 
 
 def test_without_waiting_lines_are_lost(environment: Environment) -> None:
@@ -168,3 +134,59 @@ def test_without_waiting_lines_are_lost(environment: Environment) -> None:
         request = server.get()
         logrotate.unpack()
         assert len(server.logs.not_exactly_once([request], ["error.log"])) == 1
+
+
+#: Commands that run another one: as the service's user, and so that nobody else of that user may look into it.
+AS_NOBODY = ("setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups")
+AMBIENT = (*AS_NOBODY, "--inh-caps", "+net_bind_service", "--ambient-caps", "+net_bind_service")
+#: As root in a container by default: it may not look into processes of others, nor take leases of others' files.
+CONTAINER = ("setpriv", "--bounding-set", "-sys_ptrace,-lease", "--inh-caps", "-sys_ptrace,-lease")
+
+
+@pytest.fixture
+def for_nobody(environment: Environment, open_clone: None) -> Environment:
+    if not environments.is_open(environment.python):
+        pytest.skip("nobody but root may run any Python of this machine")
+    return environment
+
+
+def serve(environment: Environment, prefix: Sequence[str] = (), user: int = NOBODY) -> Server:
+    """Whose group is nobody's; prefix is a command that runs it."""
+    server = gunicorn(environment)
+    server.command[:0] = prefix
+    (server.control / "events").touch()
+    (server.logs.directory / "old").mkdir()
+    for path in (server.directory, *server.directory.rglob("*")):
+        os.chown(path, user, NOBODY)
+    return server
+
+
+@ROOT_ONLY
+@pytest.mark.parametrize("directives", ["", "sharedscripts", "extension .log", "olddir old"])
+def test_a_directory_of_the_service(for_nobody: Environment, directives: str, rotations: int) -> None:
+    """logrotate rotates it as the service's user, by su, but runs scripts as root."""
+    with serve(for_nobody, AS_NOBODY) as server:
+        rotate_under_load(server, rotations, directives=f"su nobody nogroup\n    {directives}")
+
+
+@ROOT_ONLY
+@pytest.mark.parametrize("runs", [AS_NOBODY, AMBIENT], ids=["", "ambient capabilities"])
+def test_the_user_of_the_service_runs_logrotate(for_nobody: Environment, runs: Sequence[str], rotations: int) -> None:
+    """He may not look into his own processes, if they have capabilities that he has not."""
+    with serve(for_nobody, runs) as server:
+        rotate_under_load(server, rotations, AS_NOBODY, directives="sharedscripts")
+
+
+@ROOT_ONLY
+@pytest.mark.parametrize("prefix", [(), CONTAINER], ids=["", "container"])
+def test_root_and_a_server_that_changes_its_user(
+    for_nobody: Environment, prefix: Sequence[str], rotations: int
+) -> None:
+    server = serve(for_nobody, user=0)
+    server.command[-1:-1] = ["--user", "nobody", "--group", "nogroup"]
+    for path in (server.directory, *server.directory.rglob("*")):
+        path.chmod(0o775)
+    # The new files are the workers', too, whoever reopens first.
+    directives = "su root nogroup\n    create 0660 nobody nogroup\n    sharedscripts"
+    with server:
+        rotate_under_load(server, rotations, prefix, directives=directives)

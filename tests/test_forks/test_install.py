@@ -1,25 +1,28 @@
-"""
-The forks installed, with pip and with uv, from wherever people install.
-
-Every combination of file and hook is installed by uv from a directory, from a git repository and
-from a private index, and by pip from one of these in turn; with --full all by both from all.
-"""
+"""The forks installed, with pip and with uv, from wherever people install."""
 
 import sys
 from pathlib import Path
-from typing import List, Set
+from subprocess import CompletedProcess
+from typing import Dict, List, Set
 
 import environments
 import pytest
-from properties import run as properties
 from usr1 import patches
 from usr1.forks import fork
 
-from test_forks.conftest import ROOT
+from test_forks.conftest import BY_DEFAULT, EVERY, NEWEST, ROOT, version
 
 VENDOR = ROOT / "vendor"
-NEWEST = patches.releases("uvicorn")[-1]
 PYTHON = sys.version_info[:2]
+PIP_TOO = pytest.mark.parametrize("tool", [pytest.param("pip", marks=pytest.mark.full), "uv"])
+NEWEST_OF_EACH = [(distribution, patches.releases(distribution)[-1]) for distribution in patches.DISTRIBUTIONS]
+#: All by both from everywhere; by default the newest by pip, which takes ten times as long.
+INSTALLATIONS = [
+    pytest.param(tool, source, *case, marks=[pytest.mark.full] * (case not in by_default))
+    for case in EVERY
+    for source in ("directory", "git", "index")
+    for tool, by_default in (("uv", BY_DEFAULT), ("pip", NEWEST_OF_EACH if source == "directory" else []))
+]
 
 #: Their metadata is not valid, as published and hence in the fork; pip refuses it from 24.1 on.
 INVALID = ("0.13.0", "0.13.1", "0.13.2", "0.14.0")
@@ -32,12 +35,9 @@ def run(*command: object, **settings: str) -> str:
     return answer.stdout
 
 
-def installer(name: str, environment: environments.Environment, command: str = "install") -> List[object]:
-    if name == "uv":
-        return [environments.UV, "pip", command, "--python", environment.python]
-    if any(environment.path.glob("lib/python3.*/site-packages/pip")):
-        return [environment.python, "-m", "pip", command]
-    return [sys.executable, "-m", "pip", "--python", environment.python, command]
+def installer(name: str, venv: Path, command: str = "install") -> List[object]:
+    python = venv / "bin" / "python"
+    return [environments.UV, "pip", command, "--python", python] if name == "uv" else [python, "-m", "pip", command]
 
 
 def anew(tool: str, distribution: str = "uvicorn") -> List[str]:
@@ -45,51 +45,47 @@ def anew(tool: str, distribution: str = "uvicorn") -> List[str]:
     return ["--refresh-package", distribution] if tool == "uv" else []
 
 
-def make(tmp_path: Path, *requirements: str) -> environments.Environment:
-    if requirements:
-        return environments.make(tmp_path / "venv", PYTHON, *requirements)
-    path = tmp_path / "venv"
-    run(environments.UV, "venv", "--python", environments.pythons()[PYTHON], path)
-    return environments.Environment(path, ())
+def uninstall(tool: str, venv: Path) -> None:
+    run(*installer(tool, venv, "uninstall"), *(["--yes"] if tool == "pip" else []), "uvicorn")
 
 
-def version(distribution: str, release: str) -> str:
-    return f"{release}+usr1.{fork.find(distribution, release).revision}"
+def make(tmp_path: Path, *requirements: str) -> Path:
+    return environments.make(tmp_path / "venv", PYTHON, *(requirements or ["pip"])).path
 
 
-def installed(environment: environments.Environment, distribution: str = "uvicorn") -> str:
+def installed(venv: Path, distribution: str = "uvicorn") -> str:
     """The release of the fork in a consistent environment, with the patched file."""
     name = distribution.replace("-", "_")
-    [info] = environment.path.glob(f"lib/python3.*/site-packages/{name}-*.dist-info")
+    [info] = venv.glob(f"lib/python3.*/site-packages/{name}-*.dist-info")
     found = info.name[len(name) + 1 : -len(".dist-info")]
     release = found.split("+")[0]
     assert found == version(distribution, release)
     patched = fork.find(distribution, release).patched
     assert {file: patches.sha256((info.parent / file).read_bytes()) for file in patched} == patched
-    run(*installer("pip" if "3.6" in info.parts[-3] else "uv", environment, "check"))  # uv knows no Python 3.6
+    run(*installer("pip" if "3.6" in info.parts[-3] else "uv", venv, "check"))  # uv knows no Python 3.6
     return release
 
 
+@pytest.mark.parametrize("tool, source, distribution, release", INSTALLATIONS)
 def test_installed_from_everywhere(
-    tool: str, source: str, distribution: str, release: str, index: str, clone: Path, repository: str, tmp_path: Path
+    tool: str, source: str, distribution: str, release: str, index: str, clone: Path, tmp_path: Path
 ) -> None:
-    environment = make(tmp_path, *(["pip==24.0"] if tool == "pip" and release in INVALID else []))
-    install = installer(tool, environment)
+    venv = make(tmp_path, "pip==24.0" if release in INVALID else "pip")
     choose = ["--config-settings", f"version={release}"]
-    if source == "directory":
-        run(*install, *choose, clone / "vendor" / distribution)
-    elif source == "git":
-        address = f"{distribution} @ {repository}#subdirectory=vendor/{distribution}"
-        run(*install, *anew(tool, distribution), *choose, address)
-    else:
-        pin = f"{distribution}=={version(distribution, release)}"
-        run(*install, *anew(tool, distribution), "--extra-index-url", index, pin)
-    assert installed(environment, distribution) == release
+    # pip before 24.1 asks for a host
+    address = f"{distribution} @ git+file://localhost{clone}#subdirectory=vendor/{distribution}"
+    pin = f"{distribution}=={version(distribution, release)}"
+    arguments: Dict[str, List[object]] = {
+        "directory": [*choose, clone / "vendor" / distribution],
+        "git": [*anew(tool, distribution), *choose, address],
+        "index": [*anew(tool, distribution), "--extra-index-url", index, pin],
+    }
+    run(*installer(tool, venv), *arguments[source])
+    assert installed(venv, distribution) == release
     if distribution == "uvicorn" and source == "index":
-        assert f"uvicorn {release} with" in run(environment.path / "bin" / "uvicorn", "--version")
-
+        assert f"uvicorn {release} with" in run(venv / "bin" / "uvicorn", "--version")
     # A pin without the fork's part accepts the fork
-    assert "Would make no changes" in run(*installer("uv", environment), "--dry-run", f"{distribution}=={release}")
+    assert "Would make no changes" in run(*installer("uv", venv), "--dry-run", f"{distribution}=={release}")
 
 
 #: The newest release that runs on each Python on which the newest of all does not.
@@ -101,76 +97,66 @@ LAST = {(3, 6): "0.16.0", (3, 7): "0.22.0", (3, 8): "0.33.0", (3, 9): "0.39.0"}
     "python", [python for python in environments.pythons() if python in LAST], ids="{0[0]}.{0[1]}".format
 )
 def test_an_older_python_gets_the_newest_for_it(python: environments.Version, tmp_path: Path) -> None:
-    environment = environments.make(tmp_path / "venv", python, "pip")
-    run(*installer("pip", environment), VENDOR / "uvicorn")
-    assert installed(environment) == LAST[python]
+    venv = environments.make(tmp_path / "venv", python, "pip").path
+    run(*installer("pip", venv), VENDOR / "uvicorn")
+    assert installed(venv) == LAST[python]
 
 
-@pytest.mark.full
-def test_extras(repository: str, tmp_path: Path) -> None:
-    environment = make(tmp_path)
-    run(*installer("uv", environment), f"uvicorn[standard] @ {repository}#subdirectory=vendor/uvicorn")
-    assert installed(environment) == NEWEST
-    run(environment.python, "-c", "import httptools, uvloop, watchfiles, websockets")
-
-
-@pytest.mark.parametrize("tool", [pytest.param("pip", marks=pytest.mark.full), "uv"])
+@PIP_TOO
 def test_fastapi_accepts_it(tool: str, tmp_path: Path) -> None:
-    environment = make(tmp_path, "fastapi[standard]")
-    run(*installer(tool, environment), VENDOR / "uvicorn")
-    run(*installer(tool, environment), "fastapi[standard]", f"uvicorn=={NEWEST}")
-    assert installed(environment) == NEWEST
+    venv = make(tmp_path, "fastapi[standard]", "pip")
+    run(*installer(tool, venv), VENDOR / "uvicorn")
+    run(*installer(tool, venv), "fastapi[standard]", f"uvicorn=={NEWEST}")
+    assert installed(venv) == NEWEST
 
 
-def files(environment: environments.Environment) -> Set[Path]:
-    return {path for path in environment.path.rglob("*") if "__pycache__" not in path.parts and path.name != ".lock"}
+def files(venv: Path) -> Set[Path]:
+    return {path for path in venv.rglob("*") if "__pycache__" not in path.parts and path.name != ".lock"}
 
 
-@pytest.mark.parametrize("tool", [pytest.param("pip", marks=pytest.mark.full), "uv"])
+@PIP_TOO
 def test_upgraded_and_uninstalled_it_leaves_nothing(tool: str, index: str, tmp_path: Path) -> None:
-    environment = make(tmp_path, "click", "h11", "gunicorn")
-    before = files(environment)
-    older = [release for release in patches.releases("uvicorn") if release in environments.COMBINATIONS][-2]
+    venv = make(tmp_path, "click", "h11", "gunicorn", "pip")
+    before = files(venv)
+    older = environments.COMBINATIONS[-2]
     pin = f"uvicorn=={version('uvicorn', older)}"
-    run(*installer(tool, environment), *anew(tool), "--extra-index-url", index, pin)
-    assert installed(environment) == older
-    run(*installer(tool, environment), "--upgrade", VENDOR / "uvicorn")
-    assert installed(environment) == NEWEST
+    run(*installer(tool, venv), *anew(tool), "--extra-index-url", index, pin)
+    assert installed(venv) == older
+    run(*installer(tool, venv), "--upgrade", VENDOR / "uvicorn")
+    assert installed(venv) == NEWEST
     again = "--force-reinstall" if tool == "pip" else "--reinstall"
-    run(*installer(tool, environment), again, "--no-deps", f"uvicorn==={NEWEST}")
-    [info] = environment.path.glob("lib/python3.*/site-packages/uvicorn-*.dist-info")
+    run(*installer(tool, venv), again, "--no-deps", f"uvicorn==={NEWEST}")
+    [info] = venv.glob("lib/python3.*/site-packages/uvicorn-*.dist-info")
     assert info.name == f"uvicorn-{NEWEST}.dist-info"
-    run(*installer(tool, environment), VENDOR / "uvicorn")
-    run(*installer(tool, environment, "uninstall"), *(["--yes"] if tool == "pip" else []), "uvicorn")
-    assert files(environment) == before
+    run(*installer(tool, venv), VENDOR / "uvicorn")
+    uninstall(tool, venv)
+    assert files(venv) == before
 
 
 @pytest.mark.parametrize("chosen", ["", NEWEST])
-@pytest.mark.parametrize("tool", [pytest.param("pip", marks=pytest.mark.full), "uv"])
+@PIP_TOO
 def test_an_index_with_the_forks_too(tool: str, chosen: str, index: str, tmp_path: Path) -> None:
     """There uvicorn==X.Y.Z means the fork, from which no fork can be made."""
-    environment = make(tmp_path)
+    venv = make(tmp_path)
     settings = {"UVICORN_USR1_VERSION": chosen, "UV_INDEX_STRATEGY": "unsafe-best-match"}
     addresses = {"PIP_EXTRA_INDEX_URL": index, "UV_EXTRA_INDEX_URL": index}
-    run(*installer(tool, environment), *anew(tool), VENDOR / "uvicorn", **settings, **addresses)
-    assert installed(environment) == NEWEST
+    run(*installer(tool, venv), *anew(tool), VENDOR / "uvicorn", **settings, **addresses)
+    assert installed(venv) == NEWEST
 
 
 @pytest.mark.parametrize("tool", ["pip", "uv"])
 def test_pinned_by_hash(tool: str, index: str, wheels: Path, tmp_path: Path) -> None:
-    environment = make(tmp_path, "click", "h11")
+    venv, requirements = make(tmp_path, "click", "h11", "pip"), tmp_path / "requirements.txt"
     [wheel] = wheels.glob(f"uvicorn-{NEWEST}+*.whl")
-    requirements = tmp_path / "requirements.txt"
-    install = [*installer(tool, environment), *anew(tool), "--no-deps", "--require-hashes"]
-    install += ["--index-url", index, "-r", requirements]
+    install = [*installer(tool, venv), *anew(tool), "--no-deps", "--require-hashes", "--index-url", index]
     pin = f"uvicorn=={version('uvicorn', NEWEST)} --hash=sha256:"
     requirements.write_text(pin + patches.sha256(wheel.read_bytes()))
-    run(*install)
-    assert installed(environment) == NEWEST
-    run(*installer(tool, environment, "uninstall"), *(["--yes"] if tool == "pip" else []), "uvicorn")
+    run(*install, "-r", requirements)
+    assert installed(venv) == NEWEST
+    uninstall(tool, venv)
     requirements.write_text(pin + patches.sha256(b"another"))
     with pytest.raises(AssertionError, match="(?i)hash"):
-        run(*install, "--no-cache-dir" if tool == "pip" else "--no-cache")
+        run(*install, "-r", requirements, "--no-cache-dir" if tool == "pip" else "--no-cache")
 
 
 def test_uv_does_not_keep_an_older_wheel(clone: Path, tmp_path: Path) -> None:
@@ -178,33 +164,87 @@ def test_uv_does_not_keep_an_older_wheel(clone: Path, tmp_path: Path) -> None:
     requirements = tmp_path / "requirements.txt"
     requirements.write_text(f"uvicorn @ file://{clone}/vendor/uvicorn\n")
     for n, release in enumerate((NEWEST, "0.35.0", NEWEST)):
-        environment = make(tmp_path / f"{n}")
-        run(*installer("uv", environment), "-r", requirements, UVICORN_USR1_VERSION=release)
-        assert installed(environment) == release
-
-
-@pytest.mark.full
-@pytest.mark.parametrize("source", ["directory", "index"])
-def test_the_signal_properties_hold(source: str, index: str, tmp_path: Path) -> None:
-    """In an environment of the fork and gunicorn, and nothing else."""
-    environment = make(tmp_path)
-    if source == "directory":
-        run(*installer("pip", environment), VENDOR / "uvicorn", "gunicorn")
-    else:
-        pin = f"uvicorn=={version('uvicorn', NEWEST)}"
-        run(*installer("pip", environment), "--extra-index-url", index, pin, "gunicorn")
-    assert installed(environment) == NEWEST
-    status, output = properties.run(environment.path)
-    assert status == 0, output
+        venv = make(tmp_path / f"{n}")
+        run(*installer("uv", venv), "-r", requirements, UVICORN_USR1_VERSION=release)
+        assert installed(venv) == release
 
 
 def test_apply_recognises_it(tmp_path: Path) -> None:
-    environment = make(tmp_path, "gunicorn")
-    run(*installer("uv", environment), *(VENDOR / distribution for distribution in patches.DISTRIBUTIONS))
+    venv = make(tmp_path, "gunicorn")
+    run(*installer("uv", venv), *(VENDOR / distribution for distribution in patches.DISTRIBUTIONS))
     apply = ROOT / "scripts" / "apply.sh"
-    found = run(apply, "--check", environment.path)
-    for distribution in patches.DISTRIBUTIONS:
-        assert f"{distribution} {version(distribution, patches.releases(distribution)[-1])}: fork" in found
-    before = {path: path.read_bytes() for path in files(environment) if path.is_file()}
-    run(apply, "--no-tests", environment.path)
-    assert {path: path.read_bytes() for path in files(environment) if path.is_file()} == before
+    found = run(apply, "--check", venv)
+    for distribution, release in NEWEST_OF_EACH:
+        assert f"{distribution} {version(distribution, release)}: fork" in found
+    before = {path: path.read_bytes() for path in files(venv) if path.is_file()}
+    run(apply, "--no-tests", venv)
+    assert {path: path.read_bytes() for path in files(venv) if path.is_file()} == before
+
+
+WITH_3_11 = pytest.mark.skipif((3, 11) not in environments.pythons(), reason="Python 3.11 is not at hand")
+PROJECT = """
+[project]
+name = "locked"
+version = "1"
+requires-python = ">=3.10"
+dependencies = ["uvicorn"]
+[tool.uv]
+sources.uvicorn = {{ path = "{vendor}" }}
+{setting}
+"""
+
+
+@WITH_3_11
+@pytest.mark.full
+def test_locked_by_uv(clone: Path, tmp_path: Path) -> None:
+    """A setting in the project binds; a variable does not, but whoever says --locked is told."""
+
+    def uv(path: Path, *arguments: str, **chosen: str) -> "CompletedProcess[str]":
+        # With a cache of its own: uv keeps what it has built by directory, whatever the settings were
+        settings = {"UV_CACHE_DIR": str(path / "cache"), "UV_PYTHON": str(environments.pythons()[(3, 11)])}
+        return environments.run(environments.UV, *arguments, cwd=path, **settings, **chosen)
+
+    bound, loose = tmp_path / "bound", tmp_path / "loose"
+    setting, chosen = 'config-settings-package.uvicorn.version = "0.34.2"', {"UVICORN_USR1_VERSION": "0.34.2"}
+    for path, text, variables in (bound, setting, {}), (loose, "", chosen):
+        path.mkdir()
+        (path / "pyproject.toml").write_text(PROJECT.format(vendor=clone / "vendor" / "uvicorn", setting=text))
+        assert uv(path, "lock", **variables).returncode == 0
+        assert f'"{version("uvicorn", "0.34.2")}"' in (path / "uv.lock").read_text()
+    for option in ("--frozen", "--locked"):
+        answer = uv(bound, "sync", option)
+        assert answer.returncode == 0, answer.stdout
+        assert installed(bound / ".venv") == "0.34.2"
+    answer = uv(loose, "sync", "--locked")
+    assert answer.returncode != 0 and "needs to be updated" in answer.stdout
+    assert not list(loose.glob(".venv/lib/python3.*/site-packages/uvicorn-*"))
+
+
+#: Of that time, with a project that needs no index; the commands that lock it, and install what is locked.
+LOCKERS = {
+    "pdm": ("[project]\n{project}\n[tool.pdm]\ndistribution = false", ["lock"], ["install", "--frozen-lockfile"]),
+    "poetry": ("[project]\n{project}\n[tool.poetry]\npackage-mode = false", ["lock"], ["install"]),
+    "pipenv": ("[packages]\n{packages}", ["lock"], ["sync"]),
+}
+
+
+@WITH_3_11
+@pytest.mark.full
+@pytest.mark.parametrize("locker", LOCKERS)
+def test_locked_by_others(locker: str, wheels: Path, tmp_path: Path) -> None:
+    """A wheel binds."""
+    tool = environments.cached((3, 11), locker, exclude_newer="2025-06-01")
+    [fork] = wheels.glob(f"uvicorn-{NEWEST}+*.whl")
+    run(sys.executable, "-m", "pip", "download", "-d", tmp_path, "click", "h11")
+    files = {"uvicorn": fork, **{file.name.split("-")[0]: file for file in tmp_path.glob("*.whl")}}
+    dependencies = ", ".join(f'"{name} @ {file.as_uri()}"' for name, file in files.items())
+    project = f'name = "locked"\nversion = "1"\nrequires-python = ">=3.11,<3.12"\ndependencies = [{dependencies}]'
+    packages = "".join(f'{name} = {{file = "{file.as_uri()}"}}\n' for name, file in files.items())
+    text, lock, install = LOCKERS[locker]
+    written = tmp_path / ("Pipfile" if locker == "pipenv" else "pyproject.toml")
+    written.write_text(text.format(project=project, packages=packages))
+    settings = {"PIPENV_VENV_IN_PROJECT": "1", "POETRY_VIRTUALENVS_IN_PROJECT": "1", "PDM_CHECK_UPDATE": "0"}
+    for command in (lock, install):
+        answer = environments.run(tool.path / "bin" / locker, *command, cwd=tmp_path, **settings)
+        assert answer.returncode == 0, answer.stdout
+    assert installed(tmp_path / ".venv") == NEWEST

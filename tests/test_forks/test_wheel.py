@@ -1,21 +1,36 @@
-"""The wheels against what upstream published, and against each other."""
+"""The wheels: against what upstream published, against each other, and by scripts/build-fork.sh."""
 
 import csv
 import io
-import os
-import subprocess
+import resource
+import sys
 import zipfile
 from pathlib import Path
-from typing import Dict, List
+from typing import Dict, List, Set
 
 import environments
 import pytest
 from packaging.requirements import Requirement
 from usr1 import patches, record, wheel
-from usr1.forks import fork
+from usr1.forks import build_fork, fork
 from usr1.upkeep import releases
 
-from test_forks.conftest import ROOT, published
+from test_forks.conftest import BY_DEFAULT, EVERY, NEWEST, ROOT, pristine_files, said, version
+
+
+def published(distribution: str, release: str) -> Path:
+    """The published wheel, downloaded once: uv installs wheels but does not keep them."""
+
+    def fetch(work: Path) -> Path:
+        # Later ones refuse the metadata of 0.13.0 to 0.13.2 and 0.14.0, which is not valid
+        pip = [environments.cached(sys.version_info[:2], "pip==24.0").python, "-m", "pip", "download", "--no-deps"]
+        options = ["--only-binary", ":all:", "--python-version", "3.99", "--dest", work / "wheel"]
+        answer = environments.run(*pip, *options, f"{distribution}==={release}")
+        assert answer.returncode == 0, answer.stdout
+        return work / "wheel"
+
+    [path] = releases._kept(f"{distribution}-{release}.wheel", fetch).iterdir()
+    return path
 
 
 def content(path: Path) -> Dict[str, bytes]:
@@ -38,68 +53,53 @@ def test_without_a_version_it_is_the_newest_that_the_python_can_run() -> None:
     """But no fork of it, if the index has some: <= means those as well."""
     [requirement] = fork.Backend("uvicorn").get_requires_for_build_wheel()
     accepts = Requirement(requirement).specifier
-    newest = patches.releases("uvicorn")[-1]
-    assert accepts.contains(newest) and accepts.contains("0.13.0") and not accepts.contains("0.12.3")
-    assert not accepts.contains(f"{newest}.post1") and not accepts.contains(f"{newest}+usr1.1")
+    assert accepts.contains(NEWEST) and accepts.contains("0.13.0") and not accepts.contains("0.12.3")
+    assert not accepts.contains(f"{NEWEST}.post1") and not accepts.contains(f"{NEWEST}+usr1.1")
 
 
-def lines(text: bytes) -> List[str]:
-    return text.decode().splitlines()
-
-
+@pytest.mark.parametrize(
+    "distribution, release", [pytest.param(*one, marks=[pytest.mark.full] * (one not in BY_DEFAULT)) for one in EVERY]
+)
 def test_only_the_patch_differs_from_what_was_published(
     distribution: str, release: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(releases.unpacked(distribution, release)))
-    path = build(distribution, release, tmp_path)
-    patch = patches.find(distribution, release)
-    assert patch is not None
-    version = f"{release}+usr1.{patch.revision}"
-    name = distribution.replace("-", "_")
-    [theirs_path] = published(distribution, release).iterdir()
-    assert path.name == theirs_path.name.replace(f"-{release}-", f"-{version}-")
+    path, theirs_path = build(distribution, release, tmp_path), published(distribution, release)
+    patch = fork.find(distribution, release)
+    forked = version(distribution, release)
+    assert path.name == theirs_path.name.replace(f"-{release}-", f"-{forked}-")
     assert [path] == list(tmp_path.iterdir())
 
-    info = f"{name}-{version}.dist-info"
-    ours = content(path)
-    old = f"{name}-{release}.dist-info"
-    theirs = {file.replace(old, info): data for file, data in content(theirs_path).items()}
+    name = distribution.replace("-", "_")
+    info, old = f"{name}-{forked}.dist-info", f"{name}-{release}.dist-info"
+    ours, theirs = content(path), {file.replace(old, info): data for file, data in content(theirs_path).items()}
     assert ours.keys() == theirs.keys()
     changed = {*patch.patched, f"{info}/METADATA", f"{info}/WHEEL", f"{info}/RECORD"}
     assert {file for file in ours if ours[file] != theirs[file]} == changed
     assert {file: patches.sha256(ours[file]) for file in patch.patched} == patch.patched
 
-    bug = fork.header(patch)["Bug"]
-    at = lines(theirs[f"{info}/METADATA"]).index(f"Version: {release}")
-    expected = lines(theirs[f"{info}/METADATA"])
-    expected[at : at + 1] = [f"Version: {version}", f"Project-URL: Patch set uvicorn-usr1, {bug}"]
-    assert lines(ours[f"{info}/METADATA"]) == expected
-    assert {line for line in lines(ours[f"{info}/WHEEL"]) if line not in lines(theirs[f"{info}/WHEEL"])} == {
-        "Generator: uvicorn-usr1"
-    }
-    assert_record(ours, f"{info}/RECORD")
-
-
-def assert_record(files: Dict[str, bytes], name: str) -> None:
-    assert list(files)[-1] == name
-    rows = list(csv.reader(io.StringIO(files[name].decode())))
-    assert rows[-1] == [name, "", ""]
-    assert rows[:-1] == [
-        [file, record.digest(patches.sha256(data)), str(len(data))] for file, data in files.items() if file != name
-    ]
+    new = f"Version: {forked}\nProject-URL: Patch set uvicorn-usr1, {fork.header(patch)['Bug']}\n"
+    metadata = theirs[f"{info}/METADATA"].decode().replace(f"Version: {release}\n", new, 1)
+    assert ours[f"{info}/METADATA"].decode().splitlines() == metadata.splitlines()
+    lines = set(ours[f"{info}/WHEEL"].splitlines()) - set(theirs[f"{info}/WHEEL"].splitlines())
+    assert lines == {b"Generator: uvicorn-usr1"}
+    record_name = list(ours)[-1]
+    assert record_name == f"{info}/RECORD"
+    *rows, last = csv.reader(io.StringIO(ours.pop(record_name).decode()))
+    assert last == [record_name, "", ""]
+    assert rows == [[file, record.digest(patches.sha256(data)), str(len(data))] for file, data in ours.items()]
 
 
 def test_the_order_in_which_files_were_installed_does_not_matter(tmp_path: Path) -> None:
-    files = wheel.installed("uvicorn", [str(releases.unpacked("uvicorn", patches.releases("uvicorn")[-1]))])
+    files = pristine_files()
     before = wheel.pack(files, tmp_path).read_bytes()
     assert wheel.pack(dict(reversed(files.items())), tmp_path).read_bytes() == before
 
 
 def test_only_the_fields_are_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not what the description in METADATA says, which may look like them."""
-    newest = patches.releases("uvicorn")[-1]
-    files = wheel.installed("uvicorn", [str(releases.unpacked("uvicorn", newest))])
-    files[f"uvicorn-{newest}.dist-info/METADATA"] += b"\nVersion: as in a changelog\n"
+    files = pristine_files()
+    files[f"uvicorn-{NEWEST}.dist-info/METADATA"] += b"\nVersion: as in a changelog\n"
     monkeypatch.setenv("UVICORN_USR1_TRUST", wheel.digest(files))
     forked = fork.fork("uvicorn", files)
     assert forked[f"{wheel.dist_info(forked)}/METADATA"].endswith(b"\nVersion: as in a changelog\n")
@@ -125,32 +125,161 @@ for argument in sys.argv[2:]:
 
 @pytest.mark.parametrize("python", environments.pythons(), ids="{0[0]}.{0[1]}".format)
 def test_every_python_makes_the_same_wheels(python: environments.Version, wheels: Path, tmp_path: Path) -> None:
-    names = sorted(path.name for path in wheels.iterdir())
-    every = [name.split("-")[:2] for name in names]
-    arguments = [
-        f"{distribution}={release}={releases.unpacked(distribution, release)}"
-        for distribution, release in ((name.replace("_", "-"), version.split("+")[0]) for name, version in every)
-    ]
-    answer = subprocess.run(
-        [str(environments.pythons()[python]), "-c", BUILD, str(tmp_path), *arguments],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "scripts"), "TZ": "Asia/Tokyo"},
-        stdout=subprocess.PIPE,
-        check=True,
-        text=True,
+    forks = sorted(path.name.split("-") for path in wheels.iterdir())
+    cases = [(name.replace("_", "-"), forked.split("+")[0]) for name, forked, *_ in forks]
+    answer = environments.run(
+        *(environments.pythons()[python], "-c", BUILD, tmp_path),
+        *(f"{distribution}={release}={releases.unpacked(distribution, release)}" for distribution, release in cases),
+        **{"PYTHONPATH": str(ROOT / "scripts"), "TZ": "Asia/Tokyo"},
     )
-    assert answer.stdout.split() == names
-    assert {name: (tmp_path / name).read_bytes() for name in names} == {
-        name: (wheels / name).read_bytes() for name in names
-    }
+    assert answer.stdout.split() == ["-".join(one) for one in forks]
+    for path in wheels.iterdir():
+        assert (tmp_path / path.name).read_bytes() == path.read_bytes()
 
 
 def test_the_date_is_a_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    release = patches.releases("uvicorn")[-1]
-    monkeypatch.syspath_prepend(str(releases.unpacked("uvicorn", release)))
+    monkeypatch.syspath_prepend(str(releases.unpacked("uvicorn", NEWEST)))
     dates = {"1700000000": (2023, 11, 14, 22, 13, 20), "1": (1980, 1, 1, 0, 0, 0)}
     for epoch, date in dates.items():
         monkeypatch.setenv("SOURCE_DATE_EPOCH", epoch)
-        with zipfile.ZipFile(build("uvicorn", release, tmp_path)) as archive:
+        with zipfile.ZipFile(build("uvicorn", NEWEST, tmp_path)) as archive:
             assert {entry.date_time for entry in archive.infolist()} == {date}
             assert {entry.compress_type for entry in archive.infolist()} == {zipfile.ZIP_STORED}
             assert {entry.external_attr >> 16 for entry in archive.infolist()} == {0o100644}
+
+
+@pytest.fixture(autouse=True)
+def in_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def names(directory: Path) -> Set[str]:
+    return {path.name for path in directory.iterdir()}
+
+
+def test_wheels_with_their_hashes(wheels: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    [older], [newest], [worker] = (
+        [path.name for path in wheels.glob(f"{name}+*")]
+        for name in ("uvicorn-0.13.2", f"uvicorn-{NEWEST}", f"uvicorn_worker-{patches.releases('uvicorn-worker')[-1]}")
+    )
+    assert build_fork.main(["0.13.2", NEWEST]) == 0
+    assert capsys.readouterr().out.splitlines() == [f"[1/2] dist/{older}", f"[2/2] dist/{newest}"]
+    assert build_fork.main(["--distribution", "uvicorn-worker"]) == 0  # The newest, and beside the others
+    assert capsys.readouterr().out.splitlines() == [f"[1/1] dist/{worker}"]
+    dist = Path("dist")
+    assert names(dist) == {"SHA256SUMS", older, newest, worker}
+    for name in (older, newest, worker):
+        assert (dist / name).read_bytes() == (wheels / name).read_bytes()
+    checked = environments.run("sha256sum", "--check", "--strict", "SHA256SUMS", cwd=dist)
+    assert checked.stdout.splitlines() == [f"{older}: OK", f"{newest}: OK", f"{worker}: OK"]
+
+
+def test_they_are_those_whose_hashes_are_published(wheels: Path) -> None:
+    published: Dict[str, str] = {}
+    for distribution in patches.DISTRIBUTIONS:
+        lines = (patches.PATCHES / distribution / patches.FORKS).read_text().splitlines()
+        assert len(lines) == len(patches.releases(distribution))
+        assert list(patches.published(distribution)) == patches.releases(distribution)
+        published.update((name, digest) for digest, name in (line.split("  ") for line in lines))
+    built = {path.name: patches.sha256(path.read_bytes()) for path in wheels.iterdir()}
+    assert built.items() <= published.items(), "run scripts/refresh.sh"
+
+
+def test_by_pip_they_are_the_same(wheels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also 0.14.0, whose metadata is not valid."""
+    monkeypatch.setenv("PATH", "without uv")
+    assert build_fork.main(["0.14.0", NEWEST]) == 0
+    for path in Path("dist").glob("*.whl"):
+        assert path.read_bytes() == (wheels / path.name).read_bytes()
+
+
+def test_totalis_of_each_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: List[str] = []
+    monkeypatch.setattr(build_fork, "build", lambda distribution, *_: built.append(distribution))
+    assert build_fork.main(["--all"]) == 0
+    assert built == [*patches.DISTRIBUTIONS]
+
+
+def test_totalof_them(wheels: Path, tmp_path: Path, pytestconfig: pytest.Config) -> None:
+    """By the script itself, from anywhere; only the few of uvicorn-worker, unless all are asked for."""
+    outdir = tmp_path / "with space"
+    every = patches.DISTRIBUTIONS if pytestconfig.getoption("--full") else ["uvicorn-worker"]
+    for distribution in every:
+        command = [ROOT / "scripts/build-fork.sh", "--all", "--distribution", distribution, "--outdir", outdir]
+        answer = environments.run(*command, cwd="/")
+        total = len(patches.releases(distribution))
+        assert [line.split()[0] for line in answer.stdout.splitlines()] == [f"[{n + 1}/{total}]" for n in range(total)]
+    assert len(names(outdir)) == 1 + sum(len(patches.releases(distribution)) for distribution in every)
+    for name in names(outdir) & names(wheels):
+        assert (outdir / name).read_bytes() == (wheels / name).read_bytes()
+
+
+@pytest.mark.parametrize("arguments", [["--all", NEWEST], ["--distribution", "starlette"]])
+def test_bad_usage(arguments: List[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        build_fork.main(arguments)
+    assert "build-fork.sh: error: " in capsys.readouterr().err
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> List[str]:
+    assert build_fork.main([NEWEST, *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("build-fork.sh: ")
+    return said(err[len("build-fork.sh: ") :])
+
+
+NO_DIRECTORY = "a directory that may be written, with room on its disk"
+NO_DATE = "SOURCE_DATE_EPOCH makes no sense"
+
+
+@pytest.mark.parametrize(
+    "options, date, start",
+    [
+        (["0.12.3"], "0", ["no patch is pinned to uvicorn 0.12.3", "one of the ", "0.12.3"]),
+        ([], "yesterday", [NO_DATE, "seconds since 1970", "'yesterday'"]),
+        ([], "4354819200", [NO_DATE, "seconds since 1970", "'4354819200'"]),
+        (["--outdir", "file"], "0", ["file cannot be written", NO_DIRECTORY, "[Errno "]),
+        (["--outdir", "file/dist"], "0", ["file/dist cannot be written", NO_DIRECTORY, "[Errno "]),
+        (["--outdir", "/proc/nowhere/dist"], "0", ["/proc/nowhere/dist cannot be written", NO_DIRECTORY, "[Errno "]),
+    ],
+)
+def test_refusals(
+    options: List[str], date: str, start: List[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is written, not even what comes before what is refused."""
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", date)
+    Path("file").touch()
+    assert all(map(str.startswith, refused(capsys, *options), start))
+    assert names(Path()) == {"file"}
+
+
+@pytest.mark.parametrize("tool", ["uv", "pip"])
+def test_no_network(tool: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = {"UV_OFFLINE": "1", "UV_CACHE_DIR": "cache", "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": ""}
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    if tool == "pip":
+        monkeypatch.setenv("PATH", "without uv")
+    assert build_fork.main([NEWEST]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"build-fork.sh: uvicorn {NEWEST} cannot be fetched\n")
+    assert {"uv": "the network was disabled", "pip": f"uvicorn==={NEWEST}"}[tool] in said
+    assert f"the settings of {tool}" in said
+    assert not Path("dist").exists()
+
+
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Here no file may have more than 4096 bytes, but for what uv fetches."""
+    uv, out = tmp_path / "uv", tmp_path / "out"
+    uv.write_text(f'#!/bin/sh\nulimit -S -f unlimited\nexec "{environments.UV}" "$@"\n')
+    uv.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    out.mkdir()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        what, _, found, _ = refused(capsys, "--outdir", str(out))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert what == f"{out} cannot be written" and "File too large" in found
+    assert names(out) == set()

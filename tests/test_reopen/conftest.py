@@ -1,19 +1,78 @@
+import contextlib
 import os
 import subprocess
-from typing import Any, Iterator, List, Union
+import tempfile
+from pathlib import Path
+from typing import Any, Iterator, List, NamedTuple, Optional, Union
 
 import environments
 import psutil
 import pytest
 from environments import NEWEST, Environment
+from properties import wait
+from properties.logs import Logs, settling
 from properties.server import Server
 
-from test_reopen.logrotation import reopen
-from test_reopen.nginx import Nginx, run_nginx
+from test_reopen.logrotation import SHELLS, reopen
+
+NGINX = """
+daemon off;
+{user}
+worker_processes 2;
+pid {directory}/pidfile;
+error_log {directory}/logs/error.log;
+events {{}}
+http {{
+    access_log {directory}/logs/access.log;
+    client_body_temp_path {directory}/temporary;
+    proxy_temp_path {directory}/temporary;
+    fastcgi_temp_path {directory}/temporary;
+    uwsgi_temp_path {directory}/temporary;
+    scgi_temp_path {directory}/temporary;
+    keepalive_requests 1000000000;
+    server {{
+        listen unix:{directory}/socket;
+        location / {{ return 200 "ok\\n"; }}
+    }}
+}}
+"""
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 UVICORN_WORKER = "uvicorn.workers.UvicornWorker"
 WORKER_CLASSES = [UVICORN_WORKER, *(pytest.param(one, marks=pytest.mark.full) for one in ("asgi", "gthread"))]
+
+
+class Nginx(NamedTuple):
+    directory: Path
+    logs: Logs
+    process: "subprocess.Popen[bytes]"
+
+    @property
+    def socket(self) -> Path:
+        return self.directory / "socket"
+
+
+@contextlib.contextmanager
+def run_nginx(user: Optional[int] = None) -> Iterator[Nginx]:
+    """user is who runs it, if another one."""
+    with tempfile.TemporaryDirectory(prefix="usr1-nginx-") as name:
+        directory = Path(name)
+        logs = Logs(directory / "logs", settling)
+        configuration, pidfile = directory / "nginx.conf", directory / "pidfile"
+        directive = "user root;" if os.geteuid() == 0 and user is None else ""
+        configuration.write_text(NGINX.format(directory=directory, user=directive))
+        if user is not None:
+            for path in (directory, logs.directory):
+                os.chown(path, user, user)
+        command = ["nginx", "-c", str(configuration), "-e", str(logs.path("error.log"))]
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, user=user)
+        try:
+            # It listens before it writes this.
+            wait.until(lambda: pidfile.exists() and pidfile.read_text(), lambda: f"nginx ended: {process.poll()}")
+            yield Nginx(directory, logs, process)
+        finally:
+            process.terminate()
+            process.wait(wait.PATIENCE)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -42,6 +101,12 @@ def server(environment: Environment) -> Iterator[Server]:
 def nginx() -> Iterator[Nginx]:
     with run_nginx() as server:
         yield server
+
+
+@pytest.fixture(params=[SHELLS[0], *(pytest.param(one, marks=pytest.mark.full) for one in SHELLS[1:])])
+def shell(request: pytest.FixtureRequest) -> str:
+    """For what takes longer: all of them only with --full."""
+    return str(request.param)
 
 
 @pytest.fixture

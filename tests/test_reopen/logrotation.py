@@ -8,7 +8,6 @@ import subprocess
 from pathlib import Path
 from typing import Any, Dict, List, NamedTuple, Sequence, Set
 
-import pytest
 from properties.logs import Logs
 
 REOPEN = Path(__file__).resolve().parents[2] / "scripts" / "reopen.sh"
@@ -36,9 +35,6 @@ SHELLS = ("dash", "bash", "busybox")
 #: What reopen.sh runs, but for what asks for leases.
 TOOLS = ["cat", "grep", "head", "ls", "readlink", "sed", "sleep", "sort", "stat", "tr", "xargs"]
 
-#: For what takes longer.
-DASH_FIRST = (SHELLS[0], *(pytest.param(shell, marks=pytest.mark.full) for shell in SHELLS[1:]))
-
 Script = subprocess.Popen[str]
 
 
@@ -52,7 +48,7 @@ class Answer(NamedTuple):
         assert self == (0, "", "")
 
     def refused(self) -> str:
-        """The only message."""
+        """The only message, without what a terminal would obey."""
         assert (self.returncode, self.stdout) == (2, ""), self
         [message] = self.stderr.splitlines()
         assert message.startswith("reopen.sh: ") and message.endswith("; no signal was sent")
@@ -66,6 +62,12 @@ class Answer(NamedTuple):
         for pid, what in re.findall(r"^  process (\d+):? (.*)$", self.stderr, re.MULTILINE):
             said.setdefault(int(pid), []).append(what)
         return said
+
+    def not_signalled(self) -> Set[int]:
+        """These processes, of all of which it says that."""
+        said = self.writers()
+        assert all(", not signalled): " in what for whats in said.values() for what in whats), self
+        return set(said)
 
     def files(self) -> Set[str]:
         """The names of the files in that."""
@@ -91,7 +93,6 @@ def finish(script: Script, timeout: float = 60) -> Answer:
 
 
 def reopen(*arguments: object, **how: Any) -> Answer:
-    """Run reopen.sh to its end."""
     return finish(start(*arguments, **how))
 
 
@@ -99,6 +100,11 @@ def in_each_shell(*arguments: object, timeout: float = 60) -> List[Answer]:
     """Run reopen.sh to its end in all shells at once: most of the time it only waits."""
     scripts = [start(*arguments, shell=shell) for shell in SHELLS]
     return [finish(script, timeout) for script in scripts]
+
+
+def processor_time() -> float:
+    """Of what has been run here, and has ended, in seconds."""
+    return sum(os.times()[2:4])
 
 
 def links(directory: Path, *programs: str) -> Path:

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import signal
 import subprocess
 from pathlib import Path
 from typing import List, TextIO
@@ -10,9 +9,8 @@ from typing import List, TextIO
 import pytest
 from environments import Environment
 
-from test_reopen.conftest import gunicorn, rotate_and_reopen
-from test_reopen.logrotation import DASH_FIRST, SHELLS, finish, in_each_shell, reopen, start
-from test_reopen.nginx import Nginx
+from test_reopen.conftest import Nginx, gunicorn, rotate_and_reopen
+from test_reopen.logrotation import SHELLS, finish, in_each_shell, start
 
 #: What logrotate makes of access.log, and what it passes to a script: $1 and, if the script is not shared, $2.
 ROTATIONS = [
@@ -58,7 +56,6 @@ opened = [open(os.path.join(directory, name), mode) for name, mode in {files!r}]
 """
 
 
-@pytest.mark.parametrize("shell", DASH_FIRST)
 @pytest.mark.parametrize("create", [False, True], ids=["", "create"])
 def test_what_logrotate_passes(nginx: Nginx, tmp_path: Path, create: bool, shell: str) -> None:
     """Whether or not it has already made new logs. All cases at once, each in a folder of its own: they only wait."""
@@ -122,14 +119,3 @@ def test_files_with_the_name_of_a_rotated_log_are_waited_for(environment: Enviro
     with gunicorn(environment, "gthread", OPENS.format(files=[(name, "a") for name in NAMES])) as server:
         for answer in in_each_shell("-t", 0, server.directory / "pidfile"):
             assert answer.files() == set(NAMES)
-
-
-def test_a_log_of_workers_that_are_all_busy(environment: Environment) -> None:
-    """Nobody has exchanged it for a new one yet, and its name has the date in the middle."""
-    with gunicorn(environment, "gthread", OPENS.format(files=[("app-20261129.log", "a")])) as server:
-        for pid in server.workers():
-            os.kill(pid, signal.SIGSTOP)
-        for arguments in [], [server.directory / "*.log "]:
-            answer = reopen("-t", 0, server.directory / "pidfile", *arguments)
-            assert set(answer.writers()) == set(server.workers())
-            assert answer.files() == {"app-20261129.log"}

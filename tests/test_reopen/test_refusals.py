@@ -12,11 +12,9 @@ from typing import Iterator, List
 import psutil
 import pytest
 from environments import NOBODY
-from properties import wait
 
-from test_reopen.conftest import ROOT_ONLY
-from test_reopen.logrotation import DASH_FIRST, SHELLS, TOOLS, finish, found, in_each_shell, links, reopen, start
-from test_reopen.nginx import Nginx, run_nginx
+from test_reopen.conftest import ROOT_ONLY, Nginx, run_nginx
+from test_reopen.logrotation import SHELLS, TOOLS, finish, found, in_each_shell, links, reopen, start
 
 WHOLE_SECONDS = "-t: expected whole seconds, found "
 NO_PIDFILE = "expected a PIDFILE; see reopen.sh -h"
@@ -72,19 +70,6 @@ def test_what_is_no_pidfile_of_a_server(tmp_path: Path) -> None:
     scripts = [(start(pidfile, shell=shell), pidfile) for pidfile in expected for shell in SHELLS]
     for script, pidfile in scripts:
         assert f"{pidfile}: {expected[pidfile]}" in finish(script).refused()
-
-
-@pytest.mark.parametrize("shell", DASH_FIRST)
-def test_a_pipe_that_takes_the_place_of_a_pidfile(tmp_path: Path, shell: str) -> None:
-    pidfile = tmp_path / "pidfile"
-    pidfile.touch()
-    script = start(pidfile, shell=shell)
-    process = psutil.Process(script.pid)
-    wait.until(lambda: process.children(recursive=True), lambda: "the script does not wait")
-    os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "pipe").rename(pidfile)
-    # Between a look at the file and its opening, a pipe holds it up for 5 s.
-    assert "expected a pidfile, " in finish(script, timeout=25).refused()
 
 
 def test_a_pidfile_that_cannot_be_opened_now(tmp_path: Path) -> None:
@@ -209,7 +194,6 @@ esac
 """
 
 
-@pytest.mark.parametrize("shell", DASH_FIRST)
 def test_the_main_process_of_a_unit(nginx: Nginx, tmp_path: Path, shell: str) -> None:
     logs = nginx.logs.path("*.log ")
     programs = links(tmp_path / "programs", "perl", *TOOLS)

@@ -2,8 +2,9 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Iterator, List
+from typing import Any, Iterator, List
 
+import environments
 import psutil
 import pytest
 from properties import wait
@@ -29,6 +30,13 @@ def nothing_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
     # No bytecode, which takes a good part of pip's time: of this setting it takes the opposite
     monkeypatch.setenv("PIP_NO_COMPILE", "0")
+
+
+def run(*command: object, **how: Any) -> str:
+    """What a command prints; it must succeed."""
+    answer = environments.run(*command, **how)
+    assert answer.returncode == 0, answer.stdout
+    return answer.stdout
 
 
 def pristine_files(distribution: str = "uvicorn", release: str = NEWEST) -> wheel.Files:

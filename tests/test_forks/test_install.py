@@ -10,7 +10,7 @@ import pytest
 from usr1 import patches
 from usr1.forks import fork
 
-from test_forks.conftest import BY_DEFAULT, EVERY, NEWEST, ROOT, version
+from test_forks.conftest import BY_DEFAULT, EVERY, NEWEST, ROOT, run, version
 
 VENDOR = ROOT / "vendor"
 PYTHON = sys.version_info[:2]
@@ -28,16 +28,14 @@ INSTALLATIONS = [
 INVALID = ("0.13.0", "0.13.1", "0.13.2", "0.14.0")
 
 
-def run(*command: object, **settings: str) -> str:
-    """What a command prints; it must succeed."""
-    answer = environments.run(*command, **settings)
-    assert answer.returncode == 0, answer.stdout
-    return answer.stdout
-
-
-def installer(name: str, venv: Path, command: str = "install") -> List[object]:
+def pip(tool: str, venv: Path, command: str, *arguments: object, **settings: str) -> str:
     python = venv / "bin" / "python"
-    return [environments.UV, "pip", command, "--python", python] if name == "uv" else [python, "-m", "pip", command]
+    start = [environments.UV, "pip", command, "--python", python] if tool == "uv" else [python, "-m", "pip", command]
+    return run(*start, *arguments, **settings)
+
+
+def install(tool: str, venv: Path, *arguments: object, **settings: str) -> str:
+    return pip(tool, venv, "install", *arguments, **settings)
 
 
 def anew(tool: str, distribution: str = "uvicorn") -> List[str]:
@@ -46,7 +44,7 @@ def anew(tool: str, distribution: str = "uvicorn") -> List[str]:
 
 
 def uninstall(tool: str, venv: Path) -> None:
-    run(*installer(tool, venv, "uninstall"), *(["--yes"] if tool == "pip" else []), "uvicorn")
+    pip(tool, venv, "uninstall", *(["--yes"] if tool == "pip" else []), "uvicorn")
 
 
 def make(tmp_path: Path, *requirements: str) -> Path:
@@ -62,7 +60,7 @@ def installed(venv: Path, distribution: str = "uvicorn") -> str:
     assert found == version(distribution, release)
     patched = fork.find(distribution, release).patched
     assert {file: patches.sha256((info.parent / file).read_bytes()) for file in patched} == patched
-    run(*installer("pip" if "3.6" in info.parts[-3] else "uv", venv, "check"))  # uv knows no Python 3.6
+    pip("pip" if "3.6" in info.parts[-3] else "uv", venv, "check")  # uv knows no Python 3.6
     return release
 
 
@@ -80,12 +78,12 @@ def test_installed_from_everywhere(
         "git": [*anew(tool, distribution), *choose, address],
         "index": [*anew(tool, distribution), "--extra-index-url", index, pin],
     }
-    run(*installer(tool, venv), *arguments[source])
+    install(tool, venv, *arguments[source])
     assert installed(venv, distribution) == release
     if distribution == "uvicorn" and source == "index":
         assert f"uvicorn {release} with" in run(venv / "bin" / "uvicorn", "--version")
     # A pin without the fork's part accepts the fork
-    assert "Would make no changes" in run(*installer("uv", venv), "--dry-run", f"{distribution}=={release}")
+    assert "Would make no changes" in install("uv", venv, "--dry-run", f"{distribution}=={release}")
 
 
 #: The newest release that runs on each Python on which the newest of all does not.
@@ -93,20 +91,18 @@ LAST = {(3, 6): "0.16.0", (3, 7): "0.22.0", (3, 8): "0.33.0", (3, 9): "0.39.0"}
 
 
 @pytest.mark.full
-@pytest.mark.parametrize(
-    "python", [python for python in environments.pythons() if python in LAST], ids="{0[0]}.{0[1]}".format
-)
+@pytest.mark.parametrize("python", [one for one in LAST if one in environments.pythons()], ids="{0[0]}.{0[1]}".format)
 def test_an_older_python_gets_the_newest_for_it(python: environments.Version, tmp_path: Path) -> None:
     venv = environments.make(tmp_path / "venv", python, "pip").path
-    run(*installer("pip", venv), VENDOR / "uvicorn")
+    install("pip", venv, VENDOR / "uvicorn")
     assert installed(venv) == LAST[python]
 
 
 @PIP_TOO
 def test_fastapi_accepts_it(tool: str, tmp_path: Path) -> None:
     venv = make(tmp_path, "fastapi[standard]", "pip")
-    run(*installer(tool, venv), VENDOR / "uvicorn")
-    run(*installer(tool, venv), "fastapi[standard]", f"uvicorn=={NEWEST}")
+    install(tool, venv, VENDOR / "uvicorn")
+    install(tool, venv, "fastapi[standard]", f"uvicorn=={NEWEST}")
     assert installed(venv) == NEWEST
 
 
@@ -120,15 +116,15 @@ def test_upgraded_and_uninstalled_it_leaves_nothing(tool: str, index: str, tmp_p
     before = files(venv)
     older = environments.COMBINATIONS[-2]
     pin = f"uvicorn=={version('uvicorn', older)}"
-    run(*installer(tool, venv), *anew(tool), "--extra-index-url", index, pin)
+    install(tool, venv, *anew(tool), "--extra-index-url", index, pin)
     assert installed(venv) == older
-    run(*installer(tool, venv), "--upgrade", VENDOR / "uvicorn")
+    install(tool, venv, "--upgrade", VENDOR / "uvicorn")
     assert installed(venv) == NEWEST
     again = "--force-reinstall" if tool == "pip" else "--reinstall"
-    run(*installer(tool, venv), again, "--no-deps", f"uvicorn==={NEWEST}")
+    install(tool, venv, again, "--no-deps", f"uvicorn==={NEWEST}")
     [info] = venv.glob("lib/python3.*/site-packages/uvicorn-*.dist-info")
     assert info.name == f"uvicorn-{NEWEST}.dist-info"
-    run(*installer(tool, venv), VENDOR / "uvicorn")
+    install(tool, venv, VENDOR / "uvicorn")
     uninstall(tool, venv)
     assert files(venv) == before
 
@@ -140,7 +136,7 @@ def test_an_index_with_the_forks_too(tool: str, chosen: str, index: str, tmp_pat
     venv = make(tmp_path)
     settings = {"UVICORN_USR1_VERSION": chosen, "UV_INDEX_STRATEGY": "unsafe-best-match"}
     addresses = {"PIP_EXTRA_INDEX_URL": index, "UV_EXTRA_INDEX_URL": index}
-    run(*installer(tool, venv), *anew(tool), VENDOR / "uvicorn", **settings, **addresses)
+    install(tool, venv, *anew(tool), VENDOR / "uvicorn", **settings, **addresses)
     assert installed(venv) == NEWEST
 
 
@@ -148,15 +144,15 @@ def test_an_index_with_the_forks_too(tool: str, chosen: str, index: str, tmp_pat
 def test_pinned_by_hash(tool: str, index: str, wheels: Path, tmp_path: Path) -> None:
     venv, requirements = make(tmp_path, "click", "h11", "pip"), tmp_path / "requirements.txt"
     [wheel] = wheels.glob(f"uvicorn-{NEWEST}+*.whl")
-    install = [*installer(tool, venv), *anew(tool), "--no-deps", "--require-hashes", "--index-url", index]
+    options = [*anew(tool), "--no-deps", "--require-hashes", "--index-url", index, "-r", requirements]
     pin = f"uvicorn=={version('uvicorn', NEWEST)} --hash=sha256:"
     requirements.write_text(pin + patches.sha256(wheel.read_bytes()))
-    run(*install, "-r", requirements)
+    install(tool, venv, *options)
     assert installed(venv) == NEWEST
     uninstall(tool, venv)
     requirements.write_text(pin + patches.sha256(b"another"))
     with pytest.raises(AssertionError, match="(?i)hash"):
-        run(*install, "-r", requirements, "--no-cache-dir" if tool == "pip" else "--no-cache")
+        install(tool, venv, *options, "--no-cache-dir" if tool == "pip" else "--no-cache")
 
 
 def test_uv_does_not_keep_an_older_wheel(clone: Path, tmp_path: Path) -> None:
@@ -165,13 +161,13 @@ def test_uv_does_not_keep_an_older_wheel(clone: Path, tmp_path: Path) -> None:
     requirements.write_text(f"uvicorn @ file://{clone}/vendor/uvicorn\n")
     for n, release in enumerate((NEWEST, "0.35.0", NEWEST)):
         venv = make(tmp_path / f"{n}")
-        run(*installer("uv", venv), "-r", requirements, UVICORN_USR1_VERSION=release)
+        install("uv", venv, "-r", requirements, UVICORN_USR1_VERSION=release)
         assert installed(venv) == release
 
 
 def test_apply_recognises_it(tmp_path: Path) -> None:
     venv = make(tmp_path, "gunicorn")
-    run(*installer("uv", venv), *(VENDOR / distribution for distribution in patches.DISTRIBUTIONS))
+    install("uv", venv, *(VENDOR / distribution for distribution in patches.DISTRIBUTIONS))
     apply = ROOT / "scripts" / "apply.sh"
     found = run(apply, "--check", venv)
     for distribution, release in NEWEST_OF_EACH:
@@ -232,7 +228,6 @@ LOCKERS = {
 @pytest.mark.full
 @pytest.mark.parametrize("locker", LOCKERS)
 def test_locked_by_others(locker: str, wheels: Path, tmp_path: Path) -> None:
-    """A wheel binds."""
     tool = environments.cached((3, 11), locker, exclude_newer="2025-06-01")
     [fork] = wheels.glob(f"uvicorn-{NEWEST}+*.whl")
     run(sys.executable, "-m", "pip", "download", "-d", tmp_path, "click", "h11")
@@ -240,11 +235,10 @@ def test_locked_by_others(locker: str, wheels: Path, tmp_path: Path) -> None:
     dependencies = ", ".join(f'"{name} @ {file.as_uri()}"' for name, file in files.items())
     project = f'name = "locked"\nversion = "1"\nrequires-python = ">=3.11,<3.12"\ndependencies = [{dependencies}]'
     packages = "".join(f'{name} = {{file = "{file.as_uri()}"}}\n' for name, file in files.items())
-    text, lock, install = LOCKERS[locker]
+    text, *commands = LOCKERS[locker]
     written = tmp_path / ("Pipfile" if locker == "pipenv" else "pyproject.toml")
     written.write_text(text.format(project=project, packages=packages))
     settings = {"PIPENV_VENV_IN_PROJECT": "1", "POETRY_VIRTUALENVS_IN_PROJECT": "1", "PDM_CHECK_UPDATE": "0"}
-    for command in (lock, install):
-        answer = environments.run(tool.path / "bin" / locker, *command, cwd=tmp_path, **settings)
-        assert answer.returncode == 0, answer.stdout
+    for command in commands:
+        run(tool.path / "bin" / locker, *command, cwd=tmp_path, **settings)
     assert installed(tmp_path / ".venv") == NEWEST

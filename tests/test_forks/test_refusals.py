@@ -4,7 +4,7 @@ import shutil
 import sys
 from pathlib import Path
 from subprocess import CompletedProcess
-from typing import List, Optional
+from typing import List
 
 import environments
 import pytest
@@ -12,7 +12,7 @@ from usr1 import patches, wheel
 from usr1.forks import fork
 from usr1.upkeep import releases
 
-from test_forks.conftest import NEWEST, ROOT, said
+from test_forks.conftest import NEWEST, ROOT, run, said
 
 EVIL = b"import evil\n"
 PIP = sys.executable
@@ -27,7 +27,6 @@ def pristine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def refused(tmp_path: Path, release: str = NEWEST, distribution: str = "uvicorn") -> List[str]:
-    """What is said when the wheel is built; there must be no wheel then."""
     with pytest.raises(SystemExit) as refusal:
         fork.Backend(distribution).build_wheel(str(tmp_path), {"version": release})
     assert list(tmp_path.rglob("*.whl")) == []
@@ -93,10 +92,8 @@ def test_a_wheel_that_is_not_the_published_one(pristine: Path, tmp_path: Path, m
     assert fork.Backend("uvicorn").build_wheel(str(tmp_path), {"version": NEWEST}).startswith(f"uvicorn-{NEWEST}+usr1")
 
 
-@pytest.mark.parametrize("content, found", [(EVIL, wheel._digest(EVIL)), (None, "no file")], ids=["changed", "missing"])
-def test_a_file_that_is_not_the_installed_one(
-    content: Optional[bytes], found: str, pristine: Path, tmp_path: Path
-) -> None:
+@pytest.mark.parametrize("content, found", [(EVIL, wheel._digest(EVIL)), (b"", "no file")], ids=["changed", "missing"])
+def test_a_file_that_is_not_the_installed_one(content: bytes, found: str, pristine: Path, tmp_path: Path) -> None:
     """As when somebody wrote through the hard links into the installer's cache."""
     target = pristine / "uvicorn" / "server.py"
     target.unlink()
@@ -144,9 +141,7 @@ def wheel_by(installer: str, directory: Path, *options: object, **variables: str
         (["--no-index"], NEWEST, f"=={NEWEST}"),  # The installer's own message, which names what it looked for
     ],
 )
-def test_the_installer_shows_the_message(
-    options: List[str], chosen: str, message: str, installer: str, tmp_path: Path
-) -> None:
+def test_the_installer_shows_why(options: List[str], chosen: str, message: str, installer: str, tmp_path: Path) -> None:
     answer = wheel_by(installer, tmp_path, *options, UVICORN_USR1_VERSION=chosen)
     assert answer.returncode != 0
     assert "uvicorn" in answer.stdout and message in answer.stdout and "Traceback" not in answer.stdout
@@ -156,10 +151,8 @@ def test_the_installer_shows_the_message(
 @pytest.mark.full
 @pytest.mark.parametrize("installer", [PIP, "uv"], ids=["pip", "uv"])
 def test_a_wheelhouse(installer: str, tmp_path: Path) -> None:
-    """Of the release, and what it depends on."""
     house, out = tmp_path / "house", tmp_path / "out"
-    answer = environments.run(PIP, "-m", "pip", "download", "--dest", house, f"uvicorn==={NEWEST}")
-    assert answer.returncode == 0, answer.stdout
+    run(PIP, "-m", "pip", "download", "--dest", house, f"uvicorn==={NEWEST}")
     answer = wheel_by(installer, out, "--no-index", "--find-links", house, PIP_FIND_LINKS="")
     assert answer.returncode == 0, answer.stdout
     assert len(list(out.glob(f"uvicorn-{NEWEST}+usr1.*.whl"))) == 1

@@ -15,7 +15,7 @@ from usr1 import patches, record, wheel
 from usr1.forks import build_fork, fork
 from usr1.upkeep import releases
 
-from test_forks.conftest import BY_DEFAULT, EVERY, NEWEST, ROOT, pristine_files, said, version
+from test_forks.conftest import BY_DEFAULT, EVERY, NEWEST, ROOT, pristine_files, run, said, version
 
 
 def published(distribution: str, release: str) -> Path:
@@ -25,8 +25,7 @@ def published(distribution: str, release: str) -> Path:
         # Later ones refuse the metadata of 0.13.0 to 0.13.2 and 0.14.0, which is not valid
         pip = [environments.cached(sys.version_info[:2], "pip==24.0").python, "-m", "pip", "download", "--no-deps"]
         options = ["--only-binary", ":all:", "--python-version", "3.99", "--dest", work / "wheel"]
-        answer = environments.run(*pip, *options, f"{distribution}==={release}")
-        assert answer.returncode == 0, answer.stdout
+        run(*pip, *options, f"{distribution}==={release}")
         return work / "wheel"
 
     [path] = releases._kept(f"{distribution}-{release}.wheel", fetch).iterdir()
@@ -127,12 +126,12 @@ for argument in sys.argv[2:]:
 def test_every_python_makes_the_same_wheels(python: environments.Version, wheels: Path, tmp_path: Path) -> None:
     forks = sorted(path.name.split("-") for path in wheels.iterdir())
     cases = [(name.replace("_", "-"), forked.split("+")[0]) for name, forked, *_ in forks]
-    answer = environments.run(
+    built = run(
         *(environments.pythons()[python], "-c", BUILD, tmp_path),
         *(f"{distribution}={release}={releases.unpacked(distribution, release)}" for distribution, release in cases),
         **{"PYTHONPATH": str(ROOT / "scripts"), "TZ": "Asia/Tokyo"},
     )
-    assert answer.stdout.split() == ["-".join(one) for one in forks]
+    assert built.split() == ["-".join(one) for one in forks]
     for path in wheels.iterdir():
         assert (tmp_path / path.name).read_bytes() == path.read_bytes()
 
@@ -170,8 +169,8 @@ def test_wheels_with_their_hashes(wheels: Path, capsys: pytest.CaptureFixture[st
     assert names(dist) == {"SHA256SUMS", older, newest, worker}
     for name in (older, newest, worker):
         assert (dist / name).read_bytes() == (wheels / name).read_bytes()
-    checked = environments.run("sha256sum", "--check", "--strict", "SHA256SUMS", cwd=dist)
-    assert checked.stdout.splitlines() == [f"{older}: OK", f"{newest}: OK", f"{worker}: OK"]
+    checked = run("sha256sum", "--check", "--strict", "SHA256SUMS", cwd=dist)
+    assert checked.splitlines() == [f"{older}: OK", f"{newest}: OK", f"{worker}: OK"]
 
 
 def test_they_are_those_whose_hashes_are_published(wheels: Path) -> None:
@@ -186,9 +185,8 @@ def test_they_are_those_whose_hashes_are_published(wheels: Path) -> None:
 
 
 def test_by_pip_they_are_the_same(wheels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also 0.14.0, whose metadata is not valid."""
     monkeypatch.setenv("PATH", "without uv")
-    assert build_fork.main(["0.14.0", NEWEST]) == 0
+    assert build_fork.main(["0.14.0", NEWEST]) == 0  # The older one's metadata is not valid
     for path in Path("dist").glob("*.whl"):
         assert path.read_bytes() == (wheels / path.name).read_bytes()
 
@@ -206,9 +204,9 @@ def test_totalof_them(wheels: Path, tmp_path: Path, pytestconfig: pytest.Config)
     every = patches.DISTRIBUTIONS if pytestconfig.getoption("--full") else ["uvicorn-worker"]
     for distribution in every:
         command = [ROOT / "scripts/build-fork.sh", "--all", "--distribution", distribution, "--outdir", outdir]
-        answer = environments.run(*command, cwd="/")
+        lines = run(*command, cwd="/").splitlines()
         total = len(patches.releases(distribution))
-        assert [line.split()[0] for line in answer.stdout.splitlines()] == [f"[{n + 1}/{total}]" for n in range(total)]
+        assert [line.split()[0] for line in lines] == [f"[{n + 1}/{total}]" for n in range(total)]
     assert len(names(outdir)) == 1 + sum(len(patches.releases(distribution)) for distribution in every)
     for name in names(outdir) & names(wheels):
         assert (outdir / name).read_bytes() == (wheels / name).read_bytes()

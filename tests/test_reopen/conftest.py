@@ -54,7 +54,6 @@ class Nginx(NamedTuple):
 
 @contextlib.contextmanager
 def run_nginx(user: Optional[int] = None) -> Iterator[Nginx]:
-    """user is who runs it, if another one."""
     with tempfile.TemporaryDirectory(prefix="usr1-nginx-") as name:
         directory = Path(name)
         logs = Logs(directory / "logs", settling)
@@ -121,7 +120,6 @@ def gunicorn(environment: Environment, worker_class: str = UVICORN_WORKER, more_
 
 
 def everybody(server: Union[Server, Nginx]) -> List[int]:
-    """The arbiter or master, and all below it."""
     return [server.process.pid, *(child.pid for child in psutil.Process(server.process.pid).children(recursive=True))]
 
 

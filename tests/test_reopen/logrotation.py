@@ -3,6 +3,7 @@
 import gzip
 import os
 import re
+import resource
 import shutil
 import subprocess
 from pathlib import Path
@@ -44,7 +45,6 @@ class Answer(NamedTuple):
     stderr: str
 
     def expect_silence(self) -> None:
-        """Nobody writes any more, and there is nothing to say."""
         assert self == (0, "", "")
 
     def refused(self) -> str:
@@ -70,7 +70,6 @@ class Answer(NamedTuple):
         return set(said)
 
     def files(self) -> Set[str]:
-        """The names of the files in that."""
         return {Path(what.partition(": ")[2]).name for said in self.writers().values() for what in said}
 
 
@@ -104,11 +103,10 @@ def in_each_shell(*arguments: object, timeout: float = 60) -> List[Answer]:
 
 def processor_time() -> float:
     """Of what has been run here, and has ended, in seconds."""
-    return sum(os.times()[2:4])
+    return sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
 
 
 def links(directory: Path, *programs: str) -> Path:
-    """A directory with links to these programs, and no others."""
     directory.mkdir()
     for program in programs:
         (directory / program).symlink_to(found(program))
@@ -124,15 +122,12 @@ def found(program: str) -> str:
 class Logrotate:
     """Rotates a server's logs; arguments are reopen.sh's before logrotate's own, or postrotate is another command."""
 
-    def __init__(
-        self, logs: Logs, arguments: Sequence[object] = (), postrotate: str = "", directives: str = ""
-    ) -> None:
+    def __init__(self, logs: Logs, arguments: Sequence[Any] = (), postrotate: str = "", directives: str = "") -> None:
         self.logs = logs
         self.configuration = logs.directory.parent / "logrotate.conf"
         postrotate = postrotate or " ".join([f"'{REOPEN}'", *(f"'{argument}'" for argument in arguments), '"$@"'])
-        self.configuration.write_text(
-            CONFIGURATION.format(directory=logs.directory, directives=directives, postrotate=postrotate)
-        )
+        text = CONFIGURATION.format(directory=logs.directory, directives=directives, postrotate=postrotate)
+        self.configuration.write_text(text)
         self.configuration.chmod(0o644)
         (logs.directory / "old").mkdir(exist_ok=True)  # For olddir
 
@@ -142,7 +137,6 @@ class Logrotate:
         return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120)
 
     def rotate(self, prefix: Sequence[str] = ()) -> None:
-        """One rotation that must succeed without a word."""
         answer = self.run(prefix)
         assert (answer.returncode, answer.stdout) == (0, ""), answer.stdout
         self.unpack()

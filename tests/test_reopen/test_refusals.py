@@ -99,7 +99,6 @@ open("/proc/self/comm", "w").write("\x1b[31mpython\\n")
 print("ready", flush=True)
 time.sleep(600)
 """
-#: SIGUSR1 would kill it.
 DIES_OF_USR1 = "import time; print('ready', flush=True); time.sleep(600)"
 
 

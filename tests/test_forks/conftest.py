@@ -43,12 +43,12 @@ def pristine_files(distribution: str = "uvicorn", release: str = NEWEST) -> whee
     return wheel.installed(distribution, [str(releases.unpacked(distribution, release))])
 
 
-def version(distribution: str, release: str) -> str:
-    return f"{release}+usr1.{fork.find(distribution, release).revision}"
+def version(name: str, release: str) -> str:
+    return f"{release}+usr1.{fork.find(name, release).revision}"
 
 
 def said(message: str) -> List[str]:
-    """What a refusal says: what, expected, found, do."""
+    """A refusal: what, expected, found, do."""
     what, *lines = message.splitlines()
     assert [line[:12].strip() for line in lines] == ["expected:", "found:", "do:"]
     return [what, *(line[12:] for line in lines)]
@@ -87,5 +87,5 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(ROOT / part, directory / part, ignore=shutil.ignore_patterns("__pycache__"))
     git = ["git", "-C", str(directory), "-c", "user.name=tests", "-c", "user.email=tests"]
     for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "as it is now"]):
-        subprocess.run([*git, *command], check=True)
+        run(*git, *command)
     return directory

@@ -25,7 +25,7 @@ INSTALLATIONS = [
 ]
 
 #: Their metadata is not valid, as published and hence in the fork; pip refuses it from 24.1 on.
-INVALID = ("0.13.0", "0.13.1", "0.13.2", "0.14.0")
+INVALID = "0.13.0", "0.13.1", "0.13.2", "0.14.0"
 
 
 def pip(tool: str, venv: Path, command: str, *arguments: object, **settings: str) -> str:
@@ -47,43 +47,42 @@ def uninstall(tool: str, venv: Path) -> None:
     pip(tool, venv, "uninstall", *(["--yes"] if tool == "pip" else []), "uvicorn")
 
 
-def make(tmp_path: Path, *requirements: str) -> Path:
-    return environments.make(tmp_path / "venv", PYTHON, *(requirements or ["pip"])).path
+def make(tmp_path: Path, *packages: str) -> Path:
+    return environments.make(tmp_path / "venv", PYTHON, *(packages or ["pip"])).path
 
 
-def installed(venv: Path, distribution: str = "uvicorn") -> str:
+def installed(venv: Path, name: str = "uvicorn") -> str:
     """The release of the fork in a consistent environment, with the patched file."""
-    name = distribution.replace("-", "_")
-    [info] = venv.glob(f"lib/python3.*/site-packages/{name}-*.dist-info")
+    [info] = venv.glob(f"lib/python3.*/site-packages/{name.replace('-', '_')}-*.dist-info")
     found = info.name[len(name) + 1 : -len(".dist-info")]
     release = found.split("+")[0]
-    assert found == version(distribution, release)
-    patched = fork.find(distribution, release).patched
+    assert found == version(name, release)
+    patched = fork.find(name, release).patched
     assert {file: patches.sha256((info.parent / file).read_bytes()) for file in patched} == patched
     pip("pip" if "3.6" in info.parts[-3] else "uv", venv, "check")  # uv knows no Python 3.6
     return release
 
 
-@pytest.mark.parametrize("tool, source, distribution, release", INSTALLATIONS)
+@pytest.mark.parametrize("tool, source, name, release", INSTALLATIONS)
 def test_installed_from_everywhere(
-    tool: str, source: str, distribution: str, release: str, index: str, clone: Path, tmp_path: Path
+    tool: str, source: str, name: str, release: str, index: str, clone: Path, tmp_path: Path
 ) -> None:
     venv = make(tmp_path, "pip==24.0" if release in INVALID else "pip")
     choose = ["--config-settings", f"version={release}"]
     # pip before 24.1 asks for a host
-    address = f"{distribution} @ git+file://localhost{clone}#subdirectory=vendor/{distribution}"
-    pin = f"{distribution}=={version(distribution, release)}"
+    address = f"{name} @ git+file://localhost{clone}#subdirectory=vendor/{name}"
+    pin = f"{name}=={version(name, release)}"
     arguments: Dict[str, List[object]] = {
-        "directory": [*choose, clone / "vendor" / distribution],
-        "git": [*anew(tool, distribution), *choose, address],
-        "index": [*anew(tool, distribution), "--extra-index-url", index, pin],
+        "directory": [*choose, clone / "vendor" / name],
+        "git": [*anew(tool, name), *choose, address],
+        "index": [*anew(tool, name), "--extra-index-url", index, pin],
     }
     install(tool, venv, *arguments[source])
-    assert installed(venv, distribution) == release
-    if distribution == "uvicorn" and source == "index":
+    assert installed(venv, name) == release
+    if name == "uvicorn" and source == "index":
         assert f"uvicorn {release} with" in run(venv / "bin" / "uvicorn", "--version")
-    # A pin without the fork's part accepts the fork
-    assert "Would make no changes" in install("uv", venv, "--dry-run", f"{distribution}=={release}")
+    # A pin without the fork's part accepts it
+    assert "Would make no changes" in install("uv", venv, "--dry-run", f"{name}=={release}")
 
 
 #: The newest release that runs on each Python on which the newest of all does not.

@@ -49,23 +49,23 @@ def test_a_release_without_a_patch(version: str) -> None:
 def test_settings_of_other_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every package of one command gets them. And a variable that is empty is as good as none."""
     others = {"--global-option": ["--quiet"], "--build-option": "", "cmake.version": ">=3.15", "python-version": "3.9"}
-    backend = fork.Backend("uvicorn")
-    newest = backend.get_requires_for_build_wheel()
-    assert backend.get_requires_for_build_wheel(others) == newest
+    requires = fork.Backend("uvicorn").get_requires_for_build_wheel
+    newest = requires()
+    assert requires(others) == newest
     monkeypatch.setenv("UVICORN_USR1_VERSION", "")
-    assert backend.get_requires_for_build_wheel() == newest
-    assert backend.get_requires_for_build_wheel({**others, "version": "0.33.0"})[0].startswith("uvicorn==0.33.0,")
+    assert requires() == newest
+    assert requires({**others, "version": "0.33.0"})[0].startswith("uvicorn==0.33.0,")
 
 
 def tamper(pristine: Path, name: str) -> Path:
     """As from a tampered or rebuilt index: its RECORD, which agrees with that file."""
     target = pristine / name
-    [record] = pristine.glob("*.dist-info/RECORD")
-    text = record.read_text().replace(wheel._digest(target.read_bytes()), wheel._digest(EVIL))
-    for path, content in (record, text.encode()), (target, EVIL):
+    [file] = pristine.glob("*.dist-info/RECORD")
+    text = file.read_text().replace(wheel._digest(target.read_bytes()), wheel._digest(EVIL))
+    for path, content in (file, text.encode()), (target, EVIL):
         path.unlink()
         path.write_bytes(content)
-    return record
+    return file
 
 
 def test_a_file_that_is_not_the_published_one(pristine: Path, tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ CONFIGURATION = """
 #: What reopen.sh runs under, each with the tools that come with it.
 SHELLS = ("dash", "bash", "busybox")
 
-#: What reopen.sh runs, but for what asks for leases.
+#: What reopen.sh runs, but to ask for leases.
 TOOLS = ["cat", "grep", "head", "ls", "readlink", "sed", "sleep", "sort", "stat", "tr", "xargs"]
 
 Script = subprocess.Popen[str]
@@ -48,7 +48,6 @@ class Answer(NamedTuple):
         assert self == (0, "", "")
 
     def refused(self) -> str:
-        """The only message, without what a terminal would obey."""
         assert (self.returncode, self.stdout) == (2, ""), self
         [message] = self.stderr.splitlines()
         assert message.startswith("reopen.sh: ") and message.endswith("; no signal was sent")
@@ -64,7 +63,6 @@ class Answer(NamedTuple):
         return said
 
     def not_signalled(self) -> Set[int]:
-        """These processes, of all of which it says that."""
         said = self.writers()
         assert all(", not signalled): " in what for whats in said.values() for what in whats), self
         return set(said)
@@ -84,11 +82,11 @@ def start(*arguments: object, shell: str = "sh", prefix: Sequence[str] = (), pat
 def finish(script: Script, timeout: float = 60) -> Answer:
     """Wait for the end of reopen.sh; what it may not take longer for than this."""
     try:
-        stdout, stderr = script.communicate(timeout=timeout)
+        out, err = script.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:
         script.kill()
         raise
-    return Answer(script.returncode, stdout, stderr)
+    return Answer(script.returncode, out, err)
 
 
 def reopen(*arguments: object, **how: Any) -> Answer:
@@ -98,7 +96,7 @@ def reopen(*arguments: object, **how: Any) -> Answer:
 def in_each_shell(*arguments: object, timeout: float = 60) -> List[Answer]:
     """Run reopen.sh to its end in all shells at once: most of the time it only waits."""
     scripts = [start(*arguments, shell=shell) for shell in SHELLS]
-    return [finish(script, timeout) for script in scripts]
+    return [finish(one, timeout) for one in scripts]
 
 
 def processor_time() -> float:
@@ -106,10 +104,10 @@ def processor_time() -> float:
     return sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
 
 
-def links(directory: Path, *programs: str) -> Path:
+def links(directory: Path, *names: str) -> Path:
     directory.mkdir()
-    for program in programs:
-        (directory / program).symlink_to(found(program))
+    for one in names:
+        (directory / one).symlink_to(found(one))
     return directory
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import subprocess
 from pathlib import Path
 from typing import List, TextIO
 
@@ -10,7 +9,7 @@ import pytest
 from environments import Environment
 
 from test_reopen.conftest import Nginx, gunicorn, rotate_and_reopen
-from test_reopen.logrotation import SHELLS, finish, in_each_shell, start
+from test_reopen.logrotation import SHELLS, Script, finish, in_each_shell, start
 
 #: What logrotate makes of access.log, and what it passes to a script: $1 and, if the script is not shared, $2.
 ROTATIONS = [
@@ -60,7 +59,7 @@ opened = [open(os.path.join(directory, name), mode) for name, mode in {files!r}]
 def test_what_logrotate_passes(nginx: Nginx, tmp_path: Path, create: bool, shell: str) -> None:
     """Whether or not it has already made new logs. All cases at once, each in a folder of its own: they only wait."""
 
-    def start_all() -> "List[subprocess.Popen[str]]":
+    def start_all() -> List[Script]:
         return [start("-t", 0, nginx.directory / "pidfile", *arguments, shell=shell) for arguments in passed]
 
     held: List[TextIO] = []
@@ -109,7 +108,6 @@ def test_without_files_it_finds_those_that_were_open(environment: Environment) -
 
 
 def test_nothing_has_been_rotated(nginx: Nginx) -> None:
-    """Or nothing that it knows: nobody can tell."""
     for answer in in_each_shell(nginx.directory / "pidfile"):
         assert answer.returncode == 1
         assert answer.stderr == "reopen.sh: found no rotated file; name it: reopen.sh PIDFILE FILE\n"

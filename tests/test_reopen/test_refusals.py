@@ -16,8 +16,8 @@ from environments import NOBODY
 from test_reopen.conftest import ROOT_ONLY, Nginx, run_nginx
 from test_reopen.logrotation import SHELLS, TOOLS, finish, found, in_each_shell, links, reopen, start
 
-WHOLE_SECONDS = "-t: expected whole seconds, found "
-NO_PIDFILE = "expected a PIDFILE; see reopen.sh -h"
+SECONDS = "-t: expected whole seconds, found "
+USAGE = "expected a PIDFILE; see reopen.sh -h"
 NO_FILE = "expected a pidfile, found no regular file to read; is the server running?"
 NO_ID = "expected a process id, found something else; no signal was sent"
 
@@ -31,14 +31,14 @@ CONTENTS = {
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ([], NO_PIDFILE),
-        (["-t", 5, "--"], NO_PIDFILE),
-        (["-x", "pidfile"], "unknown option: -x"),
-        (["--pid=a", "pidfile"], "unknown option: --pid"),
-        (["-t"], f"{WHOLE_SECONDS}''"),
-        *((["-t", it, "pidfile"], f"{WHOLE_SECONDS}'{it}'") for it in ("", "-1", "1.5", "ten", "1000000")),
-        (["-t", "\x1b[31m", "pidfile"], f"{WHOLE_SECONDS}'?[31m'"),  # Made for the terminal
-        (["/no\nwhere"], f"/no?where: {NO_FILE}"),
+        ([], USAGE),
+        (["-t", 5, "--"], USAGE),
+        (["-x", "a"], "unknown option: -x"),
+        (["--p=a", "b"], "unknown option: --p"),
+        (["-t"], f"{SECONDS}''"),
+        *((["-t", it, "pidfile"], f"{SECONDS}'{it}'") for it in ("", "-1", "1.5", "ten", "1000000")),
+        (["-t", "\x1b[31m", "pidfile"], f"{SECONDS}'?[31m'"),  # Made for the terminal
+        (["/a\nb"], f"/a?b: {NO_FILE}"),
         (["-u", "app.service"], "app.service: expected a systemd unit that runs"),
     ],
 )
@@ -63,7 +63,7 @@ def test_what_is_no_pidfile_of_a_server(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("process")
     expected = {tmp_path / name: NO_FILE for name in (".", "missing", "pipe", "link")}
     for number, (content, message) in enumerate(CONTENTS.items()):
-        pidfile = tmp_path / f"a pidfile {number}"
+        pidfile = tmp_path / f"pidfile {number}"
         pidfile.write_text(content)
         expected[pidfile] = message
     # All at once, as each is tried for a second

@@ -164,7 +164,7 @@ BY_ROOT = "su root nogroup\n    create 0660 nobody nogroup\n    sharedscripts"
 
 @ROOT_ONLY
 @pytest.mark.parametrize(
-    "runs, prefix, directives",
+    "serves, rotates, directives",
     [
         # logrotate rotates a directory of the service as its user, by su, but runs scripts as root.
         *((AS_NOBODY, (), f"su nobody nogroup\n    {one}") for one in DIRECTIVES[:4]),
@@ -175,18 +175,17 @@ BY_ROOT = "su root nogroup\n    create 0660 nobody nogroup\n    sharedscripts"
     ],
 )
 def test_every_line_once_of_another_user(
-    environment: Environment, runs: Sequence[str], prefix: Sequence[str], directives: str, rotations: int
+    environment: Environment, serves: Sequence[str], rotates: Sequence[str], directives: str, rotations: int
 ) -> None:
-    """runs is a command that runs the server, and prefix one that runs logrotate."""
     if not environments.is_open(environment.python):
         pytest.skip("nobody but root may run any Python of this machine")
     server = gunicorn(environment)
-    server.command[-1:-1] = [] if runs else ["--user", "nobody", "--group", "nogroup"]
-    server.command[:0] = runs
+    server.command[-1:-1] = [] if serves else ["--user", "nobody", "--group", "nogroup"]
+    server.command[:0] = serves
     (server.control / "events").touch()
     (server.logs.directory / "old").mkdir()
     for path in (server.directory, *server.directory.rglob("*")):
-        os.chown(path, NOBODY if runs else 0, NOBODY)
-        path.chmod(0o700 if runs else 0o775)
+        os.chown(path, NOBODY if serves else 0, NOBODY)
+        path.chmod(0o700 if serves else 0o775)
     with server:
-        rotate_under_load(server, rotations, prefix, directives=directives)
+        rotate_under_load(server, rotations, rotates, directives=directives)

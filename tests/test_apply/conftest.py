@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Iterator
 
 import pytest
+from usr1.apply import proof
 from usr1.apply.environment import Environment
 
 from test_apply import trees
@@ -16,9 +17,21 @@ def environment(tmp_path: Path) -> Environment:
 
 
 @pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> trees.Run:
+    return trees.Run(capsys)
+
+
+@pytest.fixture
 def place() -> Iterator[Path]:
     """Where anybody may look, unlike pytest's own directories."""
     directory = Path(tempfile.mkdtemp())
     directory.chmod(0o755)
     yield directory
     shutil.rmtree(directory)
+
+
+@pytest.fixture
+def root(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the properties that are run are, in the place of ours, which have tests of their own."""
+    monkeypatch.setattr(proof, "ROOT", place / "root")
+    return place / "root"

@@ -11,7 +11,7 @@ import re
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List
+from typing import Callable, Dict, List
 
 import pytest
 from hypothesis import given, settings
@@ -28,9 +28,7 @@ class Files:
     """Those of uvicorn in an environment, some of which may be gone already."""
 
     def __init__(self, environment: Environment) -> None:
-        self.package = environment.site_packages / "uvicorn"
-        self.source = self.package / "workers.py"
-        self.cache = self.package / "__pycache__" / "workers.cpython-311.pyc"
+        self.source = trees.workers(environment)
         self.info = sorted(environment.site_packages.glob("uvicorn-*.dist-info"))[0]
         self.record = self.info / "RECORD"
         self.metadata = self.info / "METADATA"
@@ -61,7 +59,7 @@ def make_directory(path: Path) -> None:
     path.mkdir()
 
 
-LINE = rb"(?m)^uvicorn/workers\.py,.*\n"
+LINE = rb'(?m)^"?uvicorn/workers\.py"?,.*\n'
 
 
 def line(change: Callable[["re.Match[bytes]"], bytes]) -> Callable[[Files], object]:
@@ -81,7 +79,7 @@ DAMAGES: Dict[str, Damage] = {
     "source in UTF-16": lambda files: edit(files.source, lambda text: text.decode("latin-1").encode("utf-16")),
     "source in no encoding": lambda files: edit(files.source, lambda text: text + b"# \xff\n"),
     "source a directory": lambda files: make_directory(files.source),
-    "source a link": lambda files: files.source.symlink_to(files.source.rename(files.package / "w.py")),
+    "source a link": lambda files: files.source.symlink_to(files.source.rename(files.source.with_name("w.py"))),
     "source read-only": lambda files: files.source.chmod(0o400),
     "source patched by hand": patch_by_hand,
     "RECORD says patched": patch_record,
@@ -103,17 +101,12 @@ DAMAGES: Dict[str, Damage] = {
     "a fork's version": version(b"0.54.0+usr1.1"),
     "two dist-infos": lambda files: shutil.copytree(files.info, files.info.with_name("uvicorn-0.1.dist-info")),
     "no dist-info": lambda files: shutil.rmtree(files.info),
-    "bytecode missing": lambda files: shutil.rmtree(files.cache.parent),
-    "source left behind": lambda files: (files.package / f".workers.py.x{UNFINISHED}").write_bytes(b"x"),
-    "RECORD left behind": lambda files: (files.info / f".RECORD.x{UNFINISHED}").write_bytes(b"x"),
+    "bytecode missing": lambda files: shutil.rmtree(files.source.with_name("__pycache__")),
+    "source left behind": lambda files: files.source.with_name(f".workers.py.x{UNFINISHED}").touch(),
+    "RECORD left behind": lambda files: (files.info / f".RECORD.x{UNFINISHED}").touch(),
     "editable": lambda files: (files.info / "direct_url.json").write_text('{"dir_info": {"editable": true}}'),
     "archive": lambda files: (files.info / "direct_url.json").write_text("{"),
 }
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    return trees.light(tmp_path_factory.mktemp("whole") / "venv", trees.source(), bytecode=True)
 
 
 @pytest.fixture(autouse=True)
@@ -121,20 +114,11 @@ def read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(patches, "catalogue", functools.lru_cache(patches.catalogue))
 
 
-def raw(environment: Environment) -> trees.Snapshot:
-    """With every byte, bytecode too."""
-    entries: trees.Snapshot = {}
-    for path in environment.path.rglob("*"):
-        name = os.fspath(path.relative_to(environment.path))
-        entries[name] = (path.lstat().st_mode, path.read_bytes() if path.is_file() else b"")
-    return entries
-
-
 def check_truth(option: str, environment: Environment) -> None:
     """One run: fully done or byte-identical to before."""
-    before = raw(environment)
+    before = trees.snapshot(environment.path, compiled=True)
     status = apply.main([option, "--only", "uvicorn", str(environment.path)])
-    now = raw(environment)
+    now = trees.snapshot(environment.path, compiled=True)
     if status == 2:
         assert now == before
         return
@@ -142,56 +126,44 @@ def check_truth(option: str, environment: Environment) -> None:
     differing = {name for name in {*before, *now} if before.get(name) != now.get(name)}
     for name in differing:
         assert re.search(rf"/uvicorn/(__pycache__/)?workers\.|/RECORD$|\.x{re.escape(UNFINISHED)}$", name), name
+    assert not [name for name in now if name.endswith(UNFINISHED)]
     one = trees.only(environment)
-    assert one.finished and trees.leftovers(environment, one) == []
+    assert one.finished
     assert one.state in ((State.PATCHED, State.FORK) if option == "--no-tests" else (State.PRISTINE,))
-    check_record(environment, before, now)
     assert trees.bytecode(environment, one) == [] or not differing
-
-
-def check_record(environment: Environment, before: trees.Snapshot, now: trees.Snapshot) -> None:
-    """Only that line is another, and it is true."""
-    name = os.fspath(Files(environment).record.relative_to(environment.path))
-    others = [re.sub(rb'(?m)^"?uvicorn/workers\.py"?,.*\n', b"", state[name][1]) for state in (before, now)]  # type: ignore[call-overload]
+    # Only that line of RECORD is another, and it is true
+    name = os.fspath(one.record.relative_to(environment.path))
+    others = [re.sub(LINE, b"", content) for content in (before[name][-1], now[name][-1]) if isinstance(content, bytes)]
     assert others[0] == others[1]
     assert not [wrong for wrong in trees.disagreements(environment) if "uvicorn/workers.py" in wrong]
 
 
-@contextlib.contextmanager
-def copied(whole: Environment) -> Iterator[Environment]:
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory, "venv")
-        shutil.copytree(whole.path, path, symlinks=True)
-        site_packages = path / whole.site_packages.relative_to(whole.path)
-        yield whole._replace(path=path, python=path / "bin" / "python", site_packages=site_packages)
-
-
 @pytest.mark.parametrize("name", DAMAGES)
-def test_one_damage(name: str, whole: Environment) -> None:
-    with copied(whole) as environment:
-        before = raw(environment)
-        DAMAGES[name](Files(environment))
-        assert raw(environment) != before
-        check_truth("--no-tests", environment)
+def test_one_damage(name: str, environment: Environment) -> None:
+    before = trees.snapshot(environment.path, compiled=True)
+    DAMAGES[name](Files(environment))
+    assert trees.snapshot(environment.path, compiled=True) != before
+    check_truth("--no-tests", environment)
 
 
 OPTIONS = st.lists(st.sampled_from(["--no-tests", "--revert"]), min_size=1, max_size=3)
 
 
-def test_several_damages(whole: Environment, request: pytest.FixtureRequest) -> None:
+def test_several_damages(request: pytest.FixtureRequest, run: trees.Run) -> None:
     @settings(max_examples=2000 if request.config.getoption("--full") else 30, deadline=None)
     @given(st.booleans(), st.lists(st.sampled_from(sorted(DAMAGES)), min_size=2, max_size=4), OPTIONS)
     def check(patched: bool, names: List[str], options: List[str]) -> None:
-        with copied(whole) as environment:
+        with tempfile.TemporaryDirectory() as directory:
+            environment = trees.light(Path(directory, "venv"), trees.source(), bytecode=True)
             if patched:
-                assert apply.main(["--no-tests", "--only", "uvicorn", str(environment.path)]) == 0
+                run("--no-tests", "--only", "uvicorn", environment)
             for name in names:
                 # One before may have removed what it is to damage
                 with contextlib.suppress(OSError, IndexError):
                     DAMAGES[name](Files(environment))
-            state = raw(environment)
+            before = trees.snapshot(environment.path, compiled=True)
             assert apply.main(["--check", str(environment.path)]) in (0, 1)
-            assert raw(environment) == state
+            assert trees.snapshot(environment.path, compiled=True) == before
             for option in options:
                 check_truth(option, environment)
 

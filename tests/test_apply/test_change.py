@@ -3,11 +3,8 @@
 import errno
 import fcntl
 import os
-import subprocess
 import sys
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Callable, Dict, Iterator
+from typing import Any, Callable, Dict
 
 import pytest
 from usr1.apply import apply, change, installed
@@ -30,37 +27,28 @@ FAILURES: Dict[str, "tuple[Break, str]"] = {
 
 @pytest.mark.parametrize("failure, said", FAILURES.values(), ids=FAILURES)
 def test_what_fails_is_undone(
-    failure: Break,
-    said: str,
-    environment: Environment,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    failure: Break, said: str, environment: Environment, run: trees.Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = trees.snapshot(environment.path)
     failure(monkeypatch)
-    assert apply.main(["--no-tests", str(environment.path)]) == 2
-    assert trees.snapshot(environment.path) == before
-    error = capsys.readouterr().err
-    assert "nothing was changed" in error and said in error
+    assert said in run.refused("nothing was changed", "--no-tests", environment)
 
 
 def test_bytecode_has_left_the_disk_before_the_source_changes(
-    environment: Environment, monkeypatch: pytest.MonkeyPatch
+    environment: Environment, run: trees.Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some is never checked against it."""
     before = installed.find(environment)
     synced = []
     monkeypatch.setattr(Tree, "sync", lambda tree, paths: synced.append((sorted(paths), installed.find(environment))))
-    assert apply.main(["--no-tests", str(environment.path)]) == 0
+    run("--no-tests", environment)
     paths, then = synced[0]
     assert paths == sorted(path for one in before for source in one.contents for path in trees.caches(source))
-    assert [trees.bytecode(environment, one) for one in then] == [[], []] and [one.contents for one in then] == [
-        one.contents for one in before
-    ]
+    assert [trees.bytecode(environment, one) for one in then] == [[], []]
+    assert [one.contents for one in then] == [one.contents for one in before]
 
 
 def test_what_cannot_be_put_back_is_said(
-    environment: Environment, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    environment: Environment, run: trees.Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pristine = trees.snapshot(environment.path)
     with monkeypatch.context() as patched:
@@ -74,9 +62,8 @@ def test_what_cannot_be_put_back_is_said(
 
         patched.setattr(Tree, "write", failing)
         trees.before(patched, "rename", 3, trees.fail)
-        assert apply.main(["--no-tests", str(environment.path)]) == 3
-    assert "could not be undone" in capsys.readouterr().err
-    assert apply.main(["--revert", str(environment.path)]) == 0
+        assert "could not be undone" in run("--no-tests", environment, status=3).err
+    run("--revert", environment)
     assert trees.snapshot(environment.path) == pristine
 
 
@@ -89,44 +76,28 @@ def test_told_to_end_while_changing(environment: Environment, monkeypatch: pytes
     assert trees.snapshot(environment.path) == before
 
 
-@contextmanager
-def held(environment: Environment) -> Iterator[None]:
-    """As by another run."""
-    directory = os.open(environment.site_packages, os.O_RDONLY)
-    fcntl.flock(directory, fcntl.LOCK_EX)
-    try:
-        yield
-    finally:
-        os.close(directory)
-
-
-def start(*arguments: object) -> "subprocess.Popen[str]":
-    variables = {**os.environ, "PYTHONPATH": str(Path(apply.__file__).parents[2])}
-    command = [sys.executable, "-m", "usr1.apply.apply", *map(str, arguments)]
-    return subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
 @pytest.mark.measured
-def test_another_waits_and_says_so(environment: Environment) -> None:
+def test_another_waits_and_says_so(environment: Environment, run: trees.Run) -> None:
     """And looking does not wait."""
-    with held(environment):
-        waiting = start("--no-tests", environment.path)
+    with change.alone(environment):
+        waiting = trees.start(*trees.MODULE, "--no-tests", environment.path)
         assert waiting.stdout is not None
         said = waiting.stdout.readline()
         assert said == f"waiting for another run on {environment.path} to end ...\n"
         assert waiting.poll() is None
-        assert apply.main(["--check", str(environment.path)]) == 1
+        run("--check", environment, status=1)
     assert waiting.communicate(timeout=60)[0]
     assert waiting.returncode == 0
 
 
-def test_many(environment: Environment, tmp_path: Path) -> None:
+def test_many(environment: Environment, run: trees.Run) -> None:
     """Applies and reverts, all at once: each succeeds, and the last one's result is whole."""
     pristine = trees.snapshot(environment.path)
-    runs = [start(("--no-tests", "--revert")[number % 2], environment.path) for number in range(12)]
-    assert [(run.communicate()[0], run.returncode)[1] for run in runs] == [0] * 12
+    options = ("--no-tests", "--revert") * 6
+    runs = [trees.start(*trees.MODULE, option, environment.path) for option in options]
+    assert [(one.communicate()[0], one.returncode)[1] for one in runs] == [0] * 12
     one = trees.only(environment)
     assert one.state in (State.PRISTINE, State.PATCHED) and one.finished
     assert trees.disagreements(environment) == [] and trees.stale(environment) == []
-    assert apply.main(["--revert", str(environment.path)]) == 0
+    run("--revert", environment)
     assert trees.snapshot(environment.path) == pristine, "no lock file is left"

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Dict, List
+from typing import Any, Callable, List
 
 import environments
 import psutil
@@ -19,25 +19,14 @@ import pytest
 from properties import wait
 from properties.activities import ended
 from usr1 import patches
-from usr1.apply import apply, installed, proof
+from usr1.apply import apply, installed
 from usr1.apply.environment import Environment, _run, find
 from usr1.apply.installed import State
 
 from test_apply import trees
+from test_apply.trees import variables
 
-SCRIPT = Path(apply.__file__).parents[2] / "apply.sh"
-
-
-def run(*arguments: object, **options: object) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(  # type: ignore[call-overload,no-any-return]
-        [SCRIPT, *map(str, arguments)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
-    )
-
-
-def variables(**more: str) -> Dict[str, str]:
-    """For the module in a process of its own."""
-    return {**os.environ, "PYTHONPATH": str(SCRIPT.parent), **more}
-
+SCRIPT = trees.SCRIPTS / "apply.sh"
 
 _INTERRUPTIBLE = """
 import pathlib, runpy, signal, sys
@@ -53,8 +42,8 @@ def interruptible(root: Path, *arguments: object, sigint: str = "SIG_DFL") -> Li
     return [sys.executable, "-c", _INTERRUPTIBLE, sigint, str(root), *map(str, arguments)]
 
 
-def state(environment: Environment) -> State:
-    return trees.only(environment).state
+def script(*arguments: object, path: Path = SCRIPT, **options: Any) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run([path, *map(str, arguments)], capture_output=True, text=True, **options)
 
 
 def test_from_anywhere(environment: Environment, tmp_path: Path) -> None:
@@ -63,23 +52,21 @@ def test_from_anywhere(environment: Environment, tmp_path: Path) -> None:
     link.parent.mkdir()
     link.symlink_to(SCRIPT)
     (tmp_path / "json.py").write_text("1 / 0")
-    command = [str(link), "--no-tests", "venv"]
-    mine = variables(PYTHONPATH=str(tmp_path))
-    answer = subprocess.run(command, cwd=tmp_path, env=mine, capture_output=True, text=True)
+    answer = script("--no-tests", "venv", path=link, cwd=tmp_path, env=variables(PYTHONPATH=str(tmp_path)))
     assert (answer.returncode, answer.stderr) == (0, "")
     for said in (f"Python {environment.version}", "gunicorn 2", f"{trees.NEWEST}: patched", "undo: ", "restart: "):
         assert said in answer.stdout
-    assert state(environment) is State.PATCHED
+    assert trees.only(environment).state is State.PATCHED
     undo = re.search("undo: +(scripts/apply.sh .*)", answer.stdout)
     assert undo
-    assert subprocess.run(undo[1], shell=True, cwd=SCRIPT.parents[1]).returncode == 0
-    assert state(environment) is State.PRISTINE
+    assert subprocess.run(undo[1], shell=True, cwd=trees.SCRIPTS.parent).returncode == 0
+    assert trees.only(environment).state is State.PRISTINE
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["-h"], ["venv", "--help"]])
-def test_help(arguments: list[str]) -> None:
+def test_help(arguments: List[str]) -> None:
     """Without the tools, so without a network."""
-    answer = run(*arguments, env={"PATH": "/usr/bin:/bin"})
+    answer = script(*arguments, env={"PATH": "/usr/bin:/bin"})
     assert (answer.returncode, answer.stderr) == (0, "")
     options = set(re.findall(r'"(--[a-z-]+)"', Path(apply.__file__).read_text()))
     assert {*options, "--help", "--version"} <= set(re.findall(r"--[a-z-]+", answer.stdout)) and "--check" in options
@@ -88,30 +75,30 @@ def test_help(arguments: list[str]) -> None:
 def test_version() -> None:
     """Without the tools too: that of the newest patch."""
     newest = max(patches.read(path).revision for path in patches.PATCHES.glob("*/*.patch"))
-    answer = run("--version", env={"PATH": "/usr/bin:/bin"}, cwd="/")
+    answer = script("--version", env={"PATH": "/usr/bin:/bin"}, cwd="/")
     assert (answer.returncode, answer.stdout) == (0, f"uvicorn-usr1, patches at revision {newest}\n")
 
 
 @pytest.mark.parametrize(
     "arguments, said",
     [
-        ([], "arguments are required: VENV"),
-        (["--bogus", "venv"], "--bogus"),
-        (["--revert", "--check", "venv"], "not allowed with"),
-        (["--json", "venv"], "--json goes with --check"),
-        (["--create", "--revert", "venv"], "--create goes with what patches"),
-        (["--only", "uvicorn", "--tests-only", "venv"], "--tests-only tests all that is there"),
-        (["--check", "--no-figures", "venv"], "--no-figures goes with what tests"),
-        (["--revert", "--verbose", "venv"], "--verbose goes with what tests"),
-        (["--only", "starlette", "venv"], "invalid choice: 'starlette'"),
-        ([""], "VENV: expected a path"),
-        (["--check", "one", ""], "VENV: expected a path"),
-        (["one", "two"], "only --check takes several environments"),
+        ("", "arguments are required: VENV"),
+        ("--bogus venv", "--bogus"),
+        ("--revert --check venv", "not allowed with"),
+        ("--json venv", "--json goes with --check"),
+        ("--create --revert venv", "--create goes with what patches"),
+        ("--only uvicorn --tests-only venv", "--tests-only tests all that is there"),
+        ("--check --no-figures venv", "--no-figures goes with what tests"),
+        ("--revert --verbose venv", "--verbose goes with what tests"),
+        ("--only starlette venv", "invalid choice: 'starlette'"),
+        ("''", "VENV: expected a path"),
+        ("--check one ''", "VENV: expected a path"),
+        ("one two", "only --check takes several environments"),
     ],
 )
-def test_wrong_arguments(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_arguments(arguments: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        apply.main(arguments)
+        apply.main(shlex.split(arguments))
     assert ended.value.code == 2
     error = capsys.readouterr().err
     assert error.startswith("apply.sh: ") and said in error
@@ -120,63 +107,49 @@ def test_wrong_arguments(arguments: list[str], said: str, capsys: pytest.Capture
 
 def test_no_environment(tmp_path: Path) -> None:
     """A mistyped path must not be taken for success."""
-    answer = run(tmp_path / "none")
+    answer = script(tmp_path / "none")
     assert answer.returncode == 2 and "is not a virtual environment" in answer.stderr
     assert not list(tmp_path.iterdir())
 
 
-def test_a_dry_run_prints_what_patch_takes(environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_prints_what_patch_takes(environment: Environment, run: trees.Run) -> None:
     """Only RECORD is not brought along by patch(1), which the next run does."""
-    assert apply.main(["--no-tests", str(environment.path)]) == 0
+    run("--no-tests", environment)
     done = trees.snapshot(environment.path)
-    assert apply.main(["--revert", str(environment.path)]) == 0
-    before = trees.snapshot(environment.path)
-    capsys.readouterr()
-    assert apply.main(["--dry-run", str(environment.path)]) == 0
-    diff = capsys.readouterr().out
-    assert trees.snapshot(environment.path) == before
+    run("--revert", environment)
+    diff = run("--dry-run", environment).out
     command = ["patch", "-p1", "--fuzz=0", "--no-backup-if-mismatch"]
     subprocess.run(command, input=diff, text=True, cwd=environment.site_packages, check=True, stdout=subprocess.PIPE)
-    assert apply.main(["--check", str(environment.path)]) == 0
     unfinished = "; RECORD has other hashes, as after patch(1), run scripts/apply.sh to finish it"
-    assert unfinished in capsys.readouterr().out
-    assert apply.main(["--no-tests", str(environment.path)]) == 0
+    assert unfinished in run("--check", environment).out
+    run("--no-tests", environment)
     assert trees.snapshot(environment.path) == done
-    capsys.readouterr()
-    assert apply.main(["--dry-run", str(environment.path)]) == 0
-    said = capsys.readouterr()
+    said = run("--dry-run", environment)
     assert said.out == ""
     assert said.err.startswith(f"{environment.path}: nothing to apply to uvicorn {trees.NEWEST}: patched (")
 
 
-def test_twice_is_as_good_as_once(environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
-    assert apply.main(["--no-tests", str(environment.path)]) == 0
-    once = trees.snapshot(environment.path), (environment.site_packages / "uvicorn" / "workers.py").stat()
-    assert apply.main(["--no-tests", str(environment.path)]) == 0
-    assert (trees.snapshot(environment.path), (environment.site_packages / "uvicorn" / "workers.py").stat()) == once
-    assert ", as before" in capsys.readouterr().out
-    for said in ("put back as it was published", "is as it was published"):
-        assert apply.main(["--revert", str(environment.path)]) == 0
-        assert said in capsys.readouterr().out
+def test_twice_is_as_good_as_once(environment: Environment, run: trees.Run) -> None:
+    run("--no-tests", environment)
+    once = trees.snapshot(environment.path), trees.workers(environment).stat()
+    said = run("--no-tests", environment).out
+    assert (trees.snapshot(environment.path), trees.workers(environment).stat()) == once
+    assert ", as before" in said
+    assert "put back as it was published" in run("--revert", environment).out
+    assert "is as it was published" in run("--revert", environment).out
 
 
 @pytest.mark.parametrize("option", ["--no-tests", "--tests-only"])
-def test_gunicorn_is_needed(option: str, environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+def test_gunicorn_is_needed(option: str, environment: Environment, run: trees.Run) -> None:
     for path in environment.site_packages.glob("gunicorn*"):
         shutil.rmtree(path)
-    before = trees.snapshot(environment.path)
-    assert apply.main([option, str(environment.path)]) == 2
-    assert "gunicorn is not installed" in capsys.readouterr().err
-    assert trees.snapshot(environment.path) == before
+    assert "gunicorn is not installed" in run(option, environment, status=2).err
 
 
-def test_what_cannot_be_imported(environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("options", [["--tests-only"], []])
+def test_what_cannot_be_imported(options: List[str], environment: Environment, run: trees.Run) -> None:
     """As without what gunicorn depends on: nothing can be tested, so nothing is patched."""
-    before = trees.snapshot(environment.path)
-    for options in (["--tests-only"], []):
-        assert apply.main([*options, "--no-figures", str(environment.path)]) == 2
-        trees.check_four_lines(capsys.readouterr().err, f"{environment.path} cannot be tested")
-        assert trees.snapshot(environment.path) == before
+    run.refused(f"{environment.path} cannot be tested", *options, "--no-figures", environment)
 
 
 @pytest.mark.measured
@@ -187,48 +160,37 @@ def test_another_system(environment: Environment) -> None:
     if subprocess.run([*apart, "true"], capture_output=True).returncode != 0:
         pytest.skip("no user namespaces here")
     before = trees.snapshot(environment.path)
-
-    def script(*options: str) -> "subprocess.CompletedProcess[str]":
-        command = [*apart, sys.executable, "-m", "usr1.apply.apply", *options, str(environment.path)]
-        return subprocess.run(command, env=variables(), capture_output=True, text=True)
-
-    for options in ([], ["--tests-only"]):
-        answer = script(*options)
-        assert answer.returncode == 2
-        trees.check_four_lines(answer.stderr, "cannot be tested on this system")
-        assert trees.snapshot(environment.path) == before
-    for option, status in (("--no-tests", 0), ("--check", 0), ("--revert", 0), ("--check", 1)):
-        answer = script(option)
-        assert (answer.returncode, answer.stderr) == (status, "")
-    assert trees.snapshot(environment.path) == before
+    for options in ([], ["--tests-only"], ["--no-tests"], ["--check"], ["--revert"]):
+        command = [*apart, *trees.MODULE, *options, str(environment.path)]
+        answer = subprocess.run(command, env=variables(), capture_output=True, text=True)
+        if options in ([], ["--tests-only"]):
+            assert answer.returncode == 2
+            trees.check_four_lines(answer.stderr, "cannot be tested on this system")
+        else:
+            assert (answer.returncode, answer.stderr) == (0, "")
+        patched = options in (["--no-tests"], ["--check"])
+        assert (trees.snapshot(environment.path) == before) != patched
 
 
-def test_without_proc(
-    environment: Environment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_without_proc(environment: Environment, run: trees.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """As test_another_system, which needs to be root, or user namespaces."""
     exists = os.path.exists
     monkeypatch.setattr(os.path, "exists", lambda path: path != "/proc/self/status" and exists(path))
-    assert apply.main([str(environment.path)]) == 2
-    trees.check_four_lines(capsys.readouterr().err, "cannot be tested on this system")
+    run.refused("cannot be tested on this system", environment)
 
 
 def test_time(environment: Environment) -> None:
     """Half a second; in time of the processor, which other tests at the same time do not add to."""
-    run("--check", environment.path)
+    script("--check", environment.path)
     times = []
     for option in ("--no-tests", "--revert") * 3:
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        assert run(option, environment.path).returncode == 0
+        assert script(option, environment.path).returncode == 0
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         times.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert min(times) < 0.5, times
 
 
-SUITE: Dict[str, str] = {
-    "setup.cfg": "[tool:pytest]\naddopts = -s\n",
-    "tests/conftest.py": "def pytest_addoption(parser):\n    parser.addoption('--environment')\n",
-}
 HOLDS = "def test_it(pytestconfig):\n    assert 'PYTHONPATH' not in __import__('os').environ\n"
 FAILS = "def test_it(pytestconfig):\n    assert not pytestconfig.getoption('--environment')\n"
 WAITS = """
@@ -247,40 +209,33 @@ def test_it():
 
 
 def suite(root: Path, test: str) -> Path:
-    """Another suite in the place of the properties, which have tests of their own."""
-    for name, text in {**SUITE, "tests/properties/test_it.py": test}.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_text(text)
+    properties = root / "tests" / "properties"
+    properties.mkdir(parents=True, exist_ok=True)
+    (root / "setup.cfg").write_text("[tool:pytest]\naddopts = -s\n")
+    (root / "tests" / "conftest.py").write_text("def pytest_addoption(parser): parser.addoption('--environment')")
+    (properties / "test_it.py").write_text(test)
     return root
 
 
 @pytest.mark.parametrize("found", [State.PRISTINE, State.PATCHED])
-def test_what_fails_is_put_back(
-    found: State,
-    environment: Environment,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_what_fails_is_put_back(found: State, environment: Environment, root: Path, run: trees.Run) -> None:
     if found is State.PATCHED:
-        apply.main(["--no-tests", str(environment.path)])
+        run("--no-tests", environment)
     before = trees.snapshot(environment.path)
-    monkeypatch.setattr(proof, "ROOT", suite(tmp_path / "root", FAILS))
-    assert apply.main([str(environment.path)]) == 1
-    said = capsys.readouterr().out
+    suite(root, FAILS)
+    said = run(environment, status=1).out
     assert "is as it was found" in said and "getoption" not in said, "no traceback"
     assert trees.snapshot(environment.path) == before
-    assert apply.main(["--tests-only", str(environment.path)]) == 1
-    assert trees.snapshot(environment.path) == before
+    run("--tests-only", environment, status=1)
 
 
 @pytest.mark.parametrize("name, value", [("PYTEST_ADDOPTS", "--collect-only"), ("PYTHONOPTIMIZE", "1")])
 def test_the_user_s_variables_prove_nothing(
-    name: str, value: str, environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, value: str, environment: Environment, root: Path, run: trees.Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(proof, "ROOT", suite(tmp_path / "root", FAILS))
+    suite(root, FAILS)
     monkeypatch.setenv(name, value)
-    assert apply.main(["--tests-only", str(environment.path)]) == 1
+    run("--tests-only", environment, status=1)
 
 
 @pytest.mark.measured
@@ -294,14 +249,12 @@ def test_the_user_s_variables_prove_nothing(
         (signal.SIGTERM, "SIG_IGN"),
     ],
 )
-def test_told_to_end(number: signal.Signals, sigint: str, environment: Environment, tmp_path: Path) -> None:
+def test_told_to_end(number: signal.Signals, sigint: str, environment: Environment, root: Path) -> None:
     """While the properties are tested: they are stopped, and all is put back; with SIGINT ignored, as by a shell."""
     before = trees.snapshot(environment.path)
-    command = interruptible(suite(tmp_path / "root", WAITS), environment.path, sigint=sigint)
-    with subprocess.Popen(
-        ["env", "--default-signal=HUP", *command],  # These tests may have been started by nohup
-        env=variables(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-    ) as process:  # fmt: skip
+    command = interruptible(suite(root, WAITS), environment.path, sigint=sigint)
+    # These tests may have been started by nohup
+    with trees.start("env", "--default-signal=HUP", *command, start_new_session=True) as process:
         assert process.stdout is not None
         server = next(int(line.split()[-1]) for line in process.stdout if "testing" in line)
         os.killpg(process.pid, number)  # As a terminal does
@@ -316,29 +269,22 @@ def test_told_to_end(number: signal.Signals, sigint: str, environment: Environme
 def test_told_to_end_while_it_creates(tmp_path: Path) -> None:
     """As by kill, more than once: what it runs, and what that runs, is not told. Not measured: coverage holds a lock
     when it looks at a new file, and hangs at exit if a signal ends that look."""
-    venv = tmp_path / "venv"
-    with psutil.Popen(
-        interruptible(tmp_path, "--create", venv), env=variables(PATH=environments.path_without("uv")),
-        stdout=subprocess.PIPE, start_new_session=True,
-    ) as process:  # fmt: skip
-
-        def ensurepip() -> list[psutil.Process]:
-            started: list[psutil.Process] = []
-            for child in process.children():
-                with contextlib.suppress(psutil.NoSuchProcess):  # It has ended meanwhile
-                    started += child.children()
-            return started
-
+    venv, without_uv = tmp_path / "venv", variables(PATH=environments.path_without("uv"))
+    command = interruptible(tmp_path, "--create", venv)
+    with trees.start(*command, env=without_uv, start_new_session=True) as started:
+        process = psutil.Process(started.pid)
         try:
-            installing = wait.until(ensurepip, lambda: "it installs no pip")
+            installing = wait.until(
+                lambda: {*process.children(recursive=True)} - {*process.children()}, lambda: "it installs no pip"
+            )
             for _ in range(3):
-                process.terminate()
-            assert process.wait(3 * wait.PATIENCE) == 128 + signal.SIGTERM
+                started.terminate()
+            assert started.wait(3 * wait.PATIENCE) == 128 + signal.SIGTERM
             assert all(ended(one.pid) for one in installing)
             assert not venv.exists()
         finally:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+                os.killpg(started.pid, signal.SIGKILL)
 
 
 def test_its_installer_may_ask_on_the_terminal(tmp_path: Path) -> None:
@@ -359,10 +305,9 @@ def test_its_installer_may_ask_on_the_terminal(tmp_path: Path) -> None:
 
 
 @pytest.mark.measured
-def test_nohup(environment: Environment, tmp_path: Path) -> None:
+def test_nohup(environment: Environment, root: Path) -> None:
     """It outlives its terminal."""
-    command = ["nohup", *interruptible(suite(tmp_path / "root", WAITS), environment.path)]
-    with subprocess.Popen(command, env=variables(), stdout=subprocess.PIPE, text=True) as process:
+    with trees.start("nohup", *interruptible(suite(root, WAITS), environment.path)) as process:
         assert process.stdout is not None
         next(line for line in process.stdout if "testing" in line)
         ignored = re.search(r"^SigIgn:\t(\w+)$", Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE)
@@ -373,90 +318,74 @@ def test_nohup(environment: Environment, tmp_path: Path) -> None:
 
 @pytest.mark.measured
 @pytest.mark.parametrize("lost", ["| head -n 1", ">/dev/full", "<&- >&- 2>&-"])
-def test_a_lost_output_decides_nothing(lost: str, environment: Environment, tmp_path: Path) -> None:
+def test_a_lost_output_decides_nothing(lost: str, environment: Environment, root: Path) -> None:
     """The properties are run, and only those that hold make what is patched stay."""
-
-    def script(root: Path, *arguments: str) -> int:
-        command = shlex.join(interruptible(root, *arguments, environment.path))
+    for test, options, status, state in (
+        (HOLDS, ["--dry-run"], 0, State.PRISTINE),
+        (FAILS, [], 1, State.PRISTINE),
+        (HOLDS, [], 0, State.PATCHED),
+        (HOLDS, ["--revert"], 0, State.PRISTINE),
+    ):
+        command = shlex.join(interruptible(suite(root, test), *options, environment.path))
         shell = ["bash", "-c", f"{command} {lost}; exit ${{PIPESTATUS[0]}}"]
         answer = subprocess.run(shell, env=variables(), capture_output=True, text=True)
         wanted = r"(apply\.sh: cannot write what there is to say: .*No space left on device\n)?"
         assert re.fullmatch(wanted, answer.stderr), answer.stderr
-        return answer.returncode
-
-    holds, fails = suite(tmp_path / "holds", HOLDS), suite(tmp_path / "fails", FAILS)
-    assert script(holds, "--dry-run") == 0
-    assert script(fails) == 1
-    assert state(environment) is State.PRISTINE
-    assert script(holds) == 0
-    assert state(environment) is State.PATCHED
-    assert script(holds, "--revert") == 0
-    assert state(environment) is State.PRISTINE
+        assert (answer.returncode, trees.only(environment).state) == (status, state)
 
 
+@pytest.mark.parametrize("options", [[], ["--no-tests"]])
 def test_what_is_no_property_puts_back_too(
-    environment: Environment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    options: List[str], environment: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Anything that happens between the change and its proof."""
     before = trees.snapshot(environment.path)
     monkeypatch.setattr(apply, "_line", lambda one: 1 / 0)
-    for option in ([], ["--no-tests"]):
-        with pytest.raises(ZeroDivisionError):
-            apply.main([*option, str(environment.path)])
-        assert trees.snapshot(environment.path) == before
+    with pytest.raises(ZeroDivisionError):
+        apply.main([*options, str(environment.path)])
+    assert trees.snapshot(environment.path) == before
 
 
-def test_what_cannot_be_put_back(
-    environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_cannot_be_put_back(environment: Environment, root: Path, run: trees.Run) -> None:
     """It is not said that nothing was changed."""
-    [record] = environment.site_packages.glob("uvicorn-*.dist-info/RECORD")
-    monkeypatch.setattr(
-        proof, "ROOT", suite(tmp_path / "root", f"def test_it():\n    open({str(record)!r}, 'w')\n    1 / 0\n")
-    )
-    assert apply.main([str(environment.path)]) == 3
-    said = capsys.readouterr().err
+    record = trees.dist_info(environment) / "RECORD"
+    suite(root, f"def test_it():\n    open({str(record)!r}, 'w')\n    1 / 0\n")
+    said = run(environment, status=3).err
     assert "cannot be restored" in said and "--only" not in said
 
 
-@pytest.mark.parametrize("installer", ["uv", "pip"])
-def test_a_new_environment(installer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proof, "ROOT", suite(tmp_path / "root", HOLDS))
-    if installer == "pip":
-        monkeypatch.setattr(shutil, "which", lambda name: None)
-    venv = tmp_path / "new venv"
-    assert apply.main(["--create", str(venv)]) == 0
-    made = find(venv)
-    assert state(made) is State.PATCHED
+@pytest.mark.parametrize("which", [shutil.which, lambda name: None], ids=["uv", "pip"])
+def test_a_new_environment(
+    which: Callable[[str], object], root: Path, tmp_path: Path, run: trees.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite(root, HOLDS)
+    monkeypatch.setattr(shutil, "which", which)
+    run("--create", tmp_path / "new venv")
+    made = find(tmp_path / "new venv")
+    assert trees.only(made).state is State.PATCHED
     assert installed.version(made, "httptools"), "uvicorn[standard]"
     if made.version.split(".") >= ["3", "10"]:
         assert installed.version(made, "uvicorn") == trees.NEWEST
 
 
-def test_a_new_environment_goes_with_what_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proof, "ROOT", suite(tmp_path / "root", FAILS))
-    assert apply.main(["--create", str(tmp_path / "venv")]) == 1
+def test_a_new_environment_goes_with_what_fails(root: Path, tmp_path: Path, run: trees.Run) -> None:
+    suite(root, FAILS)
+    run("--create", tmp_path / "venv", status=1)
     assert not (tmp_path / "venv").exists()
 
 
-def test_a_new_environment_that_cannot_be_made(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert apply.main(["--create", str(tmp_path / "no" / "such" / "directory")]) == 2
-    said = capsys.readouterr().err
-    assert "cannot create" in said and "make its parent directory first" in said
+def test_a_new_environment_that_cannot_be_made(tmp_path: Path, run: trees.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "link").symlink_to("nowhere")
-    assert apply.main(["--create", str(tmp_path / "link")]) == 2
-    assert "a link that leads nowhere" in capsys.readouterr().err
     monkeypatch.setenv("UV_OFFLINE", "1")
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
-    assert apply.main(["--create", str(tmp_path / "venv")]) == 2
-    assert "see why this fails: " in capsys.readouterr().err
+    for name, said in (
+        ("no/such/directory", "make its parent directory first"),
+        ("link", "a link that leads nowhere"),
+        ("venv", "see why this fails: "),
+    ):
+        answer = run("--create", f"{tmp_path}/{name}", status=2).err
+        assert "cannot create" in answer and said in answer
     assert not (tmp_path / "venv").exists()
-
-
-class Told(BaseException):
-    pass
 
 
 def test_what_is_run_ends_with_who_runs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -465,9 +394,9 @@ def test_what_is_run_ends_with_who_runs_it(tmp_path: Path, monkeypatch: pytest.M
 
     def tell() -> None:
         if pid.exists() and pid.read_text():
-            raise Told
+            raise KeyboardInterrupt
 
     monkeypatch.setattr("usr1.apply.environment.dot", tell)  # Which is called while it is waited for
-    with pytest.raises(Told):
+    with pytest.raises(KeyboardInterrupt):
         _run(["sh", "-c", f"sleep 600 & echo $! >'{pid}'; wait"], tmp_path, [])
     assert ended(int(pid.read_text()))

@@ -30,22 +30,18 @@ from test_apply import trees
 #: Tests run side by side: each takes every so-many-th of the calls.
 SHARDS = 4
 
-#: Everything that touches files; what CPython does not use on this machine is simply not found.
-CALLS = (
-    "?access,?chmod,?chown,?close,?dup,?dup3,?fadvise64,?fallocate,?fchdir,?fchmod,?fchmodat,?fchown,?fchownat,"
-    "?fcntl,?fdatasync,?flock,?fstat,?fstatfs,?fsync,?ftruncate,?futimesat,?getdents64,?link,?linkat,"
-    "?lseek,?lstat,?mkdir,?mkdirat,?newfstatat,?open,?openat,?pread64,?pwrite64,?read,?readlink,?readlinkat,"
-    "?rename,?renameat,?renameat2,?rmdir,?stat,?statfs,?statx,?symlink,?sync,?truncate,?unlink,?unlinkat,"
-    "?utimensat,?write,?writev"
-)
-#: Those that only look; an open that creates nothing is another.
+#: What touches files; what CPython does not use on this machine is simply not found.
 LOOKING = (
-    "access|close|dup|dup3|fadvise64|fcntl|flock|fstat|fstatfs|getdents64|lseek|lstat|newfstatat|pread64|"
-    "read|readlink|readlinkat|stat|statfs|statx"
+    "?access,?close,?dup,?dup3,?fadvise64,?fcntl,?flock,?fstat,?fstatfs,?getdents64,?lseek,?lstat,?newfstatat,"
+    "?pread64,?read,?readlink,?readlinkat,?stat,?statfs,?statx"
+)
+CHANGING = (
+    "?chmod,?chown,?fallocate,?fchdir,?fchmod,?fchmodat,?fchown,?fchownat,?fdatasync,?fsync,?ftruncate,?futimesat,"
+    "?link,?linkat,?mkdir,?mkdirat,?open,?openat,?pwrite64,?rename,?renameat,?renameat2,?rmdir,?symlink,?sync,"
+    "?truncate,?unlink,?unlinkat,?utimensat,?write,?writev"
 )
 WHOLE = (installed.State.PRISTINE, installed.State.PARTLY, installed.State.PATCHED)
 OPPOSITE = {"apply": "revert", "revert": "apply"}
-
 
 #: Marks for the log of strace
 BEGIN, END = "/the-change-begins", "/the-change-ends"
@@ -129,21 +125,17 @@ class Call(NamedTuple):
 
 def calls(what: str, environment: Environment, log: Path) -> List[Call]:
     """The file-system calls of a change, each once."""
-    assert followed(what, environment, log, "-e", f"trace={CALLS}") == 0
+    assert followed(what, environment, log, "-e", f"trace={LOOKING},{CHANGING}") == 0
     seen: CounterType[str] = Counter()
     found: List[Call] = []
     within = False
-    for line in log.read_text(errors="replace").splitlines():
-        match = re.match(r"([a-z0-9_]+)\(", line)
-        if not match:
-            continue
-        name = match[1]
+    for name, rest in re.findall(r"(?m)^([a-z0-9_]+)\((.*)", log.read_text(errors="replace")):
         seen[name] += 1
-        if BEGIN in line or END in line:
-            within = BEGIN in line
-        elif within:
-            opens = name.startswith("open")
-            found.append(Call(name, seen[name], "O_CREAT" in line if opens else not re.fullmatch(LOOKING, name)))
+        if BEGIN in rest or END in rest:
+            within = BEGIN in rest
+        elif within:  # An open that creates nothing only looks
+            changes = "O_CREAT" in rest if name.startswith("open") else f"?{name}" in CHANGING.split(",")
+            found.append(Call(name, seen[name], changes))
     assert sum(call.changes for call in found) > 10
     return found
 
@@ -199,10 +191,9 @@ class Trial(NamedTuple):
 
 
 @pytest.fixture
-def trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trial:
-    """With bytecode, as by pip; and the patches read before, for it is not their file system that fails."""
+def trial(environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trial:
+    """The patches are read before, for it is not their file system that fails."""
     monkeypatch.setattr(patches, "catalogue", functools.lru_cache(patches.catalogue))
-    environment = trees.light(tmp_path / "venv", trees.source(), bytecode=True)
     pristine = trees.snapshot(environment.path)
     make("apply", environment)
     assert trees.disagreements(environment) == []

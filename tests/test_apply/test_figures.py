@@ -6,15 +6,15 @@ import os
 import pty
 import re
 import select
-import subprocess
 import sys
 import time
 from pathlib import Path
+from subprocess import PIPE, Popen
 from typing import Dict, Iterator, List
 
 import environments
 import pytest
-from usr1.apply import apply, figures, proof, screen
+from usr1.apply import figures, proof, screen
 from usr1.apply.environment import Environment, find
 from usr1.apply.figures import Figures
 
@@ -53,41 +53,26 @@ def measures(root: Path, code: str = MEASURES) -> Path:
     return root
 
 
-@pytest.fixture
-def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(proof, "ROOT", tmp_path / "root")
-    return measures(tmp_path / "root")
-
-
-def test_before_and_after(root: Path, environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+def test_before_and_after(root: Path, environment: Environment, run: trees.Run) -> None:
     """Side by side at the end, and in words; where there is nothing to patch, as it is now."""
-    assert apply.main([str(environment.path)]) == 0
-    said = capsys.readouterr().out
+    measures(root)
+    said = run(environment).out
     assert TABLE in said
     conclusion = f"Before the patch, rotations could {WRONG}. After it, nothing went wrong in these rotations. "
     assert conclusion in " ".join(said.split())
-    assert apply.main([str(environment.path)]) == 0
-    said = capsys.readouterr().out
+    said = run(environment).out
     assert "\nIn 6 rotations, under load:              now\nlines lost of access.log                   0   of " in said
     assert "\nNothing went wrong in these rotations.\n" in said
 
 
 @pytest.mark.parametrize("only", [[], ["--only", "gunicorn"]])
-def test_the_verdict_and_the_table_agree(
-    only: List[str],
-    tmp_path: Path,
-    root: Path,
-    environment: Environment,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_the_verdict_and_the_table_agree(only: List[str], root: Path, environment: Environment, run: trees.Run) -> None:
     """What is patched and still loses lines breaks its promise, whatever the tests find."""
     measures(root, "print({bad!r})\n")
-    assert apply.main([*only, str(environment.path)]) == 1
-    said = capsys.readouterr().out
+    said = run(*only, environment, status=1).out
     assert f"Although patched, rotations {WRONG} here. " in " ".join(said.split())
     assert "is as it was found" in said and "undo: " not in said
-    assert apply.main(["--tests-only", str(environment.path)]) == 1
-    said = capsys.readouterr().out
+    said = run("--tests-only", environment, status=1).out
     assert f"Here rotations {WRONG}. Patching uvicorn or gunicorn fixes this." in " ".join(said.split())
 
 
@@ -113,20 +98,17 @@ def test_conclusion(columns: figures.Columns, kept: bool, said: str) -> None:
     assert figures.conclusion(columns, kept, []) == said
 
 
-def test_without_figures(root: Path, environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_figures(root: Path, environment: Environment, run: trees.Run) -> None:
+    measures(root)
     for option in ("--tests-only", "--create"):  # There is one: nothing is created
-        assert apply.main([option, "--no-figures", str(environment.path)]) == 0
-    assert "rotations" not in capsys.readouterr().out
-    assert not (root / "tests" / "measured").exists()
+        assert "rotations" not in run(option, "--no-figures", environment).out
+    assert not (root / "tests" / "properties" / "measured").exists()
 
 
-def test_what_cannot_be_served_is_told(
-    root: Path, environment: Environment, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_cannot_be_served_is_told(root: Path, environment: Environment, run: trees.Run) -> None:
     """It decides nothing: the properties do."""
     measures(root, "print('no worker comes up')\nexit(1)\n")
-    assert apply.main([str(environment.path)]) == 0
-    said = capsys.readouterr().out
+    said = run(environment).out
     assert "no figures before: no worker comes up\n" in said and "no figures now: " in said
     assert "rotations" not in said
 
@@ -161,34 +143,21 @@ def test_colour_on_a_terminal(variables: Dict[str, str], monkeypatch: pytest.Mon
     assert said.count("\033[31m") == said.count("\033[32m") == (0 if variables else 5)
 
 
-SLOW = """
-import sys
-print("first", flush=True)
-sys.stdin.read(1)
-print("second", end="")
-"""
-
-
 def test_what_goes_on_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a terminal in one line, which the next thing that is said replaces; or by dots, which replace nothing."""
     monkeypatch.setattr(screen, "PATIENCE", 0.05)
-    command = [sys.executable, "-c", SLOW]
-    with terminal(monkeypatch) as its, subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as process:  # fmt: skip
-        assert process.stdin is not None
+    command = ["sh", "-c", "echo first; read -r rest; printf second"]
+    told: List[str] = []
 
-        told: List[str] = []
-
-        def waiting() -> None:
-            """Tell it twice, then let it go on."""
-            if len(told) not in (1, 2):  # It takes its time to start, and to go on
-                return
+    def waiting() -> None:
+        """Tell it twice, then let it go on."""
+        if len(told) in (1, 2):  # It takes its time to start, and to go on
             screen.progress("waiting", len(told), 4)
             told.append("waiting")
-            if len(told) == 3:
-                process.stdin.close()  # type: ignore[union-attr]
+        elif len(told) == 3 and process.stdin:
+            process.stdin.close()
 
+    with terminal(monkeypatch) as its, Popen(command, stdin=PIPE, stdout=PIPE) as process:
         for line in screen.lines_of(process, waiting):
             told.append(line)
             screen.say(line)
@@ -197,9 +166,8 @@ def test_what_goes_on_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         screen.dot()
         screen.say("done")
         dotted = read(its)
-    bars = [f"waiting [{'#' * 10 * done:40}] {done}/4" for done in (1, 2)]
-    replaced = "\r\033[K"
-    assert said == f"first\r\n{bars[0]}{replaced}{bars[1]}{replaced}second\r\n"
+    bars = [f"waiting [{'#' * 10 * done:40}] {done}/4\r\033[K" for done in (1, 2)]
+    assert said == f"first\r\n{bars[0]}{bars[1]}second\r\n"
     assert dotted == "..\r\ndone\r\n"
 
 
@@ -218,7 +186,6 @@ def test_a_terminal_is_not_told_what_to_do(
 ) -> None:
     """By code that may be another user's."""
     suite(root, "def test_it():\n    print('\\033]0;title\\007\\tü')\n")
-    (root / "setup.cfg").write_text("[tool:pytest]\naddopts = -s\n")
     proof.run_checks(environment)
     assert "?]0;title?\tü\n" in capsys.readouterr().out
 
@@ -230,11 +197,14 @@ def test_it():
     print("FAILED three (0.1 s, 3 of 7)\\n       what is wrong\\n       what it means")
     print("serving  1/3\\n\\n1 of 3 promises is broken here")
 """
+SHOWN = ["FAILED three"]
+VERBOSE = ["PASSED one (0.1 s)", "       why", "SKIPPED two (0.1 s)", "       why not", "FAILED three (0.1 s)"]
 
 
-@pytest.mark.parametrize("verbose", [False, True])
+@pytest.mark.parametrize("verbose, shown", [(False, SHOWN), (True, VERBOSE)])
 def test_what_fails_is_shown(
     verbose: bool,
+    shown: List[str],
     root: Path,
     environment: Environment,
     monkeypatch: pytest.MonkeyPatch,
@@ -242,18 +212,11 @@ def test_what_fails_is_shown(
 ) -> None:
     """In full, and what pytest sums up; what passes, and is left out, with --verbose only. Nothing else of pytest's."""
     suite(root, RESULTS)
-    (root / "setup.cfg").write_text("[tool:pytest]\naddopts = -s\n")
     monkeypatch.setattr(screen, "INTERVAL", float("inf"))  # No line for progress
     proof.run_checks(environment, verbose=verbose)
-    said = capsys.readouterr().out.splitlines()
-    failed = ["FAILED three", "       what is wrong", "       what it means"]
-    sums = ["serving  1/3", "1 of 3 promises is broken here"]
-    if verbose:
-        others = ["PASSED one (0.1 s)", "       why", "SKIPPED two (0.1 s)", "       why not", "FAILED three (0.1 s)"]
-        assert said[:-1] == [*others, *failed[1:], *sums]
-    else:
-        assert said[:-1] == [*failed, *sums]
-    assert said[-1] == "."  # The stub has no conftest that says otherwise
+    sums = ["serving  1/3", "1 of 3 promises is broken here", "."]  # The stub has no conftest that ends it otherwise
+    details = ["       what is wrong", "       what it means"]
+    assert capsys.readouterr().out.splitlines() == [*shown, *details, *sums]
 
 
 RELEASES = {"0.13.1": "20.0.4", "0.18.3": "20.1.0", "0.54.0": "27.0.1"}

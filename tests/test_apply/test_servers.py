@@ -4,31 +4,24 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator, List
 
 import environments
 import pytest
-from usr1.apply import apply, servers
+from usr1.apply import servers
 from usr1.apply.environment import Environment, find
 
 from test_apply import trees
-
-APPLICATION = """
-async def app(scope, receive, send):
-    pass
-"""
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Environment:
     """An environment of its own, as servers run from it."""
     path = tmp_path_factory.mktemp("served")
-    (path / "application.py").write_text(APPLICATION)
-    made = environments.make(path / "venv", sys.version_info[:2], f"uvicorn=={trees.NEWEST}", "gunicorn")
-    return find(made.path)
+    (path / "application.py").write_text("async def app(scope, receive, send):\n    pass\n")
+    return find(environments.make(path / "venv", sys.version_info[:2], f"uvicorn=={trees.NEWEST}", "gunicorn").path)
 
 
 @contextmanager
@@ -46,27 +39,22 @@ def running(directory: Path, *command: str) -> Iterator[int]:
 
 
 def old(environment: Environment) -> List[int]:
-    return servers.outdated(environment, [environment.site_packages / "uvicorn" / "workers.py"])
+    return servers.outdated(environment, [trees.workers(environment)])
 
 
 @pytest.mark.parametrize("command", ["{venv}/bin/gunicorn", "venv/bin/gunicorn", "{venv}/bin/python -m gunicorn"])
-def test_its_servers_are_named(command: str, served: Environment, capsys: pytest.CaptureFixture[str]) -> None:
-    path = served.path
-    assert apply.main(["--revert", str(path)]) == 0
-    os.utime(served.site_packages / "uvicorn" / "workers.py", (1, 1))
-    with running(path.parent, *command.format(venv=path).split()) as pid:
+def test_its_servers_are_named(command: str, served: Environment, run: trees.Run) -> None:
+    run("--revert", served)
+    os.utime(trees.workers(served), (1, 1))
+    with running(served.path.parent, *command.format(venv=served.path).split()) as pid:
         assert old(served) == [], "it has started after the file was changed"
-        assert apply.main(["--no-tests", str(path)]) == 0
+        said = run("--no-tests", served).out
+        assert f"restart: the servers that still run the old code: gunicorn with pid {pid}\n" in said
         assert old(served) == [pid], "the arbiter, not its worker"
-        assert f"restart: the servers that still run the old code: gunicorn with pid {pid}\n" in capsys.readouterr().out
-        assert apply.main(["--check", str(path)]) == 0
-        assert f"; restart pid {pid}\n" in capsys.readouterr().out
-        long_ago = time.time() - 3600
-        os.utime(served.site_packages / "uvicorn" / "workers.py", (long_ago, long_ago))
+        os.utime(trees.workers(served), (1, 1))
         assert old(served) == [], "as if restarted"
-        assert apply.main(["--check", str(path)]) == 0
         # uv links workers.py as old as its cache has it: RECORD, which it writes, tells
-        assert f"; restart pid {pid}\n" in capsys.readouterr().out
+        assert f"; restart pid {pid}\n" in run("--check", served).out
     assert old(served) == []
 
 
@@ -83,11 +71,12 @@ def test_a_server_known_by_what_it_has_in_memory_only(served: Environment) -> No
         process.communicate(b"\n")
 
 
-def test_servers_of_other_environments_are_not_named(served: Environment, tmp_path: Path) -> None:
-    other = trees.light(tmp_path / "other", trees.source())
+def test_servers_of_other_environments_are_not_named(
+    served: Environment, environment: Environment, run: trees.Run
+) -> None:
     with running(served.path.parent, str(served.path / "bin" / "gunicorn")):
-        assert apply.main(["--no-tests", str(other.path)]) == 0
-        assert old(other) == []
+        run("--no-tests", environment)
+        assert old(environment) == []
 
 
 SCRIPTS = {
@@ -97,16 +86,15 @@ SCRIPTS = {
 }
 
 
-@pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS)
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_a_copied_environment_is_warned_of(
-    script: str, environment: Environment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    script: str, environment: Environment, tmp_path: Path, run: trees.Run
 ) -> None:
     """Its bin/gunicorn runs the Python of the original, which is not patched."""
-    other = tmp_path / ("the other" if '"{}"' in script else "other")
+    other = tmp_path / ("the other" if script == "with spaces" else "other")
     shutil.copytree(environment.path, other, symlinks=True)
     for path, warned in ((other / "bin" / "python", True), (environment.path / "bin" / "python3", False)):
-        (environment.path / "bin" / "gunicorn").write_text(script.format(path))
-        for options in (["--no-tests"], ["--check"]):
-            assert apply.main([*options, str(environment.path)]) == 0
-            said = capsys.readouterr().out
+        (environment.path / "bin" / "gunicorn").write_text(SCRIPTS[script].format(path))
+        for option in ("--no-tests", "--check"):
+            said = run(option, environment).out
             assert (f"warning: {environment.path}/bin/gunicorn runs {path}, not" in said) == warned, said

@@ -2,11 +2,10 @@
 
 import shutil
 from pathlib import Path
-from typing import Dict, Tuple
+from typing import List
 
 import pytest
 from usr1 import patches
-from usr1.apply import apply, installed
 from usr1.apply.environment import Environment
 from usr1.apply.installed import State
 from usr1.upkeep import refresh, releases
@@ -32,94 +31,74 @@ def write_patch(path: Path, word: str, *files: str) -> None:
 def patch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "patches"
     shutil.copytree(patches.PATCHES, folder)
-    path = refresh.newest("gunicorn", patches.catalogue("gunicorn")).path
+    name = refresh.newest("gunicorn", patches.catalogue("gunicorn")).path.name
     monkeypatch.setattr(patches, "PATCHES", folder)
-    path = folder / "gunicorn" / path.name
-    write_patch(path, "new", *FILES)
-    return path
+    write_patch(folder / "gunicorn" / name, "new", *FILES)
+    return folder / "gunicorn" / name
 
 
-def words(environment: Environment) -> Tuple[str, ...]:
-    """The last lines of the files."""
+def words(environment: Environment) -> List[str]:
+    """What has been added to the files."""
     lasts = ((environment.site_packages / file).read_text().splitlines()[-1] for file in FILES)
-    return tuple(last[2:] if last.startswith("# ") else "" for last in lasts)
+    return [last[2:] if last.startswith("# ") else "" for last in lasts]
 
 
-def put(environment: Environment, file: str, word: str) -> None:
+def put(environment: Environment, file: str, word: str) -> Path:
     """As by hand."""
     path = environment.site_packages / file
     path.write_text(f"{path.read_text()}# {word}\n")
+    return path
 
 
-def only(environment: Environment) -> installed.Installed:
-    return trees.only(environment, "gunicorn")
+def test_only_what_is_asked_for(patch: Path, environment: Environment, run: trees.Run) -> None:
+    run("--no-tests", *ONLY, environment)
+    states = [trees.only(environment, name).state for name in ("gunicorn", "uvicorn")]
+    assert states == [State.PATCHED, State.PRISTINE]
+    run("--check", *ONLY, environment)
+    run("--check", environment, status=1)
+    run("--check", *ONLY, "--only", "uvicorn", environment, status=1)
+    run("--revert", "--only", "uvicorn", environment)
+    assert trees.only(environment, "gunicorn").state is State.PATCHED
+    run.refused("uvicorn-worker is not installed in ", "--no-tests", "--only", "uvicorn-worker", environment)
 
 
-def test_only_what_is_asked_for(patch: Path, environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
-    assert apply.main(["--no-tests", *ONLY, str(environment.path)]) == 0
-    assert (only(environment).state, trees.only(environment).state) == (State.PATCHED, State.PRISTINE)
-    assert apply.main(["--check", *ONLY, str(environment.path)]) == 0
-    assert apply.main(["--check", str(environment.path)]) == 1
-    assert apply.main(["--check", *ONLY, "--only", "uvicorn", str(environment.path)]) == 1
-    assert apply.main(["--revert", "--only", "uvicorn", str(environment.path)]) == 0
-    assert only(environment).state is State.PATCHED
-    capsys.readouterr()
-    assert apply.main(["--no-tests", "--only", "uvicorn-worker", str(environment.path)]) == 2
-    trees.check_four_lines(capsys.readouterr().err, "uvicorn-worker is not installed in ")
-
-
-@pytest.mark.parametrize("option, expected", [("--no-tests", ("new",) * 3), ("--revert", ("",) * 3)])
-def test_some_of_them_patched(
-    option: str, expected: Tuple[str, ...], patch: Path, environment: Environment, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize("option, word", [("--no-tests", "new"), ("--revert", "")])
+def test_some_of_them_patched(option: str, word: str, patch: Path, environment: Environment, run: trees.Run) -> None:
     """By hand, or by a run that was killed."""
     put(environment, FILES[1], "new")
-    assert apply.main(["--check", *ONLY, str(environment.path)]) == 1
-    assert ": partly patched (its patch: patches/gunicorn/" in capsys.readouterr().out
-    assert apply.main([option, *ONLY, str(environment.path)]) == 0
-    assert words(environment) == expected
+    assert ": partly patched (its patch: patches/gunicorn/" in run("--check", *ONLY, environment, status=1).out
+    run(option, *ONLY, environment)
+    assert words(environment) == [word] * 3
     assert trees.disagreements(environment) == []
 
 
 @pytest.mark.parametrize("file", FILES)
-def test_one_changed_by_hand(
-    file: str, patch: Path, environment: Environment, capsys: pytest.CaptureFixture[str]
-) -> None:
-    put(environment, file, "by hand")
-    before = trees.snapshot(environment.path)
-    assert apply.main(["--no-tests", str(environment.path)]) == 2
-    said = capsys.readouterr().err
-    path = environment.site_packages / file
-    trees.check_four_lines(said, f"{path} was changed by hand")
+def test_one_changed_by_hand(file: str, patch: Path, environment: Environment, run: trees.Run) -> None:
+    path = put(environment, file, "by hand")
+    said = run.refused(f"{path} was changed by hand", "--no-tests", environment)
     assert f"  found:    SHA-256 {patches.sha256(path.read_bytes())}\n" in said
     assert "install --force-reinstall --no-deps gunicorn==" in said
     assert said.endswith(", then run this again; or leave it as it is: --only uvicorn\n")
-    assert trees.snapshot(environment.path) == before
 
 
-EARLIER: Dict[str, Tuple[str, ...]] = {
-    "fewer": FILES[1:2],
-    "the same": FILES,
-    "others": (*FILES[:2], "gunicorn/util.py"),
-}
+EARLIER = {"fewer": FILES[1:2], "the same": FILES, "others": (*FILES[:2], "gunicorn/util.py")}
 
 
-@pytest.mark.parametrize("changed", EARLIER.values(), ids=EARLIER)
-@pytest.mark.parametrize("option", ["--no-tests", "--revert"])
+@pytest.mark.parametrize("changed", EARLIER)
+@pytest.mark.parametrize("option, word", [("--no-tests", "new"), ("--revert", "")])
 def test_an_earlier_revision_of_other_files(
-    option: str, changed: Tuple[str, ...], patch: Path, environment: Environment, capsys: pytest.CaptureFixture[str]
+    option: str, word: str, changed: str, patch: Path, environment: Environment, run: trees.Run
 ) -> None:
     pristine = trees.snapshot(environment.path)
     current = patch.read_text()
-    write_patch(patch, "old", *changed)
-    assert apply.main(["--no-tests", *ONLY, str(environment.path)]) == 0
-    write_patch(patch.parent / "superseded" / patch.name, "old", *changed)
+    write_patch(patch, "old", *EARLIER[changed])
+    run("--no-tests", *ONLY, environment)
+    write_patch(patch.parent / "superseded" / patch.name, "old", *EARLIER[changed])
     patch.write_text(current)
-    assert apply.main(["--check", *ONLY, str(environment.path)]) == 0
-    assert ": patched (patches/gunicorn/superseded/" in capsys.readouterr().out
-    assert apply.main([option, *ONLY, str(environment.path)]) == 0
-    assert words(environment) == (("new",) * 3 if option == "--no-tests" else ("",) * 3)
+    assert ": patched (patches/gunicorn/superseded/" in run("--check", *ONLY, environment).out
+    run(option, *ONLY, environment)
+    assert words(environment) == [word] * 3
     assert trees.disagreements(environment) == []
     assert "# old" not in (environment.site_packages / "gunicorn" / "util.py").read_text()
-    assert apply.main(["--revert", *ONLY, str(environment.path)]) == 0
+    run("--revert", *ONLY, environment)
     assert trees.snapshot(environment.path) == pristine

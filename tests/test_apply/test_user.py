@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Callable, Dict, List
 
 import pytest
-from usr1.apply import apply, proof, user
+from usr1.apply import user
 from usr1.apply.environment import Environment
 from usr1.apply.user import NOBODY, User
 from usr1.refusal import Refusal
@@ -15,7 +15,7 @@ from usr1.refusal import Refusal
 from test_apply import trees
 from test_apply.test_cli import suite
 
-TESTS_ONLY = ["--tests-only", "--no-figures"]
+TESTS_ONLY = ("--tests-only", "--no-figures")
 
 root_only = pytest.mark.skipif(os.getuid() != 0, reason="only root can run tests as another user")
 
@@ -26,7 +26,7 @@ import os, subprocess
 def test_it(pytestconfig):
     python = pytestconfig.getoption("--environment") + "/bin/python"
     for module in ("gunicorn", "sitecustomize", "added"):
-        subprocess.call([python, "-c", f"import {module}"])
+        subprocess.call([python, "-B", "-c", f"import {module}"])
     here = os.getcwd()
     assert os.stat(here).st_uid == os.getuid()
     assert os.environ["HOME"] == os.environ["TMPDIR"] == here
@@ -48,13 +48,9 @@ class Told:
 
 
 @pytest.fixture
-def told(place: Path) -> Told:
+def told(place: Path, root: Path) -> Told:
+    suite(root, IMPORTS)
     return Told(place / "told")
-
-
-@pytest.fixture
-def imports(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(proof, "ROOT", suite(place / "root", IMPORTS))
 
 
 @pytest.fixture
@@ -67,136 +63,102 @@ def open_environment(place: Path) -> Environment:
     return trees.light(place / "venv", trees.source(), python=python)
 
 
-def given(path: Path, content: str) -> Path:
-    """A file of nobody's."""
-    path.write_text(content)
-    os.chown(path, NOBODY, NOBODY)
-    return path
+def to_nobody(path: Path, place: Path) -> Path:
+    """Have it in another place, and given to nobody."""
+    path.rename(place)
+    os.chown(place, NOBODY, NOBODY)
+    return place
 
 
-# Each has code of nobody's run, or lets nobody have it run
+def a_pth(added: Path, environment: Environment) -> None:
+    theirs = environment.path.parent / "theirs"
+    theirs.mkdir()
+    to_nobody(added, theirs / added.name)
+    os.chown(theirs, NOBODY, NOBODY)
+    (environment.site_packages / "some.pth").write_text(f"# to a project\n{theirs}\n")
 
 
-def a_pth(environment: Environment, place: Path, told: Told) -> None:
-    (place / "theirs").mkdir()
-    os.chown(place / "theirs", NOBODY, NOBODY)
-    given(place / "theirs" / "added.py", told.code)
-    (environment.site_packages / "some.pth").write_text(f"# to a project\n{place}/theirs\n")
+def a_directory_above_the_python(added: Path, environment: Environment) -> None:
+    python, theirs = environment.path / "bin" / "python", environment.path.parent / "bin"
+    theirs.mkdir()
+    os.chown(theirs, NOBODY, NOBODY)
+    python.rename(theirs / "python")
+    python.symlink_to(theirs / "python")
 
 
-def a_module_of_mode_0666(environment: Environment, place: Path, told: Told) -> None:
-    path = environment.site_packages / "added.py"
-    path.write_text(told.code)
-    path.chmod(0o666)
+Way = Callable[[Path, Environment], object]
+#: Each has a module be nobody's, or lets nobody change or replace it
+WAYS: Dict[str, Way] = {
+    "a .pth": a_pth,
+    "mode 0666": lambda added, environment: added.chmod(0o666),
+    "sitecustomize": lambda added, environment: to_nobody(added, added.with_name("sitecustomize.py")),
+    "a directory above": lambda added, environment: environment.path.parent.chmod(0o777),
+    "a directory in which anybody may add": lambda added, environment: environment.site_packages.chmod(0o1777),
+    "a directory above the python": a_directory_above_the_python,
+}
 
 
-def sitecustomize(environment: Environment, place: Path, told: Told) -> None:
-    given(environment.site_packages / "sitecustomize.py", told.code)
-
-
-def a_directory_above(environment: Environment, place: Path, told: Told) -> None:
-    (environment.site_packages / "added.py").write_text(told.code)
-    environment.path.parent.chmod(0o777)
-
-
-def a_directory_in_which_anybody_may_add(environment: Environment, place: Path, told: Told) -> None:
-    (environment.site_packages / "added.py").write_text(told.code)
-    environment.site_packages.chmod(0o1777)
-
-
-def a_directory_above_the_python(environment: Environment, place: Path, told: Told) -> None:
-    (environment.site_packages / "added.py").write_text(told.code)
-    (place / "bin").mkdir()
-    os.chown(place / "bin", NOBODY, NOBODY)
-    python = environment.path / "bin" / "python"
-    (place / "bin" / "python").symlink_to(os.readlink(python))
-    python.unlink()
-    python.symlink_to(place / "bin" / "python")
-
-
-Way = Callable[[Environment, Path, Told], None]
-WAYS: List[Way] = [
-    a_pth,
-    a_module_of_mode_0666,
-    sitecustomize,
-    a_directory_above,
-    a_directory_in_which_anybody_may_add,
-    a_directory_above_the_python,
-]
-ways = pytest.mark.parametrize("way", WAYS, ids=[way.__name__ for way in WAYS])
+def open_up(environment: Environment, way: str, told: Told) -> None:
+    added = environment.site_packages / "added.py"
+    added.write_text(told.code)
+    WAYS[way](added, environment)
 
 
 @root_only
-@ways
-def test_root_runs_no_code_of_others(
-    way: Way, environment: Environment, place: Path, told: Told, imports: None, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_root_runs_no_code_of_others(way: str, environment: Environment, told: Told, run: trees.Run) -> None:
     """Here nobody cannot reach the environment."""
     environment.path.parent.parent.chmod(0o700)  # Another test may have opened it
-    way(environment, place, told)
-    before = trees.snapshot(environment.path)
-    assert apply.main([str(environment.path)]) == 2
-    said = capsys.readouterr().err
-    trees.check_four_lines(said, f"{environment.path} cannot be tested as user nobody")
+    open_up(environment, way, told)
+    said = run.refused(f"{environment.path} cannot be tested as user nobody", environment)
     assert "as root" not in said.splitlines()[-1]
-    assert trees.snapshot(environment.path) == before
-    assert apply.main(["--no-tests", str(environment.path)]) == 0
+    run("--no-tests", environment)
     assert told.users == []
 
 
 @root_only
-@ways
-def test_nobody_runs_the_code_of_others(
-    way: Way, open_environment: Environment, place: Path, told: Told, imports: None, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize("way", WAYS)
+def test_nobody_runs_the_code_of_others(way: str, open_environment: Environment, told: Told, run: trees.Run) -> None:
     (open_environment.site_packages / "gunicorn" / "__init__.py").write_text(told.code)
-    way(open_environment, place, told)
-    assert apply.main([*TESTS_ONLY, str(open_environment.path)]) == 0
-    assert "  tested as user nobody\n" in capsys.readouterr().out
+    open_up(open_environment, way, told)
+    assert "  tested as user nobody\n" in run(*TESTS_ONLY, open_environment).out
     assert told.users == [NOBODY]
 
 
 @root_only
-@pytest.mark.parametrize("way", [a_pth, a_module_of_mode_0666])
-def test_root_runs_what_is_root_s_alone(
-    way: Way, environment: Environment, place: Path, told: Told, imports: None, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize("way", ["a .pth", "mode 0666"])
+def test_root_runs_what_is_root_s_alone(way: str, environment: Environment, told: Told, run: trees.Run) -> None:
     """Where nobody cannot: the same once it belongs to root, and the file that uv makes for anybody to lock."""
-    way(environment, place, told)
-    for path in (environment.path, place):
-        subprocess.run(["chown", "-R", "root:root", path], check=True)
-        subprocess.run(["chmod", "-R", "go-w", path], check=True)
+    open_up(environment, way, told)
+    subprocess.run(["chown", "-R", "root:root", environment.path.parent], check=True)
+    subprocess.run(["chmod", "-R", "go-w", environment.path.parent], check=True)
     (environment.path / ".lock").touch()
     (environment.path / ".lock").chmod(0o777)
-    assert apply.main([*TESTS_ONLY, str(environment.path)]) == 0
-    said = capsys.readouterr().out
+    said = run(*TESTS_ONLY, environment).out
     assert "  tested as root, who alone may write to what is run; as user nobody: " in said
     assert told.users == [0]
 
 
 @root_only
 @pytest.mark.parametrize("owner", [NOBODY, 12345])
-def test_the_owner_runs_it(
-    owner: int, open_environment: Environment, told: Told, imports: None, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_owner_runs_it(owner: int, open_environment: Environment, told: Told, run: trees.Run) -> None:
     """Who need not be known to the system; what is patched stays the owner's."""
     (open_environment.site_packages / "gunicorn" / "__init__.py").write_text(told.code)
     subprocess.run(["chown", "-R", f"{owner}:{owner}", open_environment.path], check=True)
-    assert apply.main(["--no-figures", str(open_environment.path)]) == 0
-    assert f"  tested as user {'nobody' if owner == NOBODY else owner}\n" in capsys.readouterr().out
+    said = run("--no-figures", open_environment).out
+    assert f"  tested as user {'nobody' if owner == NOBODY else owner}\n" in said
     assert told.users == [owner]
     assert {path.lstat().st_uid for path in open_environment.path.rglob("*")} == {owner}
 
 
 @root_only
 @pytest.mark.parametrize("place", ["", "..", "bin", "lib", "bin/python", "SITE/gunicorn", "SITE/gunicorn/util.py"])
-def test_whose_code_it_is(place: str, environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+def test_whose_code_it_is(place: str, environment: Environment, run: trees.Run) -> None:
     path = environment.path / place.replace("SITE", str(environment.site_packages))
     os.chown(path, 12345, 12345, follow_symlinks=False)
-    assert apply.main([*TESTS_ONLY, str(environment.path)]) == 2
-    said = capsys.readouterr().err
     name = "nobody" if place else "12345"
-    trees.check_four_lines(said, f"{environment.path} cannot be tested as user {name}, and is not for root to run")
+    start = f"{environment.path} cannot be tested as user {name}, and is not for root to run"
+    said = run.refused(start, *TESTS_ONLY, environment)
     assert "belongs to user 12345" in said or not place.startswith("..")
     assert ("run this as user 12345" in said) == (place == "")
 
@@ -214,9 +176,8 @@ def test_what_may_be_run(environment: Environment, tmp_path: Path) -> None:
     (tmp_path / "pth").write_text(f"import os\n{tmp_path}/named\n{tmp_path}/missing/one\n{tmp_path}/loop\n")
     (environment.path / "pyvenv.cfg").write_text(f"home = {tmp_path}/base/bin\n")
     (environment.path / ".lock").touch()
-    found: Dict[str, bool] = {}
-    for path, adding in user.code(environment):
-        found[path] = adding or found.get(path, False)
+    code = set(user.code(environment))
+    found = {path: (path, True) in code for path, _ in code}
     assert {os.path.realpath(environment.python), str(site_packages / "gunicorn" / "util.py")} < set(found)
     assert str(environment.path / ".lock") not in found
     expected = {
@@ -259,32 +220,26 @@ def test_who_is_become(monkeypatch: pytest.MonkeyPatch) -> None:
     assert called == ["setgroups [2, 3]", "setgid 2", "setuid 1"]
 
 
-@pytest.mark.parametrize("refused", ["setgroups", "exec"])
-def test_root_that_can_become_nobody_else(
-    refused: str, environment: Environment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """As in a container without CAP_SETUID; or it cannot run the tools."""
-
-    def become(self: User) -> None:
-        if refused == "setgroups":
-            raise PermissionError
-
-    monkeypatch.setattr(User, "become", become)
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    monkeypatch.setattr(user, "_strange", lambda path, adding: "")
-    if refused == "exec":
-        monkeypatch.setattr(sys, "executable", str(environment.path / "pyvenv.cfg"))
-    assert user.choose(environment, []) is None
-    said = capsys.readouterr().out
-    assert ("root cannot become that user here" if refused == "setgroups" else "Permission denied") in said
-    assert "  tested as root, who alone may write to what is run; as user " in said
-
-
 @pytest.fixture
 def as_root(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if it were, and could become another user."""
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(User, "become", lambda self: None)
+
+
+@pytest.mark.parametrize("refused", ["root cannot become that user here", "Permission denied"])
+def test_root_that_can_become_nobody_else(
+    refused: str, as_root: None, environment: Environment, monkeypatch: pytest.MonkeyPatch, run: trees.Run
+) -> None:
+    """As in a container without CAP_SETUID; or it cannot run the tools."""
+    if refused == "Permission denied":
+        monkeypatch.setattr(sys, "executable", str(environment.path / "pyvenv.cfg"))
+    else:
+        monkeypatch.setattr(User, "become", lambda self: trees.fail())
+    monkeypatch.setattr(user, "_strange", lambda path, adding: "")
+    assert user.choose(environment, []) is None
+    said = run.capsys.readouterr().out
+    assert refused in said and "  tested as root, who alone may write to what is run; as user " in said
 
 
 def test_what_a_user_needs(
@@ -298,12 +253,9 @@ def test_what_a_user_needs(
         user.choose(environment, [Path("/nowhere")])
 
 
-def test_its_directory(as_root: None, environment: Environment, imports: None, place: Path) -> None:
+def test_its_directory(as_root: None, environment: Environment, root: Path, run: trees.Run) -> None:
     """What the tests leave goes with it."""
-    test = place / "root" / "tests" / "properties" / "test_it.py"
-    test.write_text(
-        "import os, pathlib\n\ndef test_it():\n"
-        f"    pathlib.Path({str(place / 'where')!r}).write_text(os.getcwd())\n    pathlib.Path('left').touch()\n"
-    )
-    assert apply.main([*TESTS_ONLY, str(environment.path)]) == 0
-    assert not Path((place / "where").read_text()).exists()
+    suite(root, "import os\n\ndef test_it():\n    print(os.getcwd())\n    open('left', 'w')\n")
+    said = run(*TESTS_ONLY, environment).out
+    [work] = [line for line in said.splitlines() if line.startswith("/") and "usr1-" in line]
+    assert not Path(work).exists()

@@ -5,16 +5,19 @@ import errno
 import os
 import shutil
 import stat
+import subprocess
+import sys
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, Union
 
 import environments
 import pytest
 from usr1 import patches, record
-from usr1.apply import change, files, installed
+from usr1.apply import apply, change, files, installed
 from usr1.apply.environment import Environment, find
 
 NEWEST = environments.COMBINATIONS[-1]
+SCRIPTS = patches.PATCHES.parent / "scripts"
 
 
 def newest_patch() -> patches.Patch:
@@ -27,8 +30,7 @@ def source(release: str = NEWEST, *others: str) -> Environment:
     """An environment made by uv on a Python that the release runs on, not to be changed."""
     pythons = list(environments.pythons())
     python = next((version for version in pythons if version >= (3, 11)), pythons[-1])
-    made = environments.cached(python, f"uvicorn=={release}", "gunicorn", *others)
-    return find(made.path)
+    return find(environments.cached(python, f"uvicorn=={release}", "gunicorn", *others).path)
 
 
 def light(path: Path, like: Environment, python: Optional[Path] = None, bytecode: bool = False) -> Environment:
@@ -67,10 +69,62 @@ def only(environment: Environment, distribution: str = "uvicorn") -> installed.I
     return one
 
 
+def workers(environment: Environment) -> Path:
+    return environment.site_packages / "uvicorn" / "workers.py"
+
+
+def dist_info(environment: Environment) -> Path:
+    """uvicorn's."""
+    [path] = environment.site_packages.glob("uvicorn-*.dist-info")
+    return path
+
+
+class Said(NamedTuple):
+    out: str
+    err: str
+
+
+class Run:
+    """scripts/apply.sh in this process; what only looks, and what is refused, must change nothing."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self.capsys = capsys
+
+    def __call__(self, *arguments: Union[str, Path, Environment], status: int = 0) -> Said:
+        places = [one.path if isinstance(one, Environment) else one for one in arguments]
+        looks = status == 2 or not {"--check", "--dry-run", "--tests-only"}.isdisjoint(arguments)
+        before = [snapshot(place) for place in places if isinstance(place, Path)]
+        self.capsys.readouterr()
+        assert apply.main(list(map(str, places))) == status
+        assert not looks or [snapshot(place) for place in places if isinstance(place, Path)] == before
+        return Said(*self.capsys.readouterr())
+
+    def refused(self, start: str, *arguments: Union[str, Path, Environment]) -> str:
+        """Four lines: what, which starts like this, expected, found, do."""
+        out, err = self(*arguments, status=2)
+        said = out if "--check" in arguments else err
+        check_four_lines(said, start)
+        return said
+
+
 def check_four_lines(said: str, start: str) -> None:
-    """A refusal: what, expected, found, do."""
     assert [line.split(":")[0].strip() for line in said.splitlines()[1:]] == ["expected", "found", "do"], said
     assert start in said.splitlines()[0], said
+
+
+def start(*command: object, **options: Any) -> "subprocess.Popen[str]":
+    """The same in a process of its own."""
+    return subprocess.Popen(
+        list(map(str, command)), text=True,
+        **{"env": variables(), "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **options},
+    )  # fmt: skip
+
+
+MODULE = [sys.executable, "-m", "usr1.apply.apply"]
+
+
+def variables(**more: str) -> Dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(SCRIPTS), **more}
 
 
 def fail(number: int = errno.EIO) -> None:
@@ -104,43 +158,29 @@ def compile_all(environment: Environment) -> None:
                 cache.write_bytes(content)
 
 
-def bytecode(environment: Environment, one: installed.Installed) -> List[Path]:
-    with files.Tree(environment.path) as tree:
-        return installed.bytecode(tree, one)
-
-
-def leftovers(environment: Environment, one: installed.Installed) -> List[Path]:
-    with files.Tree(environment.path) as tree:
-        return installed.leftovers(tree, one)
-
-
 def caches(source: Path) -> List[Path]:
     stem = source.parent / "__pycache__" / source.stem
     return [Path(f"{stem}.cpython-{tag}.pyc") for tag in ("311", "311.opt-2", "36")]
 
 
+def bytecode(environment: Environment, one: installed.Installed) -> List[Path]:
+    with files.Tree(environment.path) as tree:
+        return installed.bytecode(tree, one)
+
+
 Snapshot = Dict[str, Tuple[object, ...]]
 
 
-def snapshot(path: Path) -> Snapshot:
-    """Everything in a directory but times and bytecode."""
-    return {os.fspath(entry.relative_to(path)): _entry(entry) for entry in _walk(path) if entry.suffix != ".pyc"}
-
-
-def _walk(path: Path) -> Iterator[Path]:
-    for directory, directories, names in os.walk(path):
-        for name in directories + names:
-            yield Path(directory, name)
+def snapshot(path: Path, compiled: bool = False) -> Snapshot:
+    """Everything in a directory but times and, unless wanted, bytecode."""
+    entries = (entry for entry in path.rglob("*") if compiled or entry.suffix != ".pyc")
+    return {os.fspath(entry.relative_to(path)): _entry(entry) for entry in entries}
 
 
 def _entry(path: Path) -> Tuple[object, ...]:
     status = path.lstat()
-    kind: Tuple[object, ...] = (stat.filemode(status.st_mode), status.st_uid, status.st_gid)
-    if path.is_symlink():
-        return (*kind, os.readlink(path))
-    if not path.is_file():
-        return kind
-    return (*kind, path.read_bytes())
+    content = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else None
+    return stat.filemode(status.st_mode), status.st_uid, status.st_gid, content
 
 
 def disagreements(environment: Environment) -> List[str]:

@@ -1,83 +1,135 @@
 """Environments of users who would have root write elsewhere, wait for ever, or undo what an installer did."""
 
 import errno
+import multiprocessing
 import os
+import random
 import shutil
 import signal
 import struct
 import subprocess
+import sys
+import time
+from collections import Counter
 from pathlib import Path
 from typing import Callable, Dict
 
 import pytest
 from usr1.apply import apply, installed
 from usr1.apply.environment import Environment
+from usr1.apply.user import NOBODY
 
 from test_apply import trees
+from test_apply.trees import dist_info, workers
+
+root_only = pytest.mark.skipif(os.getuid() != 0, reason="only root can do this")
+
+INFO = f"uvicorn-{trees.NEWEST}.dist-info"
+#: As site-packages has them.
+DIRECTORIES = ("uvicorn", "uvicorn/__pycache__", INFO, "gunicorn/__pycache__", ".", "..", "../..")
+SOURCES = ("uvicorn/workers.py", f"{INFO}/METADATA", f"{INFO}/RECORD")
+HARMLESS = (f"{INFO}/direct_url.json", "../../../pyvenv.cfg", "some.pth")
 
 
-def dist_info(environment: Environment) -> Path:
-    [path] = environment.site_packages.glob("uvicorn-*.dist-info")
-    return path
+def at(environment: Environment, name: str) -> Path:
+    return Path(os.path.normpath(environment.site_packages / name))
 
 
-Place = Callable[[Environment], Path]
-DIRECTORIES: Dict[str, Place] = {
-    "the package": lambda environment: environment.site_packages / "uvicorn",
-    "its bytecode": lambda environment: environment.site_packages / "uvicorn" / "__pycache__",
-    "its dist-info": dist_info,
-    "a package within": lambda environment: environment.site_packages / "gunicorn" / "__pycache__",
-    "site-packages": lambda environment: environment.site_packages,
-    "python3": lambda environment: environment.site_packages.parent,
-    "lib": lambda environment: environment.path / "lib",
-}
-FILES: Dict[str, Place] = {
-    "METADATA": lambda environment: dist_info(environment) / "METADATA",
-    "RECORD": lambda environment: dist_info(environment) / "RECORD",
-    "direct_url.json": lambda environment: dist_info(environment) / "direct_url.json",
-    "workers.py": lambda environment: environment.site_packages / "uvicorn" / "workers.py",
-    "pyvenv.cfg": lambda environment: environment.path / "pyvenv.cfg",
-    "a .pth": lambda environment: environment.site_packages / "some.pth",
-}
-LINKS = {**DIRECTORIES, **{name: FILES[name] for name in ("METADATA", "RECORD", "workers.py")}}
-
-
-@pytest.mark.parametrize("place", LINKS.values(), ids=LINKS)
-def test_a_link_out_of_the_environment(
-    place: Place, environment: Environment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.mark.parametrize("name", [*DIRECTORIES, *SOURCES])
+def test_a_link_out_of_the_environment(name: str, environment: Environment, tmp_path: Path, run: trees.Run) -> None:
     """It is named; some caches of packages are like that."""
-    path, elsewhere = place(environment), tmp_path / "elsewhere"
-    is_named = path in environment.site_packages.parents or path == environment.site_packages
+    path, elsewhere = at(environment, name), tmp_path / "elsewhere"
     shutil.move(path, elsewhere)
     path.symlink_to(elsewhere)
-    before = trees.snapshot(tmp_path), sorted(tmp_path.rglob("*.pyc"))
+    before = trees.snapshot(tmp_path, compiled=True)
+    named = f"{path} is a link" if name.startswith(".") else f", a link to {elsewhere}"
     for option in ("--no-tests", "--revert", "--dry-run", "--tests-only", "--check"):
-        assert apply.main([option, str(environment.path)]) == (1 if option == "--check" and not is_named else 2)
-        said = "".join(capsys.readouterr())
-        assert "  expected: " in said and (f"{path} is a link" if is_named else f", a link to {elsewhere}") in said
-    assert (trees.snapshot(tmp_path), sorted(tmp_path.rglob("*.pyc"))) == before
+        status = 1 if option == "--check" and not name.startswith(".") else 2
+        said = "".join(run(option, environment, status=status))
+        assert "  expected: " in said and named in said
+    assert trees.snapshot(tmp_path, compiled=True) == before
 
 
-@pytest.mark.parametrize("place", DIRECTORIES.values(), ids=DIRECTORIES)
+@pytest.mark.parametrize("name", DIRECTORIES)
 @pytest.mark.parametrize("operation", ["read", "write", "rename", "remove", "sync"])
 def test_a_link_that_comes_meanwhile(
-    operation: str, place: Place, environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    operation: str, name: str, environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At any operation on files a directory becomes a link: what it leads to stays as it is."""
-    path, elsewhere = place(environment), tmp_path / "elsewhere"
+    path, elsewhere = at(environment, name), tmp_path / "elsewhere"
     shutil.copytree(path, elsewhere)
-    before = trees.snapshot(elsewhere), sorted(elsewhere.rglob("*.pyc"))
+    before = trees.snapshot(elsewhere, compiled=True)
 
     def swap() -> None:
         path.rename(tmp_path / "aside")
         path.symlink_to(elsewhere)
 
-    assert not path.is_symlink()
     trees.before(monkeypatch, operation, 1, swap)
     assert apply.main(["--no-tests", str(environment.path)]) in (0, 2, 3)
     assert path.is_symlink()
-    assert (trees.snapshot(elsewhere), sorted(elsewhere.rglob("*.pyc"))) == before
+    assert trees.snapshot(elsewhere, compiled=True) == before
+
+
+def keep_swapping(environment: Environment, outside: Path) -> None:
+    """As nobody, have each directory, and each file that is read, be a link to root's own for an instant."""
+    os.setgid(NOBODY)
+    os.setuid(NOBODY)
+    ending = []
+    signal.signal(signal.SIGTERM, lambda *_: ending.append(True))
+    # Those that are there: a path below a directory that was swapped is another one's
+    paths = [path for path in (at(environment, name) for name in (*DIRECTORIES, *SOURCES, *HARMLESS)) if path.exists()]
+    choose, aside = random.Random(0), environment.path / "aside"
+    while not ending:
+        path = choose.choice(paths)
+        path.rename(aside)
+        path.symlink_to(outside / path.relative_to(environment.path))
+        time.sleep(choose.uniform(0, 0.002))
+        path.unlink()
+        aside.rename(path)
+        time.sleep(choose.uniform(0, 0.02))
+
+
+def everything(directory: Path) -> object:
+    stats = {path: path.lstat() for path in [directory, *directory.rglob("*")]}
+    return {path: (one.st_ino, one.st_mtime_ns, one.st_ctime_ns, one.st_uid) for path, one in stats.items()}
+
+
+@pytest.mark.full
+@root_only
+@pytest.mark.parametrize("killed", [False, True], ids=["swaps", "kills and swaps"])
+def test_an_owner_who_keeps_swapping(killed: bool, place: Path, run: trees.Run) -> None:
+    """Whatever comes of the environment, nothing outside is written to."""
+    environment, outside = trees.light(place / "venv", trees.source(), bytecode=True), place / "outside"
+    shutil.copytree(environment.path, outside, symlinks=True)
+    subprocess.run(["chown", "-R", str(NOBODY), environment.path], check=True)
+    before, untouched = trees.snapshot(environment.path), everything(outside)
+    start = time.monotonic()
+    run("--no-tests", environment)
+    takes = time.monotonic() - start
+    fork, choose, ends = multiprocessing.get_context("fork"), random.Random(1), Counter[int]()
+    owner = fork.Process(target=keep_swapping, args=(environment, outside))
+    owner.start()
+    try:
+        while sum(ends.values()) < 200 or killed and ends[-signal.SIGKILL] < 200:
+            n = sum(ends.values())
+            arguments = (("--revert", "--no-tests")[n % 2], str(environment.path))
+            process = fork.Process(target=lambda *words: sys.exit(apply.main(words)), args=arguments)
+            process.start()
+            if killed and n % 9:  # The others may end, however slow the machine is
+                time.sleep(choose.uniform(0, takes / 2))
+                process.kill()
+            process.join()
+            ends[process.exitcode or 0] += 1
+            assert everything(outside) == untouched, f"by run {n}"
+    finally:
+        owner.terminate()
+        owner.join()
+    assert owner.exitcode == 0, "the owner could not go on"
+    assert ends[0] and set(ends) <= {0, 2, 3, *[-signal.SIGKILL] * killed}
+    # And what the owner has left alone is whole, or made whole
+    for option in ("--no-tests", "--revert"):
+        run(option, environment)
+    assert trees.snapshot(environment.path) == before
 
 
 def device(path: Path) -> None:
@@ -85,45 +137,38 @@ def device(path: Path) -> None:
     os.mknod(path, 0o600 | 0o020000, os.makedev(1, 5))
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, device])
-@pytest.mark.parametrize("place", FILES.values(), ids=FILES)
+@pytest.mark.parametrize("make", [os.mkfifo, pytest.param(device, marks=root_only)])
+@pytest.mark.parametrize("name", [*SOURCES, *HARMLESS])
 @pytest.mark.parametrize("option", ["--check", "--no-tests"])
 def test_what_would_never_end(
-    option: str, place: Place, make: Callable[[Path], None], environment: Environment
+    option: str, name: str, make: Callable[[Path], None], environment: Environment, run: trees.Run
 ) -> None:
-    if os.getuid() != 0 and make is device:
-        pytest.skip("only root can make devices")
-    place(environment).unlink(missing_ok=True)
-    make(place(environment))
+    at(environment, name).unlink(missing_ok=True)
+    make(at(environment, name))
     shutil.rmtree(environment.site_packages / "gunicorn")  # Nor is what is missing looked for in a FIFO
+    status = 1 if option == "--check" else 0 if name in HARMLESS else 2
     before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it waits"))
     signal.alarm(20)
     try:
-        status = apply.main([option, "--only", "uvicorn", str(environment.path)])
+        run(option, "--only", "uvicorn", environment, status=status)
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
-    harmless = place(environment).suffix in (".json", ".pth", ".cfg")
-    assert status == (1 if option == "--check" else 0 if harmless else 2)
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can make a directory append-only")
+@root_only
 @pytest.mark.parametrize("attribute", ["a", "i"])
 @pytest.mark.parametrize("name", ["uvicorn", "uvicorn/workers.py"])
-def test_append_only(name: str, attribute: str, environment: Environment, capsys: pytest.CaptureFixture[str]) -> None:
+def test_append_only(name: str, attribute: str, environment: Environment, run: trees.Run) -> None:
     """What can be made there could not be renamed or removed."""
-    before = trees.snapshot(environment.path)
-    bytecode = sorted(environment.path.rglob("*.pyc"))
+    before = trees.snapshot(environment.path, compiled=True)
     path = environment.site_packages / name
     subprocess.run(["chattr", f"+{attribute}", path], check=True)
     try:
-        assert apply.main(["--no-tests", str(environment.path)]) == 2
+        assert "lsattr(1)" in run.refused("nothing was changed", "--no-tests", environment)
     finally:
         subprocess.run(["chattr", f"-{attribute}", path], check=True)
-    said = capsys.readouterr().err
-    assert "nothing was changed" in said and "lsattr(1)" in said
-    assert trees.snapshot(environment.path) == before
-    assert sorted(environment.path.rglob("*.pyc")) == bytecode
+    assert trees.snapshot(environment.path, compiled=True) == before
 
 
 def acl(*entries: "tuple[int, int, int]") -> bytes:
@@ -140,9 +185,9 @@ def attributes(path: Path) -> Dict[str, bytes]:
 
 
 @pytest.mark.root
-def test_extended_attributes_and_access_control_lists_stay(environment: Environment) -> None:
+def test_extended_attributes_and_access_control_lists_stay(environment: Environment, run: trees.Run) -> None:
     """But not the signature of a content: of another one it is wrong."""
-    changed = [environment.site_packages / "uvicorn" / "workers.py", dist_info(environment) / "RECORD"]
+    changed = [workers(environment), dist_info(environment) / "RECORD"]
     for path in changed:
         os.setxattr(path, "user.note", b"\0kept")
         os.setxattr(path, "system.posix_acl_access", ACL)
@@ -153,57 +198,57 @@ def test_extended_attributes_and_access_control_lists_stay(environment: Environm
     if os.getuid() == 0:
         os.setxattr(changed[0], "security.evm", b"\2signed")
     for option in ("--no-tests", "--revert"):
-        assert apply.main([option, str(environment.path)]) == 0
+        run(option, environment)
         assert [(attributes(path), path.stat().st_mode) for path in changed] == before
 
 
 @pytest.mark.parametrize("has_it", [True, False])
-def test_a_directory_s_default_access_control_list_changes_nothing(has_it: bool, environment: Environment) -> None:
-    os.setxattr(environment.site_packages / "uvicorn", "system.posix_acl_default", ACL)
-    file = environment.site_packages / "uvicorn" / "workers.py"
+def test_a_directory_s_default_access_control_list_changes_nothing(
+    has_it: bool, environment: Environment, run: trees.Run
+) -> None:
+    file = workers(environment)
+    os.setxattr(file.parent, "system.posix_acl_default", ACL)
     if has_it:
         os.setxattr(file, "system.posix_acl_access", ACL)
     before = attributes(file), file.stat().st_mode
-    assert apply.main(["--no-tests", str(environment.path)]) == 0
+    run("--no-tests", environment)
     assert (attributes(file), file.stat().st_mode) == before
 
 
 @pytest.mark.parametrize("error, status", [(errno.ENOTSUP, 0), (errno.EIO, 2)])
 def test_attributes_that_cannot_be_read(
-    error: int, status: int, environment: Environment, monkeypatch: pytest.MonkeyPatch
+    error: int, status: int, environment: Environment, run: trees.Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where there are none that is so; where they would be lost nothing is changed."""
-    before = trees.snapshot(environment.path)
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "listxattr", lambda descriptor: trees.fail(error))
-        assert apply.main(["--no-tests", str(environment.path)]) == status
-    assert (trees.snapshot(environment.path) == before) == (status != 0)
+    monkeypatch.setattr(os, "listxattr", lambda descriptor: trees.fail(error))
+    run("--no-tests", environment, status=status)
 
 
-def test_a_system_that_knows_no_attributes(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_system_that_knows_no_attributes(
+    environment: Environment, run: trees.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As macOS."""
     monkeypatch.delattr(os, "listxattr")
-    assert apply.main(["--no-tests", str(environment.path)]) == 0
+    run("--no-tests", environment)
 
 
-def test_attributes_are_put_back_too(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attributes_are_put_back_too(environment: Environment, run: trees.Run, monkeypatch: pytest.MonkeyPatch) -> None:
     record = dist_info(environment) / "RECORD"
     os.setxattr(record, "user.note", b"kept")
     trees.before(monkeypatch, "rename", 3, trees.fail)
-    assert apply.main(["--no-tests", str(environment.path)]) == 2
+    run("--no-tests", environment, status=2)
     assert attributes(record) == {"user.note": b"kept"}
+
+
+OTHER = "Version: 0.55.0\n"
 
 
 def upgrade(environment: Environment) -> None:
     """As an installer does: other files in the place of those, another dist-info."""
-    for path in (environment.site_packages / "uvicorn" / "workers.py", dist_info(environment) / "METADATA"):
+    for path in (workers(environment), dist_info(environment) / "METADATA"):
         path.unlink()
-        path.write_text("Version: 0.55.0\n")
+        path.write_text(OTHER)
     dist_info(environment).rename(environment.site_packages / "uvicorn-0.55.0.dist-info")
-
-
-def half_an_upgrade(environment: Environment) -> None:
-    (environment.site_packages / "uvicorn" / "workers.py").write_text("Version: 0.55.0\n")
 
 
 def upgrade_and_fail(environment: Environment) -> None:
@@ -217,10 +262,10 @@ def uninstall(environment: Environment) -> None:
 
 
 #: When an installer does what, and what becomes of it: what it has put there stays, and of what this did nothing.
-MEANWHILE = [
+MEANWHILE: "list[tuple[str, int, Callable[[Environment], object], str]]" = [
     ("write", 1, upgrade, "another program works on"),
     ("write", 3, upgrade, "another program works on"),
-    ("_stage", 1, half_an_upgrade, "another program works on"),
+    ("_stage", 1, lambda environment: workers(environment).write_text(OTHER), "another program works on"),
     ("rename", 1, upgrade, "another program works on"),
     ("rename", 2, upgrade, "another program works on"),
     ("rename", 3, uninstall, "another program works on"),
@@ -232,34 +277,31 @@ MEANWHILE = [
 def test_an_installer_at_the_same_time(
     operation: str,
     number: int,
-    act: Callable[[Environment], None],
+    act: Callable[[Environment], object],
     said: str,
     environment: Environment,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     before = trees.snapshot(environment.path)
-    with monkeypatch.context() as patched:
-        trees.before(patched, operation, number, lambda: act(environment))
-        assert apply.main(["--no-tests", str(environment.path)]) == 2
+    trees.before(monkeypatch, operation, number, lambda: act(environment))
+    assert apply.main(["--no-tests", str(environment.path)]) == 2
     trees.check_four_lines(capsys.readouterr().err, f"{said} {environment.path}")
     now = trees.snapshot(environment.path)
-    file = environment.site_packages / "uvicorn" / "workers.py"
-    assert (file.read_text() if file.exists() else uninstall) == (
-        uninstall if act is uninstall else "Version: 0.55.0\n"
-    )
-    unaffected = {name: entry for name, entry in now.items() if "/uvicorn" not in name}
-    assert unaffected == {name: entry for name, entry in before.items() if "/uvicorn" not in name}
+    file = workers(environment)
+    assert not file.exists() if act is uninstall else file.read_text() == OTHER
+    others = [{name: entry for name, entry in tree.items() if "/uvicorn" not in name} for tree in (before, now)]
+    assert others[0] == others[1]
     assert not [name for name in now if name.endswith(installed.UNFINISHED)]
 
 
 @pytest.mark.parametrize("number", [3, 4])
 def test_an_installer_at_the_last_instant(
-    number: int, environment: Environment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    number: int, environment: Environment, monkeypatch: pytest.MonkeyPatch, run: trees.Run
 ) -> None:
     """Between the last look and a rename, or after it: that is not taken for success."""
     calls = trees.before(monkeypatch, "rename", number, lambda: upgrade(environment))
-    assert apply.main(["--no-tests", str(environment.path)]) == 3
+    said = run("--no-tests", environment, status=3).err
     renamed = [str(path) for _, _, path in calls]
     assert not [path for path in renamed[2:] if "RECORD" in path] and len(calls) >= number
-    assert "install the release that you want again" in capsys.readouterr().err
+    assert "install the release that you want again" in said

@@ -22,6 +22,7 @@ from usr1.apply.environment import Environment
 from usr1.apply.installed import UNFINISHED, State
 
 from test_apply import trees
+from test_apply.trees import Run
 
 
 class Files:
@@ -149,7 +150,7 @@ def test_one_damage(name: str, environment: Environment) -> None:
 OPTIONS = st.lists(st.sampled_from(["--no-tests", "--revert"]), min_size=1, max_size=3)
 
 
-def test_several_damages(request: pytest.FixtureRequest, run: trees.Run) -> None:
+def test_several_damages(request: pytest.FixtureRequest, run: Run) -> None:
     @settings(max_examples=2000 if request.config.getoption("--full") else 30, deadline=None)
     @given(st.booleans(), st.lists(st.sampled_from(sorted(DAMAGES)), min_size=2, max_size=4), OPTIONS)
     def check(patched: bool, names: List[str], options: List[str]) -> None:

@@ -10,7 +10,7 @@ from usr1.apply import apply, installed
 from usr1.apply.environment import Environment, find
 
 from test_apply import trees
-from test_apply.trees import dist_info
+from test_apply.trees import Run, dist_info
 
 CHECK = ("--check", "--only", "uvicorn")
 
@@ -23,7 +23,7 @@ def rename_release(environment: Environment, version: str) -> None:
     old.rename(old.with_name(f"uvicorn-{version}.dist-info"))
 
 
-def test_pristine_and_patched(environment: Environment, run: trees.Run) -> None:
+def test_pristine_and_patched(environment: Environment, run: Run) -> None:
     patch = trees.newest_patch()
     named = f"patches/uvicorn/{patch.path.name}, revision {patch.revision}"
     uvicorn = f"{environment.path}: uvicorn {trees.NEWEST}"
@@ -38,7 +38,7 @@ def test_pristine_and_patched(environment: Environment, run: trees.Run) -> None:
     assert (one["patch"], one["revision"], one["finished"]) == (patch.path.name, patch.revision, True)
 
 
-def test_fork(environment: Environment, run: trees.Run) -> None:
+def test_fork(environment: Environment, run: Run) -> None:
     """It needs no patching, and cannot be put back but by installing the release."""
     run("--no-tests", environment)
     rename_release(environment, f"{trees.NEWEST}+usr1.1")
@@ -53,7 +53,7 @@ def test_fork(environment: Environment, run: trees.Run) -> None:
         assert run("--revert", *only, environment, status=2).err.endswith(f"  do:       {undo}\n")
 
 
-def test_a_fork_with_the_published_file_is_none(environment: Environment, run: trees.Run) -> None:
+def test_a_fork_with_the_published_file_is_none(environment: Environment, run: Run) -> None:
     """No public index has it: the release that it was made from is what to install."""
     rename_release(environment, f"{trees.NEWEST}+usr1.1")
     said = run(*CHECK, environment, status=1).out
@@ -64,7 +64,7 @@ def test_a_fork_with_the_published_file_is_none(environment: Environment, run: t
     "version, nearest",
     [("0.12.3", "0.13.0"), ("0.27.1.post1", "0.27.1 and 0.28.0"), ("9.0", trees.NEWEST), ("?", trees.NEWEST)],
 )
-def test_unsupported(version: str, nearest: str, environment: Environment, run: trees.Run) -> None:
+def test_unsupported(version: str, nearest: str, environment: Environment, run: Run) -> None:
     rename_release(environment, version)
     said = run(*CHECK, environment, status=1).out
     assert f": uvicorn {version}: unsupported release (the nearest: {nearest})\n" in said
@@ -72,7 +72,7 @@ def test_unsupported(version: str, nearest: str, environment: Environment, run: 
     run("--no-tests", environment, status=2)
 
 
-def test_not_installed(environment: Environment, run: trees.Run) -> None:
+def test_not_installed(environment: Environment, run: Run) -> None:
     for path in environment.site_packages.glob("uvicorn*"):
         shutil.rmtree(path)
     assert run("--check", environment, status=1).out.startswith(f"{environment.path}: gunicorn "), "as good as any"
@@ -84,14 +84,14 @@ def test_not_installed(environment: Environment, run: trees.Run) -> None:
     assert ": uvicorn: not installed\n" in run("--check", environment, status=2).out
 
 
-def test_without_its_dist_info(environment: Environment, run: trees.Run) -> None:
+def test_without_its_dist_info(environment: Environment, run: Run) -> None:
     shutil.rmtree(dist_info(environment))
     said = run(*CHECK, environment, status=1).out
     assert ": uvicorn: broken installation (expected its dist-info in " in said
     assert f"  found:    {environment.site_packages}/uvicorn/__init__.py alone\n" in said
 
 
-def test_an_interrupted_upgrade(environment: Environment, run: trees.Run) -> None:
+def test_an_interrupted_upgrade(environment: Environment, run: Run) -> None:
     """Which leaves two dist-infos: it is the newer one that is to be installed."""
     older = environment.site_packages / "uvicorn-0.9.0.dist-info"
     shutil.copytree(dist_info(environment), older)
@@ -102,7 +102,7 @@ def test_an_interrupted_upgrade(environment: Environment, run: trees.Run) -> Non
 
 
 @pytest.mark.parametrize("level", range(3), ids=["site-packages", "python3", "lib"])
-def test_no_directory_of_packages(level: int, environment: Environment, run: trees.Run) -> None:
+def test_no_directory_of_packages(level: int, environment: Environment, run: Run) -> None:
     path = [environment.site_packages, *environment.site_packages.parents][level]
     shutil.rmtree(path)
     path.touch()
@@ -110,7 +110,7 @@ def test_no_directory_of_packages(level: int, environment: Environment, run: tre
         assert "Not a directory" in run.refused(said, option, environment)
 
 
-def test_no_environment(tmp_path: Path, run: trees.Run) -> None:
+def test_no_environment(tmp_path: Path, run: Run) -> None:
     paths = (tmp_path / "none", tmp_path)
     assert run("--check", *paths, status=2).out == "".join(f"{path} is not a virtual environment\n" for path in paths)
     python = tmp_path / "bin" / "python"
@@ -161,7 +161,7 @@ SEEN = ("lib/{}/site-packages", "local/lib/{}/dist-packages", "lib/python3/dist-
 
 
 @pytest.mark.parametrize("place", SEEN)
-def test_what_it_sees_elsewhere(place: str, environment: Environment, tmp_path: Path, run: trees.Run) -> None:
+def test_what_it_sees_elsewhere(place: str, environment: Environment, tmp_path: Path, run: Run) -> None:
     """In its base with --system-site-packages, and by a .pth file; there it is for all who see it."""
     beyond = tmp_path / "base" / place.format(environment.site_packages.parent.name)
     beyond.mkdir(parents=True)
@@ -181,7 +181,7 @@ def test_what_it_sees_elsewhere(place: str, environment: Environment, tmp_path: 
     assert f" --force-reinstall --no-deps uvicorn=={trees.NEWEST}" in said
 
 
-def test_several(environment: Environment, tmp_path: Path, run: trees.Run) -> None:
+def test_several(environment: Environment, tmp_path: Path, run: Run) -> None:
     """A line each; all must be patched."""
     other = trees.light(tmp_path / "other", trees.source(trees.NEWEST, "uvicorn-worker"))
     changed = trees.light(tmp_path / "changed", trees.source())
@@ -197,7 +197,7 @@ def test_several(environment: Environment, tmp_path: Path, run: trees.Run) -> No
 
 
 @pytest.mark.parametrize("name", ["loop", "x" * 300], ids=["loop", "long"])
-def test_a_path_that_leads_nowhere(name: str, environment: Environment, tmp_path: Path, run: trees.Run) -> None:
+def test_a_path_that_leads_nowhere(name: str, environment: Environment, tmp_path: Path, run: Run) -> None:
     """Of several the others are still told."""
     (tmp_path / "loop").symlink_to("loop")
     path = f"{tmp_path}/{name}"
@@ -219,7 +219,7 @@ def test_a_working_directory_that_is_gone(option: str, tmp_path: Path) -> None:
     assert "expected: " in answer.stdout
 
 
-def test_an_interrupted_run(environment: Environment, run: trees.Run) -> None:
+def test_an_interrupted_run(environment: Environment, run: Run) -> None:
     """The code is patched, but there is work left, which --check says and the next run does."""
     run("--no-tests", environment)
     done = trees.snapshot(environment.path)

@@ -6,23 +6,23 @@ strace makes each file-system call of a change fail, or kills the process at it.
 
 import ctypes
 import functools
+import multiprocessing
 import os
 import re
-import select
 import shutil
-import signal
 import subprocess
 import sys
-import traceback
 from collections import Counter
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Counter as CounterType
-from typing import Dict, List, NamedTuple
+from typing import Dict, List, NamedTuple, Optional
 
 import pytest
 from usr1 import patches
 from usr1.apply import change, installed
 from usr1.apply.environment import Environment
+from usr1.apply.installed import State
 from usr1.refusal import HalfDone, Refusal
 
 from test_apply import trees
@@ -40,7 +40,6 @@ CHANGING = (
     "?link,?linkat,?mkdir,?mkdirat,?open,?openat,?pwrite64,?rename,?renameat,?renameat2,?rmdir,?symlink,?sync,"
     "?truncate,?unlink,?unlinkat,?utimensat,?write,?writev"
 )
-WHOLE = (installed.State.PRISTINE, installed.State.PARTLY, installed.State.PATCHED)
 OPPOSITE = {"apply": "revert", "revert": "apply"}
 
 #: Marks for the log of strace
@@ -69,47 +68,37 @@ def status_of(what: str, environment: Environment) -> int:
     return 0
 
 
-def followed(what: str, environment: Environment, log: Path, *options: str) -> int:
+def followed(what: str, environment: Environment, log: Path, *options: str) -> Optional[int]:
     """
     The exit status of a change under strace with these options, negative if a signal ended it.
 
     Forked, not started, so that all is imported and strace counts nothing but the change.
     """
-    go, went = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        _follow_me(what, environment, go)
+    fork = multiprocessing.get_context("fork")
+    go = fork.Event()  # Without a system call that is counted
+    process = fork.Process(target=_follow_me, args=(what, environment, go))
+    process.start()
     try:
-        command = ["strace", "-o", str(log), "-p", str(pid), *options]
+        command = ["strace", "-o", str(log), "-p", str(process.pid), *options]
         with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as strace:
             assert strace.stderr is not None
             said = strace.stderr.readline()
             assert "attached" in said, f"strace, which this test needs, said {said!r}"
-            os.write(went, b"!")
-            _, ended = os.waitpid(pid, 0)
-            pid = 0
+            go.set()
+            process.join()
     finally:
-        os.close(go)
-        os.close(went)
-        if pid:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
-    return os.waitstatus_to_exitcode(ended)
+        process.kill()
+        process.join()
+    return process.exitcode
 
 
-def _follow_me(what: str, environment: Environment, go: int) -> None:
-    exit_status = 70
-    try:
-        ctypes.CDLL(None).prctl(PR_SET_PTRACER, ANY, 0, 0, 0)
-        select.select([go], [], [])  # Not read(2): whether strace counts a call it finds waiting is a matter of chance
-        os.access(BEGIN, os.F_OK)
-        exit_status = status_of(what, environment)
-        os.access(END, os.F_OK)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(exit_status)
+def _follow_me(what: str, environment: Environment, go: Event) -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PTRACER, ANY, 0, 0, 0)
+    go.wait()
+    os.access(BEGIN, os.F_OK)
+    exit_status = status_of(what, environment)
+    os.access(END, os.F_OK)
+    sys.exit(exit_status)
 
 
 class Call(NamedTuple):
@@ -169,7 +158,7 @@ class Trial(NamedTuple):
         assert status == -9 or "INJECTED" in self.log.read_text()
         assert trees.stale(self.environment) == []
         states = {one.state for one in installed.find(self.environment)}
-        assert states <= set(WHOLE), "each file is whole, old or new"
+        assert states <= {State.PRISTINE, State.PARTLY, State.PATCHED}, "each file is whole, old or new"
         now = trees.snapshot(self.environment.path)
         if fault == "error=EIO+" and call.name == "unlink":  # Nor can it remove what it has made then
             now = {name: entry for name, entry in now.items() if not name.endswith(installed.UNFINISHED)}

@@ -14,12 +14,14 @@ from typing import Dict, Iterator, List
 
 import environments
 import pytest
+from pytest import CaptureFixture, MonkeyPatch
 from usr1.apply import figures, proof, screen
 from usr1.apply.environment import Environment, find
 from usr1.apply.figures import Figures
 
 from test_apply import trees
 from test_apply.test_cli import HOLDS, suite
+from test_apply.trees import Run
 
 LOST = {"access.log": 12_000, "root.log": 403}
 BAD = Figures("uvicorn.workers.UvicornWorker", LOST, 7, 48_054, 14, 24_041, 1, 1, 6, None)
@@ -53,7 +55,7 @@ def measures(root: Path, code: str = MEASURES) -> Path:
     return root
 
 
-def test_before_and_after(root: Path, environment: Environment, run: trees.Run) -> None:
+def test_before_and_after(root: Path, environment: Environment, run: Run) -> None:
     """Side by side at the end, and in words; where there is nothing to patch, as it is now."""
     measures(root)
     said = run(environment).out
@@ -66,7 +68,7 @@ def test_before_and_after(root: Path, environment: Environment, run: trees.Run) 
 
 
 @pytest.mark.parametrize("only", [[], ["--only", "gunicorn"]])
-def test_the_verdict_and_the_table_agree(only: List[str], root: Path, environment: Environment, run: trees.Run) -> None:
+def test_the_verdict_and_the_table_agree(only: List[str], root: Path, environment: Environment, run: Run) -> None:
     """What is patched and still loses lines breaks its promise, whatever the tests find."""
     measures(root, "print({bad!r})\n")
     said = run(*only, environment, status=1).out
@@ -98,14 +100,14 @@ def test_conclusion(columns: figures.Columns, kept: bool, said: str) -> None:
     assert figures.conclusion(columns, kept, []) == said
 
 
-def test_without_figures(root: Path, environment: Environment, run: trees.Run) -> None:
+def test_without_figures(root: Path, environment: Environment, run: Run) -> None:
     measures(root)
     for option in ("--tests-only", "--create"):  # There is one: nothing is created
         assert "rotations" not in run(option, "--no-figures", environment).out
     assert not (root / "tests" / "properties" / "measured").exists()
 
 
-def test_what_cannot_be_served_is_told(root: Path, environment: Environment, run: trees.Run) -> None:
+def test_what_cannot_be_served_is_told(root: Path, environment: Environment, run: Run) -> None:
     """It decides nothing: the properties do."""
     measures(root, "print('no worker comes up')\nexit(1)\n")
     said = run(environment).out
@@ -114,7 +116,7 @@ def test_what_cannot_be_served_is_told(root: Path, environment: Environment, run
 
 
 @contextlib.contextmanager
-def terminal(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+def terminal(monkeypatch: MonkeyPatch) -> Iterator[int]:
     """Have what is said go to a terminal; its other end."""
     ours, its = pty.openpty()
     with open(its, "w") as stdout, monkeypatch.context() as patch:
@@ -133,7 +135,7 @@ def read(terminal: int) -> str:
 
 
 @pytest.mark.parametrize("variables", [{}, {"NO_COLOR": "1"}, {"TERM": "dumb"}], ids=str)
-def test_colour_on_a_terminal(variables: Dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_colour_on_a_terminal(variables: Dict[str, str], monkeypatch: MonkeyPatch) -> None:
     with terminal(monkeypatch) as its:
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
@@ -143,7 +145,7 @@ def test_colour_on_a_terminal(variables: Dict[str, str], monkeypatch: pytest.Mon
     assert said.count("\033[31m") == said.count("\033[32m") == (0 if variables else 5)
 
 
-def test_what_goes_on_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_goes_on_is_told(monkeypatch: MonkeyPatch) -> None:
     """On a terminal in one line, which the next thing that is said replaces; or by dots, which replace nothing."""
     monkeypatch.setattr(screen, "PATIENCE", 0.05)
     command = ["sh", "-c", "echo first; read -r rest; printf second"]
@@ -171,7 +173,7 @@ def test_what_goes_on_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     assert dotted == "..\r\ndone\r\n"
 
 
-def test_what_goes_on_is_told_elsewhere(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_goes_on_is_told_elsewhere(monkeypatch: MonkeyPatch, capsys: CaptureFixture[str]) -> None:
     """In a file a line for progress, but only after twenty seconds of silence."""
     screen.say("first")
     now = time.monotonic()
@@ -181,9 +183,7 @@ def test_what_goes_on_is_told_elsewhere(monkeypatch: pytest.MonkeyPatch, capsys:
     assert capsys.readouterr().out == "first\n  tests: 21 of 50 done\n  tests: 42 of 50 done\n"
 
 
-def test_a_terminal_is_not_told_what_to_do(
-    root: Path, environment: Environment, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_terminal_is_not_told_what_to_do(root: Path, environment: Environment, capsys: CaptureFixture[str]) -> None:
     """By code that may be another user's."""
     suite(root, "def test_it():\n    print('\\033]0;title\\007\\tü')\n")
     proof.run_checks(environment)
@@ -207,8 +207,8 @@ def test_what_fails_is_shown(
     shown: List[str],
     root: Path,
     environment: Environment,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    monkeypatch: MonkeyPatch,
+    capsys: CaptureFixture[str],
 ) -> None:
     """In full, and what pytest sums up; what passes, and is left out, with --verbose only. Nothing else of pytest's."""
     suite(root, RESULTS)

@@ -12,15 +12,16 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Callable, Dict
+from typing import Callable, Dict, List, Optional, Tuple
 
 import pytest
+from pytest import MonkeyPatch
 from usr1.apply import apply, installed
 from usr1.apply.environment import Environment
 from usr1.apply.user import NOBODY
 
 from test_apply import trees
-from test_apply.trees import dist_info, workers
+from test_apply.trees import Run, dist_info, workers
 
 root_only = pytest.mark.skipif(os.getuid() != 0, reason="only root can do this")
 
@@ -36,7 +37,7 @@ def at(environment: Environment, name: str) -> Path:
 
 
 @pytest.mark.parametrize("name", [*DIRECTORIES, *SOURCES])
-def test_a_link_out_of_the_environment(name: str, environment: Environment, tmp_path: Path, run: trees.Run) -> None:
+def test_a_link_out_of_the_environment(name: str, environment: Environment, tmp_path: Path, run: Run) -> None:
     """It is named; some caches of packages are like that."""
     path, elsewhere = at(environment, name), tmp_path / "elsewhere"
     shutil.move(path, elsewhere)
@@ -53,7 +54,7 @@ def test_a_link_out_of_the_environment(name: str, environment: Environment, tmp_
 @pytest.mark.parametrize("name", DIRECTORIES)
 @pytest.mark.parametrize("operation", ["read", "write", "rename", "remove", "sync"])
 def test_a_link_that_comes_meanwhile(
-    operation: str, name: str, environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    operation: str, name: str, environment: Environment, tmp_path: Path, monkeypatch: MonkeyPatch
 ) -> None:
     """At any operation on files a directory becomes a link: what it leads to stays as it is."""
     path, elsewhere = at(environment, name), tmp_path / "elsewhere"
@@ -97,7 +98,7 @@ def everything(directory: Path) -> object:
 @pytest.mark.full
 @root_only
 @pytest.mark.parametrize("killed", [False, True], ids=["swaps", "kills and swaps"])
-def test_an_owner_who_keeps_swapping(killed: bool, place: Path, run: trees.Run) -> None:
+def test_an_owner_who_keeps_swapping(killed: bool, place: Path, run: Run) -> None:
     """Whatever comes of the environment, nothing outside is written to."""
     environment, outside = trees.light(place / "venv", trees.source(), bytecode=True), place / "outside"
     shutil.copytree(environment.path, outside, symlinks=True)
@@ -141,7 +142,7 @@ def device(path: Path) -> None:
 @pytest.mark.parametrize("name", [*SOURCES, *HARMLESS])
 @pytest.mark.parametrize("option", ["--check", "--no-tests"])
 def test_what_would_never_end(
-    option: str, name: str, make: Callable[[Path], None], environment: Environment, run: trees.Run
+    option: str, name: str, make: Callable[[Path], None], environment: Environment, run: Run
 ) -> None:
     at(environment, name).unlink(missing_ok=True)
     make(at(environment, name))
@@ -159,7 +160,7 @@ def test_what_would_never_end(
 @root_only
 @pytest.mark.parametrize("attribute", ["a", "i"])
 @pytest.mark.parametrize("name", ["uvicorn", "uvicorn/workers.py"])
-def test_append_only(name: str, attribute: str, environment: Environment, run: trees.Run) -> None:
+def test_append_only(name: str, attribute: str, environment: Environment, run: Run) -> None:
     """What can be made there could not be renamed or removed."""
     before = trees.snapshot(environment.path, compiled=True)
     path = environment.site_packages / name
@@ -171,13 +172,9 @@ def test_append_only(name: str, attribute: str, environment: Environment, run: t
     assert trees.snapshot(environment.path, compiled=True) == before
 
 
-def acl(*entries: "tuple[int, int, int]") -> bytes:
-    """As acl(5) has it, of tag, permissions and user or group."""
-    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
-
-
 NONE = 0xFFFFFFFF
-ACL = acl((0x01, 6, NONE), (0x02, 4, 65534), (0x04, 0, NONE), (0x10, 4, NONE), (0x20, 0, NONE))
+#: As acl(5) has it: of tag, permissions and user or group.
+ACL = struct.pack("<I" + 5 * "HHI", 2, 1, 6, NONE, 2, 4, NOBODY, 4, 0, NONE, 0x10, 4, NONE, 0x20, 0, NONE)
 
 
 def attributes(path: Path) -> Dict[str, bytes]:
@@ -185,7 +182,7 @@ def attributes(path: Path) -> Dict[str, bytes]:
 
 
 @pytest.mark.root
-def test_extended_attributes_and_access_control_lists_stay(environment: Environment, run: trees.Run) -> None:
+def test_extended_attributes_and_access_control_lists_stay(environment: Environment, run: Run) -> None:
     """But not the signature of a content: of another one it is wrong."""
     changed = [workers(environment), dist_info(environment) / "RECORD"]
     for path in changed:
@@ -204,7 +201,7 @@ def test_extended_attributes_and_access_control_lists_stay(environment: Environm
 
 @pytest.mark.parametrize("has_it", [True, False])
 def test_a_directory_s_default_access_control_list_changes_nothing(
-    has_it: bool, environment: Environment, run: trees.Run
+    has_it: bool, environment: Environment, run: Run
 ) -> None:
     file = workers(environment)
     os.setxattr(file.parent, "system.posix_acl_default", ACL)
@@ -215,24 +212,19 @@ def test_a_directory_s_default_access_control_list_changes_nothing(
     assert (attributes(file), file.stat().st_mode) == before
 
 
-@pytest.mark.parametrize("error, status", [(errno.ENOTSUP, 0), (errno.EIO, 2)])
+@pytest.mark.parametrize("error, status", [(errno.ENOTSUP, 0), (errno.EIO, 2), (None, 0)])
 def test_attributes_that_cannot_be_read(
-    error: int, status: int, environment: Environment, run: trees.Run, monkeypatch: pytest.MonkeyPatch
+    error: Optional[int], status: int, environment: Environment, run: Run, monkeypatch: MonkeyPatch
 ) -> None:
-    """Where there are none that is so; where they would be lost nothing is changed."""
-    monkeypatch.setattr(os, "listxattr", lambda descriptor: trees.fail(error))
+    """Where there are none that is so, and where the system knows none, as macOS; else they would be lost."""
+    if error:
+        monkeypatch.setattr(os, "listxattr", lambda descriptor: trees.fail(error))
+    else:
+        monkeypatch.delattr(os, "listxattr")
     run("--no-tests", environment, status=status)
 
 
-def test_a_system_that_knows_no_attributes(
-    environment: Environment, run: trees.Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As macOS."""
-    monkeypatch.delattr(os, "listxattr")
-    run("--no-tests", environment)
-
-
-def test_attributes_are_put_back_too(environment: Environment, run: trees.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attributes_are_put_back_too(environment: Environment, run: Run, monkeypatch: MonkeyPatch) -> None:
     record = dist_info(environment) / "RECORD"
     os.setxattr(record, "user.note", b"kept")
     trees.before(monkeypatch, "rename", 3, trees.fail)
@@ -261,34 +253,29 @@ def uninstall(environment: Environment) -> None:
     shutil.rmtree(dist_info(environment))
 
 
+Act = Callable[[Environment], object]
 #: When an installer does what, and what becomes of it: what it has put there stays, and of what this did nothing.
-MEANWHILE: "list[tuple[str, int, Callable[[Environment], object], str]]" = [
-    ("write", 1, upgrade, "another program works on"),
-    ("write", 3, upgrade, "another program works on"),
-    ("_stage", 1, lambda environment: workers(environment).write_text(OTHER), "another program works on"),
-    ("rename", 1, upgrade, "another program works on"),
-    ("rename", 2, upgrade, "another program works on"),
-    ("rename", 3, uninstall, "another program works on"),
-    ("sync", 2, upgrade_and_fail, "cannot change"),
+MEANWHILE: List[Tuple[str, int, Act]] = [
+    ("write", 1, upgrade),
+    ("write", 3, upgrade),
+    ("_stage", 1, lambda environment: workers(environment).write_text(OTHER)),
+    ("rename", 1, upgrade),
+    ("rename", 2, upgrade),
+    ("rename", 3, uninstall),
+    ("sync", 2, upgrade_and_fail),
 ]
 
 
-@pytest.mark.parametrize("operation, number, act, said", MEANWHILE)
+@pytest.mark.parametrize("operation, number, act", MEANWHILE)
 def test_an_installer_at_the_same_time(
-    operation: str,
-    number: int,
-    act: Callable[[Environment], object],
-    said: str,
-    environment: Environment,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    operation: str, number: int, act: Act, environment: Environment, monkeypatch: MonkeyPatch, run: Run
 ) -> None:
     before = trees.snapshot(environment.path)
     trees.before(monkeypatch, operation, number, lambda: act(environment))
     assert apply.main(["--no-tests", str(environment.path)]) == 2
-    trees.check_four_lines(capsys.readouterr().err, f"{said} {environment.path}")
-    now = trees.snapshot(environment.path)
-    file = workers(environment)
+    said = "cannot change" if act is upgrade_and_fail else "another program works on"
+    trees.check_four_lines(run.capsys.readouterr().err, f"{said} {environment.path}")
+    now, file = trees.snapshot(environment.path), workers(environment)
     assert not file.exists() if act is uninstall else file.read_text() == OTHER
     others = [{name: entry for name, entry in tree.items() if "/uvicorn" not in name} for tree in (before, now)]
     assert others[0] == others[1]
@@ -297,11 +284,10 @@ def test_an_installer_at_the_same_time(
 
 @pytest.mark.parametrize("number", [3, 4])
 def test_an_installer_at_the_last_instant(
-    number: int, environment: Environment, monkeypatch: pytest.MonkeyPatch, run: trees.Run
+    number: int, environment: Environment, monkeypatch: MonkeyPatch, run: Run
 ) -> None:
     """Between the last look and a rename, or after it: that is not taken for success."""
     calls = trees.before(monkeypatch, "rename", number, lambda: upgrade(environment))
-    said = run("--no-tests", environment, status=3).err
+    assert "install the release that you want again" in run("--no-tests", environment, status=3).err
     renamed = [str(path) for _, _, path in calls]
     assert not [path for path in renamed[2:] if "RECORD" in path] and len(calls) >= number
-    assert "install the release that you want again" in said

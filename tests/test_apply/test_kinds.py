@@ -10,6 +10,7 @@ from typing import Callable, Dict, List, Tuple
 
 import environments
 import pytest
+from pytest import MonkeyPatch
 from usr1 import patches
 from usr1.apply import apply, installed
 from usr1.apply.environment import Environment, find
@@ -17,6 +18,7 @@ from usr1.apply.installed import State
 from usr1.apply.user import NOBODY, User
 
 from test_apply import trees
+from test_apply.trees import Run
 
 
 def states(environment: Environment) -> Dict[str, State]:
@@ -43,7 +45,7 @@ def check_both_ways(path: Path, environment: Environment) -> None:
         ("--revert", r"(\S+) \S+ is as it was published", ["uvicorn"]),
     ],
 )
-def test_of_two_each_is_told_apart(option: str, said: str, names: List[str], tmp_path: Path, run: trees.Run) -> None:
+def test_of_two_each_is_told_apart(option: str, said: str, names: List[str], tmp_path: Path, run: Run) -> None:
     """When uvicorn alone has been installed again since all were patched."""
     source = trees.source(trees.NEWEST, "uvicorn-worker")
     both = trees.light(tmp_path / "venv", source)
@@ -82,7 +84,7 @@ def test_names(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("directory, name", [("", "venv"), ("venv", ".")])
-def test_relative(directory: str, name: str, environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relative(directory: str, name: str, environment: Environment, monkeypatch: MonkeyPatch) -> None:
     monkeypatch.chdir(environment.path.parent / directory)
     check_both_ways(Path(name), environment)
 
@@ -104,7 +106,7 @@ def test_conda(environment: Environment, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def linked(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> List[Environment]:
+def linked(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: MonkeyPatch) -> List[Environment]:
     """Two environments that uv has made of links to its cache."""
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("UV_LINK_MODE", request.param)
@@ -116,7 +118,7 @@ def linked(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("linked", ["hardlink"], indirect=True)
-def test_hard_links_to_uv_s_cache(linked: List[Environment], tmp_path: Path, run: trees.Run) -> None:
+def test_hard_links_to_uv_s_cache(linked: List[Environment], tmp_path: Path, run: Run) -> None:
     """uv makes every environment from the same inodes: writing to one would write to all."""
     one, other = linked
     assert os.path.samefile(trees.workers(one), trees.workers(other))
@@ -127,7 +129,7 @@ def test_hard_links_to_uv_s_cache(linked: List[Environment], tmp_path: Path, run
 
 
 @pytest.mark.parametrize("linked", ["symlink"], indirect=True)
-def test_symbolic_links_to_uv_s_cache(linked: List[Environment], run: trees.Run) -> None:
+def test_symbolic_links_to_uv_s_cache(linked: List[Environment], run: Run) -> None:
     """They are named, and what is advised ends them, whatever the user has set for uv."""
     environment = linked[0]
     said = run("--no-tests", environment, status=2).err
@@ -142,7 +144,7 @@ def test_symbolic_links_to_uv_s_cache(linked: List[Environment], run: trees.Run)
     run("--no-tests", environment)
 
 
-def test_editable_installs_are_refused(environment: Environment, run: trees.Run) -> None:
+def test_editable_installs_are_refused(environment: Environment, run: Run) -> None:
     direct_url = trees.dist_info(environment) / "direct_url.json"
     direct_url.write_text('{"url": "file:///src", "dir_info": {"editable": true}}')
     said = run.refused("apply.sh: uvicorn lives outside", "--no-tests", environment)
@@ -215,7 +217,7 @@ def contents(directory: Path) -> List[bytes]:
 
 @pytest.mark.root
 @pytest.mark.parametrize("way", CLOSED)
-def test_what_may_not_be_changed(way: str, environment: Environment, open_clone: None, run: trees.Run) -> None:
+def test_what_may_not_be_changed(way: str, environment: Environment, open_clone: None, run: Run) -> None:
     """By who runs this; root becomes nobody for it."""
     is_root = os.getuid() == 0
     if way == "files of others" and not is_root:

@@ -7,10 +7,12 @@ from typing import Callable, List, Tuple
 
 import environments
 import pytest
+from pytest import MonkeyPatch
 from usr1 import patches
 from usr1.apply.environment import Environment, find
 
 from test_apply import trees
+from test_apply.trees import Run
 
 ROOT = patches.PATCHES.parent
 #: The table in it says who owns the packages in Debian's dist-packages, and what fits them.
@@ -42,7 +44,7 @@ def made_by_uv(path: Path) -> Made:
     return environment, lambda what, *arguments: command(*uv, what, "--python", environment.python, *arguments)
 
 
-def check_reinstall(environment: Environment, run: trees.Run) -> None:
+def check_reinstall(environment: Environment, run: Run) -> None:
     """What is to be done says how to bring the published files back; then --check says so."""
     before = trees.snapshot(environment.site_packages)
     run("--no-tests", environment)
@@ -63,9 +65,7 @@ def check_reinstall(environment: Environment, run: trees.Run) -> None:
 
 
 @pytest.mark.parametrize("make", [made_by_pip, made_by_uv])
-def test_it_is_one_of_theirs(
-    make: Callable[[Path], Made], tmp_path: Path, run: trees.Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_is_one_of_theirs(make: Callable[[Path], Made], tmp_path: Path, run: Run, monkeypatch: MonkeyPatch) -> None:
     # A hard link to uv's cache has the owner and mode of the file there, which may be anybody's.
     monkeypatch.setenv("UV_LINK_MODE", "copy")
     environment, installer = make(tmp_path / "venv")
@@ -86,7 +86,7 @@ def hashes(packages: Path, patch: patches.Patch) -> List[str]:
     return [patches.sha256((packages / part.target).read_bytes()) for part in patch.parts]
 
 
-def test_sudo_pip_install_on_debian(tmp_path: Path, run: trees.Run) -> None:
+def test_sudo_pip_install_on_debian(tmp_path: Path, run: Run) -> None:
     """It is pip's, and apply.sh leaves it alone; the same command installs the forks there."""
     # The pip that Debian's python3-venv installs, on Debian's own Python, in another root directory: without sudo
     [wheel] = Path("/usr/share/python-wheels").glob("pip-*.whl")
@@ -104,7 +104,7 @@ def test_sudo_pip_install_on_debian(tmp_path: Path, run: trees.Run) -> None:
         assert patch and hashes(packages, patch) == list(patch.patched.values())
 
 
-def test_debian_s_own_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_debian_s_own_packages(tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
     """The files that a diff changes are the published ones, in the newest update too; and the documented diff fits."""
     monkeypatch.chdir(tmp_path)
     for distribution in RELEASES:

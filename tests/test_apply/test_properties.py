@@ -25,6 +25,7 @@ from usr1.apply import proof
 from usr1.apply.environment import Environment
 
 from test_apply import trees
+from test_apply.trees import Run
 
 
 def test_what_fails_says_why_in_a_few_words() -> None:
@@ -57,7 +58,7 @@ def collected(environment: Path) -> Set[str]:
     return {line.partition("[")[0] for line in output.splitlines() if "::" in line}
 
 
-def test_there_are_as_many_before_and_after(tmp_path: Path, run: trees.Run) -> None:
+def test_there_are_as_many_before_and_after(tmp_path: Path, run: Run) -> None:
     """Each has its kind, and none is there for nothing: as pytest has it where there is nothing to be tested with."""
     pristine, patched = trees.source().path, tmp_path / "patched"
     shutil.copytree(pristine, patched, symlinks=True)
@@ -95,7 +96,7 @@ def test_other():
 """
 
 
-def test_pypy_s_packages_are_found(environment: Environment, run: trees.Run) -> None:
+def test_pypy_s_packages_are_found(environment: Environment, run: Run) -> None:
     """In lib/pypy3.9, say."""
     run("--no-tests", environment)
     library = environment.site_packages.parent
@@ -181,7 +182,7 @@ def test_one_old_python(python: Tuple[int, int], tmp_path: Path) -> None:
 
 @pytest.mark.full
 @pytest.mark.parametrize("release", ["20.1.0", NEWEST])
-def test_gunicorn_alone(release: str, tmp_path: Path, run: trees.Run) -> None:
+def test_gunicorn_alone(release: str, tmp_path: Path, run: Run) -> None:
     """Unpatched, some promises are broken; patched, all hold, under each worker class that is there."""
     version = list(environments.pythons())[-1] if release == NEWEST else (3, 8)
     packages = [f"gunicorn=={release}", "gevent", "packaging", "setuptools<81"]
@@ -194,7 +195,7 @@ def test_gunicorn_alone(release: str, tmp_path: Path, run: trees.Run) -> None:
 
 
 @pytest.mark.full
-def test_pypy(tmp_path: Path, run: trees.Run) -> None:
+def test_pypy(tmp_path: Path, run: Run) -> None:
     pypy = shutil.which("pypy3")
     if pypy is None:
         pytest.skip("no PyPy is at hand (on Debian: apt install pypy3-venv)")
@@ -206,7 +207,7 @@ def test_pypy(tmp_path: Path, run: trees.Run) -> None:
 
 
 @pytest.mark.full
-def test_verdict_within_a_minute(tmp_path: Path, run: trees.Run) -> None:
+def test_verdict_within_a_minute(tmp_path: Path, run: Run) -> None:
     """Where most promises are broken, each of which takes its time; on a machine that has nothing else to do."""
     packages = environments.packages("0.18.3", "gunicorn==20.1.0")
     venv = environments.make(tmp_path / "venv", python("20.1.0"), *packages).path

@@ -14,6 +14,7 @@ from usr1.apply import servers
 from usr1.apply.environment import Environment, find
 
 from test_apply import trees
+from test_apply.trees import Run
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def old(environment: Environment) -> List[int]:
 
 
 @pytest.mark.parametrize("command", ["{venv}/bin/gunicorn", "venv/bin/gunicorn", "{venv}/bin/python -m gunicorn"])
-def test_its_servers_are_named(command: str, served: Environment, run: trees.Run) -> None:
+def test_its_servers_are_named(command: str, served: Environment, run: Run) -> None:
     run("--revert", served)
     os.utime(trees.workers(served), (1, 1))
     with running(served.path.parent, *command.format(venv=served.path).split()) as pid:
@@ -71,9 +72,7 @@ def test_a_server_known_by_what_it_has_in_memory_only(served: Environment) -> No
         process.communicate(b"\n")
 
 
-def test_servers_of_other_environments_are_not_named(
-    served: Environment, environment: Environment, run: trees.Run
-) -> None:
+def test_servers_of_other_environments_are_not_named(served: Environment, environment: Environment, run: Run) -> None:
     with running(served.path.parent, str(served.path / "bin" / "gunicorn")):
         run("--no-tests", environment)
         assert old(environment) == []
@@ -87,9 +86,7 @@ SCRIPTS = {
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_a_copied_environment_is_warned_of(
-    script: str, environment: Environment, tmp_path: Path, run: trees.Run
-) -> None:
+def test_a_copied_environment_is_warned_of(script: str, environment: Environment, tmp_path: Path, run: Run) -> None:
     """Its bin/gunicorn runs the Python of the original, which is not patched."""
     other = tmp_path / ("the other" if script == "with spaces" else "other")
     shutil.copytree(environment.path, other, symlinks=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Callable, Dict, List
 
 import pytest
+from pytest import CaptureFixture, MonkeyPatch
 from usr1.apply import user
 from usr1.apply.environment import Environment
 from usr1.apply.user import NOBODY, User
@@ -14,6 +15,7 @@ from usr1.refusal import Refusal
 
 from test_apply import trees
 from test_apply.test_cli import suite
+from test_apply.trees import Run
 
 TESTS_ONLY = ("--tests-only", "--no-figures")
 
@@ -106,7 +108,7 @@ def open_up(environment: Environment, way: str, told: Told) -> None:
 
 @root_only
 @pytest.mark.parametrize("way", WAYS)
-def test_root_runs_no_code_of_others(way: str, environment: Environment, told: Told, run: trees.Run) -> None:
+def test_root_runs_no_code_of_others(way: str, environment: Environment, told: Told, run: Run) -> None:
     """Here nobody cannot reach the environment."""
     environment.path.parent.parent.chmod(0o700)  # Another test may have opened it
     open_up(environment, way, told)
@@ -118,7 +120,7 @@ def test_root_runs_no_code_of_others(way: str, environment: Environment, told: T
 
 @root_only
 @pytest.mark.parametrize("way", WAYS)
-def test_nobody_runs_the_code_of_others(way: str, open_environment: Environment, told: Told, run: trees.Run) -> None:
+def test_nobody_runs_the_code_of_others(way: str, open_environment: Environment, told: Told, run: Run) -> None:
     (open_environment.site_packages / "gunicorn" / "__init__.py").write_text(told.code)
     open_up(open_environment, way, told)
     assert "  tested as user nobody\n" in run(*TESTS_ONLY, open_environment).out
@@ -127,7 +129,7 @@ def test_nobody_runs_the_code_of_others(way: str, open_environment: Environment,
 
 @root_only
 @pytest.mark.parametrize("way", ["a .pth", "mode 0666"])
-def test_root_runs_what_is_root_s_alone(way: str, environment: Environment, told: Told, run: trees.Run) -> None:
+def test_root_runs_what_is_root_s_alone(way: str, environment: Environment, told: Told, run: Run) -> None:
     """Where nobody cannot: the same once it belongs to root, and the file that uv makes for anybody to lock."""
     open_up(environment, way, told)
     subprocess.run(["chown", "-R", "root:root", environment.path.parent], check=True)
@@ -141,7 +143,7 @@ def test_root_runs_what_is_root_s_alone(way: str, environment: Environment, told
 
 @root_only
 @pytest.mark.parametrize("owner", [NOBODY, 12345])
-def test_the_owner_runs_it(owner: int, open_environment: Environment, told: Told, run: trees.Run) -> None:
+def test_the_owner_runs_it(owner: int, open_environment: Environment, told: Told, run: Run) -> None:
     """Who need not be known to the system; what is patched stays the owner's."""
     (open_environment.site_packages / "gunicorn" / "__init__.py").write_text(told.code)
     subprocess.run(["chown", "-R", f"{owner}:{owner}", open_environment.path], check=True)
@@ -153,7 +155,7 @@ def test_the_owner_runs_it(owner: int, open_environment: Environment, told: Told
 
 @root_only
 @pytest.mark.parametrize("place", ["", "..", "bin", "lib", "bin/python", "SITE/gunicorn", "SITE/gunicorn/util.py"])
-def test_whose_code_it_is(place: str, environment: Environment, run: trees.Run) -> None:
+def test_whose_code_it_is(place: str, environment: Environment, run: Run) -> None:
     path = environment.path / place.replace("SITE", str(environment.site_packages))
     os.chown(path, 12345, 12345, follow_symlinks=False)
     name = "nobody" if place else "12345"
@@ -211,7 +213,7 @@ def test_whose_a_file_is(path: str, adding: bool, strange: str) -> None:
     assert user._strange(path, adding) == strange
 
 
-def test_who_is_become(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_is_become(monkeypatch: MonkeyPatch) -> None:
     """The groups first: afterwards it may not."""
     called: List[str] = []
     for name in ("setgroups", "setgid", "setuid"):
@@ -221,7 +223,7 @@ def test_who_is_become(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def as_root(monkeypatch: pytest.MonkeyPatch) -> None:
+def as_root(monkeypatch: MonkeyPatch) -> None:
     """As if it were, and could become another user."""
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(User, "become", lambda self: None)
@@ -229,7 +231,7 @@ def as_root(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("refused", ["root cannot become that user here", "Permission denied"])
 def test_root_that_can_become_nobody_else(
-    refused: str, as_root: None, environment: Environment, monkeypatch: pytest.MonkeyPatch, run: trees.Run
+    refused: str, as_root: None, environment: Environment, monkeypatch: MonkeyPatch, run: Run
 ) -> None:
     """As in a container without CAP_SETUID; or it cannot run the tools."""
     if refused == "Permission denied":
@@ -243,7 +245,7 @@ def test_root_that_can_become_nobody_else(
 
 
 def test_what_a_user_needs(
-    as_root: None, environment: Environment, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    as_root: None, environment: Environment, monkeypatch: MonkeyPatch, capsys: CaptureFixture[str]
 ) -> None:
     chosen = user.choose(environment, [])
     assert chosen and chosen.number == (os.getuid() or NOBODY)
@@ -253,7 +255,7 @@ def test_what_a_user_needs(
         user.choose(environment, [Path("/nowhere")])
 
 
-def test_its_directory(as_root: None, environment: Environment, root: Path, run: trees.Run) -> None:
+def test_its_directory(as_root: None, environment: Environment, root: Path, run: Run) -> None:
     """What the tests leave goes with it."""
     suite(root, "import os\n\ndef test_it():\n    print(os.getcwd())\n    open('left', 'w')\n")
     said = run(*TESTS_ONLY, environment).out

@@ -112,19 +112,17 @@ def check_four_lines(said: str, start: str) -> None:
     assert start in said.splitlines()[0], said
 
 
-def start(*command: object, **options: Any) -> "subprocess.Popen[str]":
-    """The same in a process of its own."""
-    return subprocess.Popen(
-        list(map(str, command)), text=True,
-        **{"env": variables(), "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **options},
-    )  # fmt: skip
-
-
 MODULE = [sys.executable, "-m", "usr1.apply.apply"]
 
 
 def variables(**more: str) -> Dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(SCRIPTS), **more}
+
+
+def start(*command: object, **options: Any) -> "subprocess.Popen[str]":
+    """The same in a process of its own."""
+    options = {"env": variables(), "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **options}
+    return subprocess.Popen(list(map(str, command)), text=True, **options)
 
 
 def fail(number: int = errno.EIO) -> None:

@@ -147,13 +147,23 @@ def before(monkeypatch: pytest.MonkeyPatch, operation: str, number: int, act: Ac
     return calls
 
 
-def compile_all(environment: Environment) -> None:
+def compiled(environment: Environment) -> Dict[Path, bytes]:
     """Bytecode that tells what it is of: it is the source itself."""
-    for one in installed.find(environment):
-        for path, content in one.contents.items():
-            for cache in caches(path):
-                cache.parent.mkdir(exist_ok=True)
-                cache.write_bytes(content)
+    sources = {path: content for one in installed.find(environment) for path, content in one.contents.items()}
+    return {cache: content for path, content in sources.items() for cache in caches(path)}
+
+
+def compile_all(environment: Environment) -> None:
+    for cache, content in compiled(environment).items():
+        cache.parent.mkdir(exist_ok=True)
+        cache.write_bytes(content)
+
+
+def stale(environment: Environment) -> List[Path]:
+    """Bytecode of what the source is no more."""
+    return [
+        cache for cache, content in compiled(environment).items() if cache.exists() and cache.read_bytes() != content
+    ]
 
 
 def caches(source: Path) -> List[Path]:
@@ -194,14 +204,3 @@ def disagreements(environment: Environment) -> List[str]:
                 if (digest, size) != (record.digest(patches.sha256(content)), str(len(content))):
                     wrong.append(f"{name} is not {digest}, {size} bytes")
     return wrong
-
-
-def stale(environment: Environment) -> List[Path]:
-    """Bytecode, as by compile_all(), of what the source is no more."""
-    contents = {path: content for one in installed.find(environment) for path, content in one.contents.items()}
-    return [
-        cache
-        for path, content in contents.items()
-        for cache in caches(path)
-        if cache.exists() and cache.read_bytes() != content
-    ]

@@ -79,7 +79,6 @@ def test_the_verdict_and_the_table_agree(only: List[str], root: Path, environmen
 
 
 CONCLUSIONS = [
-    ({"now": GOOD}, True, "Nothing went wrong in these rotations."),
     ({"now": GOOD}, False, "Nothing went wrong in these rotations, but others do harm: see the broken promises above."),
     ({"before": GOOD, "after": GOOD}, True, "Nothing went wrong in these rotations."),
     (
@@ -183,11 +182,11 @@ def test_what_goes_on_is_told_elsewhere(monkeypatch: MonkeyPatch, capsys: Captur
     assert capsys.readouterr().out == "first\n  tests: 21 of 50 done\n  tests: 42 of 50 done\n"
 
 
-def test_a_terminal_is_not_told_what_to_do(root: Path, environment: Environment, capsys: CaptureFixture[str]) -> None:
+def test_a_terminal_is_not_told_what_to_do(root: Path, environment: Environment, run: Run) -> None:
     """By code that may be another user's."""
     suite(root, "def test_it():\n    print('\\033]0;title\\007\\tü')\n")
     proof.run_checks(environment)
-    assert "?]0;title?\tü\n" in capsys.readouterr().out
+    assert "?]0;title?\tü\n" in run.capsys.readouterr().out
 
 
 RESULTS = """
@@ -203,12 +202,7 @@ VERBOSE = ["PASSED one (0.1 s)", "       why", "SKIPPED two (0.1 s)", "       wh
 
 @pytest.mark.parametrize("verbose, shown", [(False, SHOWN), (True, VERBOSE)])
 def test_what_fails_is_shown(
-    verbose: bool,
-    shown: List[str],
-    root: Path,
-    environment: Environment,
-    monkeypatch: MonkeyPatch,
-    capsys: CaptureFixture[str],
+    verbose: bool, shown: List[str], root: Path, environment: Environment, monkeypatch: MonkeyPatch, run: Run
 ) -> None:
     """In full, and what pytest sums up; what passes, and is left out, with --verbose only. Nothing else of pytest's."""
     suite(root, RESULTS)
@@ -216,15 +210,14 @@ def test_what_fails_is_shown(
     proof.run_checks(environment, verbose=verbose)
     sums = ["serving  1/3", "1 of 3 promises is broken here", "."]  # The stub has no conftest that ends it otherwise
     details = ["       what is wrong", "       what it means"]
-    assert capsys.readouterr().out.splitlines() == [*shown, *details, *sums]
+    assert run.capsys.readouterr().out.splitlines() == [*shown, *details, *sums]
 
 
-RELEASES = {"0.13.1": "20.0.4", "0.18.3": "20.1.0", "0.54.0": "27.0.1"}
+#: Releases of uvicorn with those of Gunicorn of their time; the newest by default.
+RELEASES = {"0.13.1": "20.0.4", "0.18.3": "20.1.0", trees.NEWEST: "27.0.1"}
 
 
-@pytest.mark.parametrize(
-    "release", [pytest.param(one, marks=[] if one == trees.NEWEST else [pytest.mark.full]) for one in RELEASES]
-)
+@pytest.mark.parametrize("release", environments.parameters(RELEASES, [trees.NEWEST]))
 def test_figures_of_a_real_server(release: str, tmp_path: Path) -> None:
     """As published each of these loses lines or workers; patched, none."""
     python = environments.pythons_for(release)[-1 if release == trees.NEWEST else 0]

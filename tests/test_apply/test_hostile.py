@@ -133,12 +133,11 @@ def test_an_owner_who_keeps_swapping(killed: bool, place: Path, run: Run) -> Non
     assert trees.snapshot(environment.path) == before
 
 
-def device(path: Path) -> None:
-    """As /dev/zero, which never ends."""
-    os.mknod(path, 0o600 | 0o020000, os.makedev(1, 5))
+def make_device(path: Path) -> None:
+    os.mknod(path, 0o600 | 0o020000, os.makedev(1, 5))  # As /dev/zero, which never ends
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, pytest.param(device, marks=root_only)])
+@pytest.mark.parametrize("make", [os.mkfifo, pytest.param(make_device, marks=root_only)])
 @pytest.mark.parametrize("name", [*SOURCES, *HARMLESS])
 @pytest.mark.parametrize("option", ["--check", "--no-tests"])
 def test_what_would_never_end(

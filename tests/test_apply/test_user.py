@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Callable, Dict, List
 
 import pytest
-from pytest import CaptureFixture, MonkeyPatch
+from pytest import MonkeyPatch
 from usr1.apply import user
 from usr1.apply.environment import Environment
 from usr1.apply.user import NOBODY, User
@@ -244,12 +244,10 @@ def test_root_that_can_become_nobody_else(
     assert refused in said and "  tested as root, who alone may write to what is run; as user " in said
 
 
-def test_what_a_user_needs(
-    as_root: None, environment: Environment, monkeypatch: MonkeyPatch, capsys: CaptureFixture[str]
-) -> None:
+def test_what_a_user_needs(as_root: None, environment: Environment, monkeypatch: MonkeyPatch, run: Run) -> None:
     chosen = user.choose(environment, [])
     assert chosen and chosen.number == (os.getuid() or NOBODY)
-    assert capsys.readouterr().out == f"  tested as user {chosen.name}\n"
+    assert run.capsys.readouterr().out == f"  tested as user {chosen.name}\n"
     monkeypatch.setattr(user, "_strange", lambda path, adding: f"{path} belongs to user 7")
     with pytest.raises(Refusal, match=f"as user {chosen.name}: cannot read /nowhere; / belongs to user 7"):
         user.choose(environment, [Path("/nowhere")])

@@ -118,7 +118,6 @@ ONLY = ("--only", "gunicorn")
 
 
 def write_patch(path: Path, word: str, *files: str) -> None:
-    """One that adds a line with a word to each of these files."""
     like = refresh.newest("gunicorn", patches.catalogue("gunicorn"))
     folder = releases.unpacked("gunicorn", like.releases[-1])
     texts = {file: (folder / file).read_text() for file in files}

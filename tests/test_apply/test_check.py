@@ -225,7 +225,6 @@ def test_a_working_directory_that_is_gone(option: str, tmp_path: Path) -> None:
 
 
 def test_an_interrupted_run(environment: Environment, run: Run) -> None:
-    """The code is patched, but there is work left, which --check says and the next run does."""
     run("--no-tests", environment)
     done = trees.snapshot(environment.path)
     trees.workers(environment).with_name(f".workers.py.x{installed.UNFINISHED}").write_text("half a fi")

@@ -58,7 +58,6 @@ def make(what: str, environment: Environment) -> None:
 
 
 def status_of(what: str, environment: Environment) -> int:
-    """The same with the exit status of scripts/apply.sh."""
     try:
         make(what, environment)
     except Refusal:
@@ -130,8 +129,6 @@ def calls(what: str, environment: Environment, log: Path) -> List[Call]:
 
 
 class Trial(NamedTuple):
-    """An environment to try faults on, and what it is like after each change."""
-
     environment: Environment
     after: Dict[str, trees.Snapshot]
     log: Path

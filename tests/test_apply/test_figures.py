@@ -56,7 +56,6 @@ def measures(root: Path, code: str = MEASURES) -> Path:
 
 
 def test_before_and_after(root: Path, environment: Environment, run: Run) -> None:
-    """Side by side at the end, and in words; where there is nothing to patch, as it is now."""
     measures(root)
     said = run(environment).out
     assert TABLE in said
@@ -219,7 +218,6 @@ RELEASES = {"0.13.1": "20.0.4", "0.18.3": "20.1.0", trees.NEWEST: "27.0.1"}
 
 @pytest.mark.parametrize("release", environments.parameters(RELEASES, [trees.NEWEST]))
 def test_figures_of_a_real_server(release: str, tmp_path: Path) -> None:
-    """As published each of these loses lines or workers; patched, none."""
     python = environments.pythons_for(release)[-1 if release == trees.NEWEST else 0]
     gunicorn = RELEASES[release]
     pristine = environments.cached(python, *environments.packages(release, f"gunicorn=={gunicorn}"))

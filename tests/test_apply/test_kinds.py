@@ -107,7 +107,6 @@ def test_conda(environment: Environment, tmp_path: Path) -> None:
 
 @pytest.fixture
 def linked(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: MonkeyPatch) -> List[Environment]:
-    """Two environments that uv has made of links to its cache."""
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("UV_LINK_MODE", request.param)
     paths = [tmp_path / "one", tmp_path / "other"]

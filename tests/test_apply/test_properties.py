@@ -52,7 +52,6 @@ def test_a_long_path_to_temporary_files(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def collected(environment: Path) -> Set[str]:
-    """The promises that are tested there, each once."""
     status, output = properties.run(environment, "--collect-only")
     assert status == 0 and "NOTSET" not in output, output
     return {line.partition("[")[0] for line in output.splitlines() if "::" in line}
@@ -183,7 +182,6 @@ def test_one_old_python(python: Tuple[int, int], tmp_path: Path) -> None:
 @pytest.mark.full
 @pytest.mark.parametrize("release", ["20.1.0", NEWEST])
 def test_gunicorn_alone(release: str, tmp_path: Path, run: Run) -> None:
-    """Unpatched, some promises are broken; patched, all hold, under each worker class that is there."""
     version = list(environments.pythons())[-1] if release == NEWEST else (3, 8)
     packages = [f"gunicorn=={release}", "gevent", "packaging", "setuptools<81"]
     venv = environments.make(tmp_path / "venv", version, *packages).path

@@ -36,8 +36,6 @@ def test_it(pytestconfig):
 
 
 class Told:
-    """The users that have run some code, by number."""
-
     def __init__(self, file: Path) -> None:
         self.file = file
         file.touch()

@@ -99,8 +99,17 @@ class Case(NamedTuple):
     @property
     def can_start_again(self) -> bool:
         """Whether new workers can open their files, which are there."""
-        again = any(round.number != signal.SIGUSR1 for round in self.rounds)
-        return not again or all(handler.mode != "x" for handler in self.handlers)
+        return not self.starts_again or all(handler.mode != "x" for handler in self.handlers)
+
+    @property
+    def starts_again(self) -> bool:
+        return any(round.number != signal.SIGUSR1 for round in self.rounds)
+
+    @property
+    def removes_lines(self) -> bool:
+        """Whether a file is deleted, or emptied by a worker that starts: it has mode w."""
+        emptied = self.starts_again and any(handler.mode == "w" for handler in self.handlers)
+        return emptied or any(round.how == "deleted" for round in self.rounds)
 
     @property
     def by_chance(self) -> bool:
@@ -396,9 +405,9 @@ def are_lines_comparable(what: str, log: str, case: Case, published: Found) -> b
         return False  # Its successor opened the application's files anew, and inherited the others
     if not what.startswith(("lines lost", "lines not")):
         return True
-    # What is still written to a rotated file, also by a successor that inherits it, is not in the one that is deleted
-    deleted = any(round.how == "deleted" for round in case.rounds) and (published.holds(log) or published.has_died)
-    return not deleted and not (case.depletes and what.startswith("lines not"))
+    # What is still written to a rotated file, also by a successor that inherits it, is not in the one that is removed
+    removed = case.removes_lines and (published.holds(log) or published.has_died)
+    return not removed and not (case.depletes and what.startswith("lines not"))
 
 
 def are_files_comparable(log: str, case: Case, published: Found) -> bool:

@@ -6,7 +6,7 @@ from typing import Any, Dict
 
 import pytest
 from bench import cells, report, run
-from bench.subjects import PATCHED, SUBJECTS, Subject
+from bench.subjects import OLD, PATCHED
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "bench.sh"
 
@@ -58,15 +58,11 @@ def test_what_is_measured_is_kept_for_the_same_patches(tmp_path: Path, monkeypat
     assert run.load()["cells"] == {}
 
 
-def by_name(name: str) -> Subject:
-    return next(one for one in SUBJECTS if one.name == name)
-
-
 @pytest.mark.full
 @pytest.mark.parametrize("schedule", cells.SCHEDULES)
 def test_losses_are_found(schedule: str) -> None:
     """On a release that swallows the signal, and none where it is patched."""
-    before, after = (cells.losses(one, schedule, 4) for one in (by_name("uvicorn 0.13.1"), PATCHED))
+    before, after = (cells.losses(one, schedule, 4) for one in (OLD[0], PATCHED))
     if schedule not in "bd":  # These read what is still written to, and lose by design, be it little
         assert sum(after["lost"].values()) == after["broken"] == after["dead"] == after["hung"] == 0, after
     if schedule not in "cd":

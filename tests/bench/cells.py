@@ -4,7 +4,7 @@ import contextlib
 import os
 import statistics
 import time
-from typing import Any, Callable, Dict, List, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple, TypeVar
 
 from bench.subjects import Subject
 from properties import clients
@@ -15,6 +15,7 @@ from properties.logs import NAMES
 from properties.server import Server
 from test_reopen.logrotation import Logrotate
 
+T = TypeVar("T")
 Figures = Dict[str, Any]
 
 CLIENTS = 16
@@ -82,21 +83,25 @@ def processor_time(pids: Sequence[int]) -> float:
     return sum(time.clock_gettime(~pid << 3 | 2) for pid in pids)
 
 
+def alternating(everything: List[T], rounds: int) -> Iterator[T]:
+    for number in range(rounds):
+        yield from everything if number % 2 else everything[::-1]
+
+
 def reopening(subjects: Sequence[Subject], rounds: int) -> Figures:
     """Microseconds of processor time that a rotation takes of each worker, in alternating rounds of ten."""
     found: Dict[str, List[float]] = {}
     with contextlib.ExitStack() as stack:
         watched = [(one.name, Watched(stack.enter_context(one.server()), NAMES)) for one in subjects]
-        for number in range(rounds):
-            for name, one in watched if number % 2 else watched[::-1]:
-                pids = one.server.workers()
-                before = processor_time(pids)
-                for _ in range(10):
-                    one.server.logs.rotate(one.names)
-                    one.server.signal("arbiter")
-                    one.let_go(one.server.pids("all"), time.monotonic() + 1)
-                    one.server.logs.discard(one.server.logs.rotated())
-                found.setdefault(name, []).append((processor_time(pids) - before) / 10 / len(pids) * 1e6)
+        for name, one in alternating(watched, rounds):
+            pids = one.server.workers()
+            before = processor_time(pids)
+            for _ in range(10):
+                one.server.logs.rotate(one.names)
+                one.server.signal("arbiter")
+                one.let_go(one.server.pids("all"), time.monotonic() + 1)
+                one.server.logs.discard(one.server.logs.rotated())
+            found.setdefault(name, []).append((processor_time(pids) - before) / 10 / len(pids) * 1e6)
     return {name: spread(values) for name, values in found.items()}
 
 
@@ -109,15 +114,14 @@ def costs(subjects: Sequence[Subject], rounds: int, seconds: float) -> Figures:
             (name, subject, stack.enter_context(subject.server()))
             for name, subject in [*((one.name, one) for one in subjects), ("itself", subjects[0])]
         ]
-        for number in range(rounds):
-            for name, subject, server in servers if number % 2 else servers[::-1]:
-                pids = server.workers()
-                before, start = processor_time(pids), time.monotonic()
-                with Load(server.socket, 4, requests_each=subject.requests_each) as load:
-                    time.sleep(seconds)
-                answered = max(len(load.answered), 1)
-                took = time.monotonic() - start
-                found.setdefault(name, []).append((answered / took, (processor_time(pids) - before) / answered))
+        for name, subject, server in alternating(servers, rounds):
+            pids = server.workers()
+            before, start = processor_time(pids), time.monotonic()
+            with Load(server.socket, 4, requests_each=subject.requests_each) as load:
+                time.sleep(seconds)
+            answered = max(len(load.answered), 1)
+            took = time.monotonic() - start
+            found.setdefault(name, []).append((answered / took, (processor_time(pids) - before) / answered))
     first = [cost for _, cost in found[subjects[0].name]]
     return {
         name: {
@@ -133,39 +137,28 @@ def letting_go(subjects: Sequence[Subject], workers: int, loaded: bool, rounds: 
     """Milliseconds from the signal until no process has a rotated file open, in alternating rounds."""
     found: Dict[str, List[float]] = {}
     with contextlib.ExitStack() as stack:
-        watched = [
-            (one.name, one, Watched(stack.enter_context(one.server(workers=workers)), NAMES)) for one in subjects
-        ]
-        for number in range(rounds):
-            for name, subject, one in watched if number % 2 else watched[::-1]:
-                load = Load(one.server.socket, 8, requests_each=subject.requests_each) if loaded else None
-                with load or contextlib.nullcontext():
-                    if load:
-                        load.wait_for_answers(100)
-                    pids, logs = one.server.pids("all"), one.server.logs
-                    logs.rotate([path.name for path in logs.directory.glob("*.log")])
-                    start = time.monotonic()
-                    one.server.signal("arbiter")
-                    gone = one.let_go(pids, start + 1)
-                    found.setdefault(name, []).append(time.monotonic() - start if gone else float("inf"))
-                logs.discard(logs.rotated())
+        watched = [(one, Watched(stack.enter_context(one.server(workers=workers)), NAMES)) for one in subjects]
+        for subject, one in alternating(watched, rounds):
+            pids, logs = one.server.pids("all"), one.server.logs
+            with Load(one.server.socket, 8 if loaded else 0, requests_each=subject.requests_each) as load:
+                load.wait_for_answers(100 if loaded else 0)
+                logs.rotate([path.name for path in logs.directory.glob("*.log")])
+                start = time.monotonic()
                 one.server.signal("arbiter")
+                gone = one.let_go(pids, start + 1)
+                found.setdefault(subject.name, []).append(time.monotonic() - start if gone else float("inf"))
+            logs.discard(logs.rotated())
+            one.server.signal("arbiter")
         # What looking costs
         start = time.monotonic()
         for _ in range(10):
-            watched[0][2].server.logs.held(watched[0][2].server.pids("all"), [])
+            logs.held(pids, [])
         found["looking once"] = [(time.monotonic() - start) / 10]
     return {name: spread([1000 * one for one in seconds]) for name, seconds in found.items()}
 
 
 def spread(values: Sequence[float]) -> Dict[str, float]:
-    """Median, quartiles and number; what never came counts as more than all others."""
+    """Median and quartiles; what never came counts as more than all others."""
     ordered = sorted(values)
     quarter = len(ordered) // 4
-    return {
-        "median": statistics.median(ordered),
-        "low": ordered[quarter],
-        "high": ordered[-1 - quarter],
-        "max": ordered[-1],
-        "number": len(ordered),
-    }
+    return {"median": statistics.median(ordered), "low": ordered[quarter], "high": ordered[-1 - quarter]}

@@ -3,7 +3,7 @@
 import math
 import re
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List
+from typing import Any, Callable, Dict, List
 
 from bench.cells import SCHEDULES
 
@@ -18,11 +18,6 @@ def table(head: List[str], rows: List[List[str]]) -> str:
 def _cells(cells: Cells, kind: str) -> Dict[str, Dict[str, Any]]:
     """Those of a kind, by what follows it."""
     return {key[len(kind) + 1 :]: found for key, found in cells.items() if key.startswith(f"{kind}|")}
-
-
-def _long(cells: Cells) -> Dict[str, Dict[str, Any]]:
-    """The runs of many rotations."""
-    return {subject: one for subject, one in _cells(cells, "losses|a").items() if "error" not in one}
 
 
 def _harm(found: Dict[str, Any]) -> str:
@@ -50,7 +45,8 @@ def totals(cells: Cells) -> str:
     """Of the long runs: out of how many."""
     rows = [
         [subject, *(f"{found[what]:,}" for what in ("rotations", "lines", "requests")), _harm(found)]
-        for subject, found in _long(cells).items()
+        for subject, found in _cells(cells, "losses|a").items()
+        if "error" not in found
     ]
     return table(["", "rotations", "lines", "requests", "what went wrong"], rows)
 
@@ -77,10 +73,9 @@ def costs(cells: Cells) -> str:
         [name, key, _spread(found["rate"], ".0f"), _spread(found["cost"], ".0f"), _spread(found["ratio"], ".3f")]
         for key, figures in _cells(cells, "costs").items()
         for name, found in figures.items()
-    ]  # fmt: skip
-    return table(
-        ["", "beside", "requests/s", "µs of processor time per request", "as a share of the first one's"], rows
-    )
+    ]
+    head = ["", "beside", "requests/s", "µs of processor time per request", "as a share of the first one's"]
+    return table(head, rows)
 
 
 def reopening(cells: Cells) -> str:
@@ -97,24 +92,23 @@ TABLES: Dict[str, Callable[[Cells], str]] = {
 }
 
 
-def tables(results: Dict[str, Any]) -> Iterator[str]:
-    cells = results["cells"]
-    yield "; ".join(results["made"][name] for name in ("date", "machine"))
-    for name, make in TABLES.items():
-        if name == "totals" or any(key.split("|")[0] == name for key in cells):
-            yield f"{name}\n{make(cells)}"
+def _made(results: Dict[str, Any]) -> str:
+    return "{date}; {machine}".format(**results["made"])
 
 
 def text(results: Dict[str, Any]) -> str:
-    return "\n\n".join(tables(results))
+    """The tables of what was measured."""
+    kinds = {"totals", *(key.split("|")[0] for key in results["cells"])}
+    tables = [f"{name}\n{make(results['cells'])}" for name, make in TABLES.items() if name in kinds]
+    return "\n\n".join([_made(results), *tables])
 
 
 def write(results: Dict[str, Any]) -> None:
     """Bring the tables up to date."""
-    made = "; ".join(results["made"][name] for name in ("date", "machine"))
+    blocks = {"made": _made(results), **{name: make(results["cells"]) for name, make in TABLES.items()}}
     for document in (DOCS / "benchmarks.md", DOCS / "benchmark-results.md"):
         said = document.read_text()
-        for name, new in [("made", made), *((name, make(results["cells"])) for name, make in TABLES.items())]:
+        for name, new in blocks.items():
             block = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
             said = block.sub(lambda match: f"{match[1]}{new}\n{match[2]}", said)  # noqa: B023  # Called at once
         document.write_text(said)

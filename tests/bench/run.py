@@ -7,8 +7,9 @@ import os
 import platform
 import sys
 import time
+from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Sequence, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Sequence
 
 from bench import cells, report
 from bench.cells import SCHEDULES, Figures
@@ -26,19 +27,20 @@ class Cell(NamedTuple):
 
 
 def losses(subjects: Sequence[Subject], rotations: Dict[str, int]) -> List[Cell]:
-    def cell(subject: Subject, schedule: str) -> Cell:
-        number = rotations[schedule[0]]
-        return Cell(f"losses|{schedule}|{subject.name}", lambda: cells.losses(subject, schedule, number))
-
-    return [cell(one, schedule) for schedule in SCHEDULES if schedule[0] in rotations for one in subjects]
+    return [
+        Cell(f"losses|{schedule}|{one.name}", partial(cells.losses, one, schedule, rotations[schedule[0]]))
+        for schedule in SCHEDULES
+        if schedule[0] in rotations
+        for one in subjects
+    ]
 
 
 def letting_go(subjects: Sequence[Subject], numbers: Sequence[int], rounds: int) -> List[Cell]:
-    def cell(workers: int, loaded: bool) -> Cell:
-        key = f"letting go|{workers}|{'loaded' if loaded else 'idle'}"
-        return Cell(key, lambda: cells.letting_go(subjects, workers, loaded, rounds))
-
-    return [cell(workers, loaded) for workers in numbers for loaded in (False, True)]
+    return [
+        Cell(f"letting go|{workers}|{how}", partial(cells.letting_go, subjects, workers, how == "loaded", rounds))
+        for workers in numbers
+        for how in ("idle", "loaded")
+    ]
 
 
 def quick() -> List[Cell]:
@@ -50,7 +52,6 @@ def quick() -> List[Cell]:
 
 
 def full() -> List[Cell]:
-    main = [one for one in SUBJECTS if one.name in MAIN]
     workers = (PRISTINE, ALONE, PATCHED, GTHREAD)
     gunicorns = [one for one in SUBJECTS if one.name.startswith(("Gunicorn sync", "Gunicorn gthread", "Gunicorn asgi"))]
     return [
@@ -60,22 +61,19 @@ def full() -> List[Cell]:
         *letting_go((PRISTINE, PATCHED, GTHREAD), [1, 32, 64], 10),
         Cell("reopening", lambda: cells.reopening((*workers, GTHREAD_PATCHED), 20)),
         *losses(SUBJECTS, {"a": 200}),
-        *losses(main, {"b": 200, "c": 200, "d": 200}),
+        *losses(MAIN, {"b": 200, "c": 200, "d": 200}),
         *losses(SUBJECTS, {"f": 200, "g": 200, "e": 200}),
     ]
 
 
 def machine() -> Dict[str, str]:
     model = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name"))
+    texts = [path.read_bytes() for path in sorted(patches.PATCHES.glob("*/*.patch"))]
     return {
         "date": f"{datetime.date.today()}",
         "machine": f"{os.cpu_count()} × {model.partition(': ')[2]}, Linux {platform.release()}",
-        "patches": hashlib.sha256(b"".join(path.read_bytes() for path in _patches())).hexdigest(),
+        "patches": hashlib.sha256(b"".join(texts)).hexdigest(),
     }
-
-
-def _patches() -> List[Path]:
-    return sorted(patches.PATCHES.glob("*/*.patch"))
 
 
 def load() -> Dict[str, Any]:
@@ -91,30 +89,27 @@ def save(results: Dict[str, Any]) -> None:
     new.replace(RESULTS)
 
 
-def measure(cell: Cell) -> Tuple[float, Figures]:
-    start = time.monotonic()
+def measured(cell: Cell) -> Figures:
     try:
-        figures = cell.measure()
+        return cell.measure()
     except (Broken, OSError) as error:  # Such as a server that does not come up any more, or a worker that is gone
-        figures = {"error": str(error)}
-    return time.monotonic() - start, figures
+        return {"error": str(error)}
 
 
 def main() -> int:
     is_quick, only_report = "--quick" in sys.argv, "--report" in sys.argv
     results: Dict[str, Any] = {"made": machine(), "cells": {}} if is_quick else load()
     if only_report and not results["cells"]:
-        print(
-            f"bench.sh: expected results of these patches in {RESULTS}, found none; run scripts/bench.sh",
-            file=sys.stderr,
-        )
+        wrong = f"expected results of these patches in {RESULTS}, found none; run scripts/bench.sh"
+        print(f"bench.sh: {wrong}", file=sys.stderr)
         return 2
     wanted = [] if only_report else quick() if is_quick else full()
     missing = [cell for cell in wanted if cell.key not in results["cells"]]
     for number, cell in enumerate(missing):
-        seconds, figures = measure(cell)
+        start = time.monotonic()
+        results["cells"][cell.key] = measured(cell)
+        seconds = time.monotonic() - start
         print(f"{number + 1} of {len(missing)}: {cell.key.replace('|', ', ')}: {seconds:.0f} s", flush=True)
-        results["cells"][cell.key] = figures
         if not is_quick:
             save(results)
     if not is_quick:

@@ -19,8 +19,7 @@ class Subject(NamedTuple):
     def environment(self) -> Environment:
         found = environments.pythons()
         python = min(version for version in found if version >= (3, 8)) if self.old else max(found)
-        pristine = environments.cached(python, *self.packages)
-        return environments.patched_until_exit(pristine, *self.patches) if self.patches else pristine
+        return environments.patched_until_exit(environments.cached(python, *self.packages), *self.patches)
 
     def server(self, *options: str, workers: int = 2, variables: Mapping[str, str] = {}) -> Server:
         return Server(self.environment().python, self.worker_class, workers, options, variables)
@@ -31,66 +30,46 @@ class Subject(NamedTuple):
         return 1 if self.worker_class == "sync" else 10**9
 
 
-def _uvicorn(name: str, *patched: str) -> Subject:
-    return Subject(name, UVICORN, environments.packages(NEWEST, f"gunicorn=={GUNICORN}"), patched)
+Pair = Tuple[Subject, Subject]  # As published, and patched
 
 
-def _old(release: str, gunicorn: str, *patched: str) -> Subject:
-    name = f"uvicorn {release}" + (", both patched" if patched else "")
-    return Subject(name, UVICORN, environments.packages(release, f"gunicorn=={gunicorn}"), patched, old=True)
+def _pair(subject: Subject, *patches: str, how: str = "both patched") -> Pair:
+    return subject, subject._replace(name=f"{subject.name}, {how}", patches=patches)
 
 
-def _uvicorn_worker(*patched: str) -> Subject:
-    name = "uvicorn-worker 0.4.0" + (", both patched" if patched else "")
-    packages = ("uvicorn-worker==0.4.0", *environments.packages(NEWEST, f"gunicorn=={GUNICORN}"))
-    return Subject(name, "uvicorn_worker.UvicornWorker", packages, patched)
+def _old(release: str, gunicorn: str) -> Pair:
+    packages = environments.packages(release, f"gunicorn=={gunicorn}")
+    subject = Subject(f"uvicorn {release}", UVICORN, packages, old=True)
+    return _pair(subject, f"uvicorn {release}", f"gunicorn {gunicorn}")
 
 
-def _gunicorn(worker_class: str, *patched: str, also: Tuple[str, ...] = ()) -> Subject:
-    name = f"Gunicorn {worker_class.split('.')[0]}" + (", patched" if patched else "")
-    return Subject(name, worker_class, (f"gunicorn=={GUNICORN}", "packaging", *also), patched)
+def _gunicorn(worker_class: str, *more: str) -> Pair:
+    packages = (f"gunicorn=={GUNICORN}", "packaging", *more)
+    return _pair(Subject(f"Gunicorn {worker_class.split('.')[0]}", worker_class, packages), THEIRS, how="patched")
 
 
-OURS = f"uvicorn {NEWEST}"
-THEIRS = f"gunicorn {GUNICORN}"
-AIOHTTP = ("aiohttp==3.13.2",)
+OURS, THEIRS = f"uvicorn {NEWEST}", f"gunicorn {GUNICORN}"
+PACKAGES = environments.packages(NEWEST, f"gunicorn=={GUNICORN}")
+WORKER = Subject("uvicorn-worker 0.4.0", "uvicorn_worker.UvicornWorker", ("uvicorn-worker==0.4.0", *PACKAGES))
 
-PRISTINE = _uvicorn(f"uvicorn {NEWEST}")
-PATCHED = _uvicorn(f"uvicorn {NEWEST}, both patched", OURS, THEIRS)
-ALONE = _uvicorn(f"uvicorn {NEWEST}, patched", OURS)
-GTHREAD = _gunicorn("gthread")
-GTHREAD_PATCHED = _gunicorn("gthread", THEIRS)
+PRISTINE, PATCHED = _pair(Subject(OURS, UVICORN, PACKAGES), OURS, THEIRS)
+ALONE = PATCHED._replace(name=f"{OURS}, patched", patches=(OURS,))
+GTHREAD, GTHREAD_PATCHED = _gunicorn("gthread")
+OLD = (*_old("0.13.1", "20.0.4"), *_old("0.18.3", "20.1.0"))
 
 SUBJECTS = (
     PRISTINE,
     PATCHED,
     ALONE,
-    _uvicorn(f"uvicorn {NEWEST}, Gunicorn patched", THEIRS),
-    _old("0.13.1", "20.0.4"),
-    _old("0.13.1", "20.0.4", "uvicorn 0.13.1", "gunicorn 20.0.4"),
-    _old("0.18.3", "20.1.0"),
-    _old("0.18.3", "20.1.0", "uvicorn 0.18.3", "gunicorn 20.1.0"),
-    _uvicorn_worker(),
-    _uvicorn_worker("uvicorn-worker 0.4.0", THEIRS),
-    _gunicorn("sync"),
-    _gunicorn("sync", THEIRS),
+    PATCHED._replace(name=f"{OURS}, Gunicorn patched", patches=(THEIRS,)),
+    *OLD,
+    *_pair(WORKER, WORKER.name, THEIRS),
+    *_gunicorn("sync"),
     GTHREAD,
     GTHREAD_PATCHED,
-    _gunicorn("asgi"),
-    _gunicorn("asgi", THEIRS),
-    _gunicorn("aiohttp.GunicornWebWorker", also=AIOHTTP),
-    _gunicorn("aiohttp.GunicornWebWorker", THEIRS, also=AIOHTTP),
+    *_gunicorn("asgi"),
+    *_gunicorn("aiohttp.GunicornWebWorker", "aiohttp==3.13.2"),
 )
 
 #: For what takes long: real logrotate, which compresses.
-MAIN = (
-    PRISTINE.name,
-    PATCHED.name,
-    ALONE.name,
-    "uvicorn 0.13.1",
-    "uvicorn 0.13.1, both patched",
-    "uvicorn 0.18.3",
-    "uvicorn 0.18.3, both patched",
-    GTHREAD.name,
-    GTHREAD_PATCHED.name,
-)
+MAIN = (PRISTINE, PATCHED, ALONE, *OLD, GTHREAD, GTHREAD_PATCHED)

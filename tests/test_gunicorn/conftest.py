@@ -1,6 +1,6 @@
 """Gunicorn with its own patch alone, under each worker class; and without, where the same must fail."""
 
-from typing import Mapping, Sequence
+from typing import Mapping, NamedTuple, Sequence
 
 import environments
 import pytest
@@ -38,12 +38,11 @@ def classes(*by_default: str, without: Sequence[str] = ()) -> pytest.MarkDecorat
     return pytest.mark.parametrize("worker_class", environments.parameters(names, by_default))
 
 
-class Gunicorn:
+class Gunicorn(NamedTuple):
     """An environment with one release of Gunicorn, and servers of it."""
 
-    def __init__(self, release: str, environment: Environment) -> None:
-        self.release = release
-        self.environment = environment
+    release: str
+    environment: Environment
 
     def serve(
         self,
@@ -87,22 +86,12 @@ def pristine_environment(release: str) -> Environment:
     return environments.cached(python(release), *packages(release))
 
 
-releases = pytest.fixture(
-    scope="session",
-    params=[pytest.param(one, marks=[] if one == NEWEST else [pytest.mark.full]) for one in RELEASES],
-)
-
-
-@releases
+@pytest.fixture(scope="session", params=environments.parameters(RELEASES, [NEWEST]))
 def gunicorn(request: pytest.FixtureRequest) -> Gunicorn:
-    release: str = request.param
-    original = pristine_environment(release)
-    return Gunicorn(release, environments.patched_until_exit(original, f"gunicorn {release}"))
+    patched = environments.patched_until_exit(pristine_environment(request.param), f"gunicorn {request.param}")
+    return Gunicorn(request.param, patched)
 
 
-@pytest.fixture(
-    scope="session",
-    params=[NEWEST, *(pytest.param(one, marks=pytest.mark.full) for one in ("23.0.0", RELEASES[-1]))],
-)
+@pytest.fixture(scope="session", params=environments.parameters([NEWEST, "23.0.0", RELEASES[-1]], [NEWEST]))
 def pristine(request: pytest.FixtureRequest) -> Gunicorn:
     return Gunicorn(request.param, pristine_environment(request.param))

@@ -1,4 +1,4 @@
-"""The environment of the tools, made by whichever script is run first: scripts/tools.sh."""
+"""The tools, set up by whichever script is run first (scripts/tools.sh), and what else tests need (tests/look.sh)."""
 
 import os
 import re
@@ -7,14 +7,28 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import List
+from typing import List, Union
 
 import environments
 import pytest
+from environments import NOBODY
 from properties import wait
 from test_apply import trees
 
 ROOT = Path(__file__).resolve().parents[1]
+Answer = subprocess.CompletedProcess
+
+
+def run(
+    *command: object, cwd: Union[Path, str] = ROOT, user: Union[int, str, None] = None, **variables: str
+) -> "Answer[str]":
+    settings = {**os.environ, **variables}
+    return subprocess.run(list(map(str, command)), cwd=cwd, user=user, env=settings, capture_output=True, text=True)
+
+
+def set_up(repository: Path, **variables: str) -> "Answer[str]":
+    """Have a script set up the tools, and do nothing with them."""
+    return run(repository / "scripts" / "build-fork.sh", "--help", **variables)
 
 
 @pytest.fixture
@@ -27,21 +41,14 @@ def copy(repository: Path) -> Path:
     for part in ("scripts", "patches"):
         shutil.copytree(ROOT / part, repository / part, ignore=shutil.ignore_patterns("__pycache__"))
     (repository / "scripts" / "requirements.txt").write_text("packaging\n")
+    (repository / "tests").mkdir()
+    for name in ("look.sh", "packages", "requirements.txt"):
+        shutil.copy(ROOT / "tests" / name, repository / "tests")
     return repository
 
 
-def command(repository: Path) -> List[str]:
-    """Sets up the tools and does nothing with them."""
-    return [str(repository / "scripts" / "build-fork.sh"), "--help"]
-
-
-def run(repository: Path, **variables: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(command(repository), env={**os.environ, **variables}, capture_output=True, text=True)
-
-
-def refusal(answer: "subprocess.CompletedProcess[str]") -> str:
-    assert answer.returncode == 2
-    assert answer.stdout == ""
+def refusal(answer: "Answer[str]") -> str:
+    assert (answer.returncode, answer.stdout) == (2, "")
     [message] = answer.stderr.splitlines()
     return message
 
@@ -54,42 +61,45 @@ def tools(repository: Path) -> List[Path]:
     return found
 
 
+# Made once, and by one script for all
+
+
 @pytest.mark.full
 def test_made_once(repository: Path) -> None:
     """What somebody constrains is not ours, and there may be no home."""
-    constraint = repository / "constraint.txt"
-    constraint.write_text("packaging==20.0\n")
-    variables = {name: value for name, value in os.environ.items() if name != "HOME"}
-    first = subprocess.run(
-        command(repository),
-        env={**variables, "PIP_CONSTRAINT": str(constraint), "PIP_TARGET": str(repository / "elsewhere")},
-        capture_output=True,
-        text=True,
-    )
+    (repository / "constraint.txt").write_text("packaging==20.0\n")
+    others = {"PIP_CONSTRAINT": str(repository / "constraint.txt"), "PIP_TARGET": str(repository / "elsewhere")}
+    first = run("env", "-u", "HOME", repository / "scripts" / "build-fork.sh", "--help", **others)
     assert first.returncode == 0 and first.stderr.startswith("Setting up the tools in "), first.stderr
     [made] = tools(repository)
     before = made.stat().st_ino
-    again = run(repository)
+    again = set_up(repository)
     assert (again.returncode, again.stderr) == (0, "")
     assert [path.stat().st_ino for path in tools(repository)] == [before]
 
     # Another Python, and other requirements, get another: what has the old one may still be running
     oldest, python = next(iter(environments.pythons().items()))
-    assert run(repository, PYTHON=str(python)).returncode == 0
+    assert set_up(repository, PYTHON=str(python)).returncode == 0
     assert (tools(repository)[-1] / "lib" / f"python{oldest[0]}.{oldest[1]}").is_dir()
     with (repository / "scripts" / "requirements.txt").open("a") as requirements:
         requirements.write("\n# More\n")
-    assert run(repository).returncode == 0
+    assert set_up(repository).returncode == 0
     assert len(tools(repository)) == 3 and made.stat().st_ino == before
+
+
+def fake_python(path: Path, before: str) -> Path:
+    """A Python that runs this first, in sh; with "venv" as its second argument it is to make an environment."""
+    path.write_text(f'#!/bin/sh\n{before}\nexec "{sys.executable}" "$@"\n')
+    path.chmod(0o755)
+    return path
 
 
 @pytest.mark.full
 def test_of_two_first_runs_the_slower_leaves_the_tools_of_the_faster(repository: Path, tmp_path: Path) -> None:
     """They are in use. But what is no tools stays in the way."""
-    python, fifo = tmp_path / "python", tmp_path / "fifo"
+    fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    python.write_text(f'#!/bin/sh\n[ "$SLOW$2" != 1venv ] || read -r _ <"{fifo}"\nexec "{sys.executable}" "$@"\n')
-    python.chmod(0o755)
+    python = fake_python(tmp_path / "python", f'[ "$SLOW$2" != 1venv ] || read -r _ <"{fifo}"')
 
     def opened() -> int:
         try:
@@ -98,34 +108,54 @@ def test_of_two_first_runs_the_slower_leaves_the_tools_of_the_faster(repository:
             return 0
 
     variables = {**os.environ, "PYTHON": str(python), "SLOW": "1"}
-    with subprocess.Popen(command(repository), env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as slower:
+    command = [str(repository / "scripts" / "build-fork.sh"), "--help"]
+    with subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as slower:
         # Closed, it lets the slower one go on
         with open(wait.until(opened, lambda: "the slower run does not come to make an environment"), "w"):
-            assert run(repository, PYTHON=str(python)).returncode == 0
+            assert set_up(repository, PYTHON=str(python)).returncode == 0
             [made] = tools(repository)
             before = made.stat().st_ino
-        slower.communicate(timeout=600)
+        slower.wait(600)
     assert slower.returncode == 0
     assert [path.stat().st_ino for path in tools(repository)] == [before]
 
     (made / "bin" / "python").unlink()
-    answer = run(repository, PYTHON=str(python))
+    answer = set_up(repository, PYTHON=str(python))
     assert answer.returncode == 2
     assert answer.stderr.endswith(f" to {made}; if there is something at {made}, remove it\n")
     assert list(repository.glob(".tools*")) == [made]
 
 
-def test_a_python_of_no_use(repository: Path) -> None:
-    for python in ("/nonexistent", "/bin/false"):
-        assert refusal(run(repository, PYTHON=python)) == (
-            f"build-fork.sh: expected Python 3.6 or later for the tools, found {python};"
-            " install one, or name it: PYTHON=/path/to/python3"
-        )
+def test_without_tests_apply_needs_none(repository: Path, tmp_path: Path) -> None:
+    venv = trees.light(tmp_path / "venv", trees.source()).path
+    for option, status in (("--check", 1), ("--dry-run", 0), ("--no-tests", 0), ("--check", 0), ("--revert", 0)):
+        answer = run(repository / "scripts" / "apply.sh", option, venv)
+        assert (answer.returncode, answer.stderr) == (status, "")
+    assert tools(repository) == []
+
+
+@pytest.mark.full
+def test_one_set_for_all(repository: Path) -> None:
+    """Whatever is run first, nothing else is set up later."""
+    for script, option in (("apply.sh", "none"), ("build-fork.sh", "--help")):
+        run(repository / "scripts" / script, option, cwd=repository)
+        assert len(tools(repository)) == 1
+
+
+# What keeps them from being made
+
+
+@pytest.mark.parametrize("python", ["/nonexistent", "/bin/false"])
+def test_a_python_of_no_use(python: str, repository: Path) -> None:
+    assert refusal(set_up(repository, PYTHON=python)) == (
+        f"build-fork.sh: expected Python 3.6 or later for the tools, found {python};"
+        " install one, or name it: PYTHON=/path/to/python3"
+    )
     assert tools(repository) == []
 
 
 def test_packages_that_cannot_be_had(repository: Path) -> None:
-    answer = run(repository, PIP_NO_INDEX="1", PIP_FIND_LINKS="")
+    answer = set_up(repository, PIP_NO_INDEX="1", PIP_FIND_LINKS="")
     assert answer.returncode == 2
     told, dots, said = answer.stderr.split("\n", 2)
     assert told.startswith("Setting up the tools in ") and re.fullmatch(r"\.+", dots), "it goes on"
@@ -138,51 +168,25 @@ def test_packages_that_cannot_be_had(repository: Path) -> None:
 
 def test_a_python_without_venv(repository: Path, tmp_path: Path) -> None:
     """As Debian's, without python3-venv."""
-    python = tmp_path / "python"
-    python.write_text(
-        f'#!/bin/sh\n[ "$2" != venv ] || {{ echo no ensurepip; exit 1; }}\nexec "{sys.executable}" "$@"\n'
-    )
-    python.chmod(0o755)
-    answer = run(repository, PYTHON=str(python))
+    python = fake_python(tmp_path / "python", '[ "$2" != venv ] || { echo no ensurepip; exit 1; }')
+    answer = set_up(repository, PYTHON=str(python))
     assert answer.returncode == 2
     assert answer.stderr.splitlines()[-1] == (
         "build-fork.sh: cannot make the tools' environment (on Debian: apt install python3-venv): no ensurepip"
     )
 
 
-def test_without_tests_apply_needs_none(repository: Path, tmp_path: Path) -> None:
-    venv = trees.light(tmp_path / "venv", trees.source()).path
-    for option, status in (("--check", 1), ("--dry-run", 0), ("--no-tests", 0), ("--check", 0), ("--revert", 0)):
-        answer = subprocess.run([repository / "scripts" / "apply.sh", option, venv], capture_output=True, text=True)
-        assert (answer.returncode, answer.stderr) == (status, "")
-    assert tools(repository) == []
-
-
-@pytest.mark.full
-def test_one_set_for_all(repository: Path) -> None:
-    """Whatever is run first, nothing else is set up later."""
-    for arguments in (["apply.sh", "none"], ["build-fork.sh", "--help"]):
-        script, *options = arguments
-        subprocess.run([repository / "scripts" / script, *options], cwd=repository, capture_output=True)
-        assert len(tools(repository)) == 1
-
-
 def test_a_clone_that_may_not_be_written() -> None:
-    directory = Path(tempfile.mkdtemp())
-    try:
-        repository = copy(directory / "clone")
-        for path in (directory, repository):
-            path.chmod(0o555)
-        user = 65534 if os.geteuid() == 0 else None
-        answer = subprocess.run(command(repository), user=user, capture_output=True, text=True)
-        assert refusal(answer) == (
+    with tempfile.TemporaryDirectory() as directory:
+        repository = copy(Path(directory) / "clone")
+        Path(directory).chmod(0o755)
+        repository.chmod(0o555)
+        user = NOBODY if os.geteuid() == 0 else None
+        assert refusal(run(repository / "scripts" / "build-fork.sh", "--help", user=user)) == (
             f"build-fork.sh: cannot write to {repository}, where the tools' environment goes;"
             " run this once as a user who may, or in a clone of your own"
         )
-    finally:
-        for path in (directory, repository):
-            path.chmod(0o755)
-        shutil.rmtree(directory)
+        repository.chmod(0o755)
 
 
 BASH = [path.name for path in sorted((ROOT / "scripts").glob("*.sh")) if b"bash" in path.read_bytes().splitlines()[0]]
@@ -190,12 +194,82 @@ BASH = [path.name for path in sorted((ROOT / "scripts").glob("*.sh")) if b"bash"
 
 @pytest.mark.parametrize("script", [name for name in BASH if name != "tools.sh"])
 def test_by_another_shell(script: str, repository: Path) -> None:
-    answer = subprocess.run(["dash", f"scripts/{script}"], cwd=repository, capture_output=True, text=True)
-    assert refusal(answer) == f"{script}: expected bash, found another shell; run it as it is, without sh in front"
+    said = refusal(run("dash", f"scripts/{script}", cwd=repository))
+    assert said == f"{script}: expected bash, found another shell; run it as it is, without sh in front"
     assert not list(repository.glob(".tools*"))
 
 
 def test_help_by_another_shell() -> None:
-    answer = subprocess.run(["dash", "scripts/apply.sh", "--help"], cwd=ROOT, capture_output=True, text=True)
+    answer = run("dash", "scripts/apply.sh", "--help")
     assert (answer.returncode, answer.stderr) == (0, "")
     assert "--tests-only" in answer.stdout
+
+
+# What the tests need and is missing is said before they run
+
+PACKAGES = [line.split()[0] for line in (ROOT / "tests" / "packages").read_text().splitlines() if line[0] != "#"]
+NOWHERE = "http://127.0.0.1:9/simple/"
+NO_OTHER = {"PIP_EXTRA_INDEX_URL": "", "PIP_FIND_LINKS": ""}
+NO_INDEX = {**NO_OTHER, "PIP_INDEX_URL": NOWHERE, "PIP_CONFIG_FILE": os.devnull}
+UNREACHED = "test.sh: uv does not reach the package index; try UV_INDEX_URL and SSL_CERT_FILE: "
+
+
+def missing(root: Path, **variables: str) -> List[str]:
+    """What is said to be missing; nothing must be run."""
+    # If all is there this is soon done
+    answer = run(root / "scripts" / "test.sh", "--version", **{"UV_INDEX_URL": "", **variables})
+    assert (answer.returncode, answer.stdout) == (2, ""), answer.stdout + answer.stderr
+    return answer.stderr.splitlines()
+
+
+def without(*programs: str, directory: Path) -> str:
+    """A PATH to all programs but these."""
+    directory.mkdir()
+    for place in filter(os.path.isdir, os.environ["PATH"].split(os.pathsep)):
+        for program in Path(place).iterdir():
+            if program.name not in programs and not (directory / program.name).exists():
+                (directory / program.name).symlink_to(program)
+    return str(directory)
+
+
+def test_all_that_is_missing_at_once(repository: Path, tmp_path: Path) -> None:
+    path = without("git", "killall", directory=tmp_path / "bin")
+    packages, index = missing(repository, PATH=path, **NO_INDEX)
+    assert packages == (
+        "test.sh: Debian packages are missing; as root: apt-get install --no-install-recommends git psmisc"
+    )
+    assert re.fullmatch(rf"test.sh: pip does not reach the package index; .*: Could not fetch URL {NOWHERE}.*", index)
+    packages, python = missing(repository, PATH=path, PYTHON="/bin/false")
+    assert "git psmisc" in packages
+    assert python.startswith("test.sh: expected Python 3.9 or later for the tools, found /bin/false; install one")
+    assert not list(repository.glob(".tools*"))
+
+
+def test_an_index_that_only_pip_reaches() -> None:
+    [line] = missing(ROOT, UV_INDEX_URL=NOWHERE)
+    assert line.startswith(UNREACHED)
+
+
+def test_uv_asks_the_index_of_pip(tmp_path: Path) -> None:
+    (tmp_path / "pip.conf").write_text(f"[global]\nindex-url = {NOWHERE}\n")
+    for variables in (NO_INDEX, {**NO_OTHER, "PIP_CONFIG_FILE": str(tmp_path / "pip.conf")}):
+        pip, uv = missing(ROOT, **variables)
+        assert "pip does not reach" in pip and NOWHERE in pip
+        assert uv.startswith(UNREACHED) and NOWHERE in uv
+
+
+def test_what_fails_has_another_exit_status(repository: Path) -> None:
+    """Also if its own is 2, as that of ruff is when it cannot read its settings."""
+    shutil.copy(ROOT / "scripts" / "requirements.txt", repository / "scripts")
+    for made in ROOT.glob(".tools-*"):
+        (repository / made.name).symlink_to(made)
+    (repository / ".ruff.toml").write_text("nonsense")
+    answer = run(repository / "scripts" / "test.sh")
+    assert answer.returncode == 1 and "ruff failed" in answer.stderr, answer
+
+
+def test_the_documents_name_the_packages() -> None:
+    for document in ("README.md", "README.zh-CN.md", "CONTRIBUTING.md"):
+        text = (ROOT / document).read_text()
+        [command] = re.findall(r"sudo apt-get install --no-install-recommends ([\w -]*)", text)
+        assert command.split() == PACKAGES, document

@@ -1,16 +1,16 @@
 """Writing all patches from the newest one, and keeping them in step with upstream: scripts/refresh.sh."""
 
-import calendar
 import re
 import shutil
 import subprocess
-import zipfile
 from operator import attrgetter
 from pathlib import Path
 from typing import Callable, List
 
 import pytest
-from usr1 import patches
+from usr1 import patches, wheel
+from usr1.patches import PatchError
+from usr1.refusal import Refusal
 from usr1.upkeep import backports, refresh, releases
 from usr1.upkeep.backports import Difference, Edit, Replacement
 
@@ -51,6 +51,12 @@ def test_all_is_written_again_byte_for_byte(copy: Path) -> None:
     assert same(copy, ORIGINAL), "run scripts/refresh.sh"
 
 
+def apply_everywhere(patch: patches.Patch) -> None:
+    for release in patch.releases:
+        for part in patch.parts:
+            part.apply((releases.unpacked(patch.distribution, release) / part.target).read_bytes())
+
+
 def test_one_word_of_the_newest_changes_all(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     newest = copy / "uvicorn" / NEWEST.path.name
     before = newest.read_text()
@@ -62,9 +68,7 @@ def test_one_word_of_the_newest_changes_all(copy: Path, monkeypatch: pytest.Monk
     assert refresh.main([]) == 0
     for patch in [patch for patch in refresh.catalogue() if patch.distribution != "gunicorn"]:
         assert added in patch.text and "\nLast-Update: 2000-01-01\n" in patch.header
-        folder = releases.unpacked(patch.distribution, patch.releases[0])
-        for part in patch.parts:
-            part.apply((folder / part.target).read_bytes())
+        apply_everywhere(patch)
 
     newest.write_text(newest.read_text().replace(added, comment[0]))
     assert refresh.main([]) == 0
@@ -83,9 +87,8 @@ def test_revision_rises_over_what_was_published(copy: Path, monkeypatch: pytest.
     after = patches.read(before.path)
     assert after.revision == before.revision + 1 and after.text == before.text
     assert any(f"\nLast-Update: {day}\n" in after.header for day in days)
-    assert patches.find("uvicorn", "0.33.0") == patches.read(ORIGINAL / "uvicorn" / "0.33.0-0.35.0.patch")._replace(
-        path=copy / "uvicorn" / "0.33.0-0.35.0.patch"
-    )
+    other = "uvicorn/0.33.0-0.35.0.patch"
+    assert (copy / other).read_bytes() == (ORIGINAL / other).read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -117,18 +120,13 @@ def also(monkeypatch: pytest.MonkeyPatch, *more: Difference) -> None:
 
 
 def test_difference_within_a_patch_parts_it(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    also(monkeypatch, difference("0.30.0", "0.31.0"))
+    with monkeypatch.context() as parted:
+        also(parted, difference("0.30.0", "0.31.0"))
+        assert refresh.main([]) == 0
+    names = sorted(path.name for path in copy.glob("uvicorn/0.3[0-2]*.patch"))
+    assert names == ["0.30.0-0.31.0.patch", "0.31.1-0.32.1.patch"]
     assert refresh.main([]) == 0
-    before = patches.find("uvicorn", "0.33.0")
-    parted = sorted(path.name for path in copy.glob("uvicorn/0.3[0-2]*.patch"))
-    assert parted == ["0.30.0-0.31.0.patch", "0.31.1-0.32.1.patch"]
-    monkeypatch.undo()
-    monkeypatch.setattr(patches, "PATCHES", copy)
-    assert refresh.main([]) == 0
-    assert sorted(path.name for path in copy.rglob("*.patch")) == sorted(
-        path.name for path in ORIGINAL.rglob("*.patch")
-    )
-    assert patches.find("uvicorn", "0.33.0") == before
+    assert same(copy, ORIGINAL)
 
 
 def add_a_file() -> None:
@@ -149,9 +147,100 @@ def test_another_file_parts_the_releases_anew(copy: Path) -> None:
     assert len(found) > len(list((ORIGINAL / "gunicorn").glob("*.patch")))
     for patch in found:
         assert list(patch.patched)[:2] == ["gunicorn/arbiter.py", "gunicorn/config.py"]
-        for release in patch.releases:
-            for part in patch.parts:
-                part.apply((releases.unpacked("gunicorn", release) / part.target).read_bytes())
+        apply_everywhere(patch)
+
+
+def lines(letters: str) -> str:
+    return "".join(f"{letter}\n" for letter in letters)
+
+
+@pytest.mark.parametrize(
+    "pristine, patched, other, result",
+    [
+        ("abc", "abXc", "abc", "abXc"),
+        ("abc", "abXc", "ab", "abX"),  # After the line before it
+        ("abc", "abXc", "c", "Xc"),  # Before the line after it
+        ("abc", "abXc", "abZc", "abXZc"),
+        ("abc", "Xabc", "bc", "Xbc"),
+        ("abc", "abcX", "ab", "abX"),
+        ("abc", "aXc", "bZ", "XZ"),  # What goes needs nothing beside it
+        ("abcd", "ad", "bcd", "d"),
+        ("abc", "aXbYc", "ZaZbZcZ", "ZaXZbYZcZ"),
+    ],
+)
+def test_change_has_its_place(pristine: str, patched: str, other: str, result: str) -> None:
+    assert backports.carried_over(*map(lines, (pristine, patched, other))) == lines(result)
+
+
+@pytest.mark.parametrize(
+    "pristine, patched, other, named",
+    [
+        ("abc", "abXc", "a", "bc"),  # Nothing is left of the place
+        ("abc", "aXc", "ac", "b"),  # What goes has gone
+        ("abcd", "aXd", "abd", "bc"),  # In part
+        ("abcd", "aXd", "abZcd", "bc"),  # Or is no longer together
+    ],
+)
+def test_change_without_a_place(pristine: str, patched: str, other: str, named: str) -> None:
+    with pytest.raises(PatchError, match=f"what the patch changes:\n{lines(named)}$"):
+        backports.carried_over(*map(lines, (pristine, patched, other)))
+
+
+# Releases, as the package index has them
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(releases, "CACHE", tmp_path / "releases")
+    return tmp_path / "releases"
+
+
+def test_published_are_in_order_of_version() -> None:
+    found = releases.published("uvicorn")
+    ordered = ["0.0.1", "0.9.1", "0.13.0", "0.24.0", "0.24.0.post1", "0.54.0"]  # The last one needs a newer Python
+    assert [release for release in found if release in ordered] == ordered
+
+
+@pytest.mark.parametrize(
+    "fetch, distribution, release, tests",
+    [(releases.unpacked, "uvicorn", "0.54.0", False), (releases.source, "uvicorn-worker", "0.4.0", True)],
+)
+def test_release_is_fetched_once_and_whole(
+    fetch: Callable[[str, str], Path], distribution: str, release: str, tests: bool, cache: Path
+) -> None:
+    folder, package = fetch(distribution, release), distribution.replace("-", "_")
+    assert (folder / package / "__init__.py").is_file()
+    assert (folder / "tests").is_dir() == tests and bool(list(folder.glob("*.dist-info/RECORD"))) != tests
+    assert list(cache.iterdir()) == [folder]
+    shutil.rmtree(folder / package)
+    assert fetch(distribution, release) == folder
+    assert not (folder / package).exists()
+
+
+def test_release_that_two_fetch_at_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetch, seen = wheel.fetch, []
+
+    def fetch_after_the_other(*arguments: str) -> None:
+        seen.append(arguments)
+        if len(seen) == 1:
+            releases.unpacked("uvicorn", "0.54.0")
+        fetch(*arguments)
+
+    monkeypatch.setattr(wheel, "fetch", fetch_after_the_other)
+    assert releases.unpacked("uvicorn", "0.54.0").is_dir()
+    assert len(seen) == 2 and len(list(cache.iterdir())) == 1
+
+
+def test_release_that_cannot_be_kept(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wheel, "fetch", lambda *arguments: None)
+    with pytest.raises(FileNotFoundError):
+        releases.unpacked("uvicorn", "0.54.0")
+
+
+def test_nothing_is_left_of_a_release_that_is_not_there(cache: Path) -> None:
+    with pytest.raises(Refusal, match="uvicorn 0.13.99 cannot be fetched"):
+        releases.unpacked("uvicorn", "0.13.99")
+    assert list(cache.iterdir()) == []
 
 
 # Releases that are new
@@ -174,29 +263,12 @@ def unproved(monkeypatch: pytest.MonkeyPatch, copy: Path, tmp_path: Path) -> Lis
     return proved
 
 
-@pytest.fixture
-def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder whose wheels are published for this test, on top of what is."""
-    folder = tmp_path / "index"
-    folder.mkdir()
-    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
-    monkeypatch.setenv("UV_FIND_LINKS", str(folder))
-    cache = tmp_path / "releases"
-    cache.mkdir()
-    for release in releases.CACHE.iterdir():
-        (cache / release.name).symlink_to(release)
-    monkeypatch.setattr(releases, "CACHE", cache)
-    return folder
-
-
-def take_out(folder: Path, distribution: str, gone: List[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def take_out(folder: Path, distribution: str, gone: List[str]) -> None:
     """Take releases out of the headers, and whole patches with their last one."""
     for patch in patches.catalogue(distribution):
         left = [release for release in patch.releases if release not in gone]
         if len(left) == len(patch.releases):
             continue
-        [day] = re.findall(r"Last-Update: (\d+)-(\d+)-(\d+)\n", patch.path.read_text())
-        monkeypatch.setenv("SOURCE_DATE_EPOCH", str(calendar.timegm((*map(int, day), 0, 0, 0))))
         text = re.sub(
             r"(?m)^Applies-To:.*\n(?: .*\n)*", f"Applies-To: {distribution} {' '.join(left)}\n", patch.path.read_text()
         )
@@ -220,10 +292,8 @@ def take_out(folder: Path, distribution: str, gone: List[str], monkeypatch: pyte
     ],
     ids=str,
 )
-def test_releases_taken_out_come_back(
-    distribution: str, gone: List[str], copy: Path, unproved: List[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    take_out(copy, distribution, gone, monkeypatch)
+def test_releases_taken_out_come_back(distribution: str, gone: List[str], copy: Path, unproved: List[str]) -> None:
+    take_out(copy, distribution, gone)
     assert not same(copy, ORIGINAL)
     assert refresh.main([f"{distribution}=={release}" for release in gone]) == 0
     assert unproved == [f"{distribution} {release}" for release in gone]
@@ -246,23 +316,18 @@ def test_release_that_a_patch_names(
 def test_check_names_what_is_missing(
     copy: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("uvicorn-0.12.3", "uvicorn-0.54.0", "uvicorn_worker-0.4.0", "gunicorn-27.0.1"):
-        (tmp_path / f"{name}-py3-none-any.whl").touch()
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    assert refresh.main(["--check"]) == 2
+    assert "No matching distribution found for uvicorn" in capsys.readouterr().err
+    for name in ("uvicorn-0.12.3", "uvicorn-0.54.0", "uvicorn_worker-0.4.0", "gunicorn-27.0.1"):
+        (tmp_path / f"{name}-py3-none-any.whl").touch()
     assert refresh.main(["--check"]) == 0
     assert "uvicorn: all published releases have a patch, up to 0.54.0\n" in capsys.readouterr().out
     (tmp_path / "uvicorn-0.55.0-py3-none-any.whl").touch()
     assert refresh.main(["--check"]) == 1
     assert "uvicorn 0.55.0: has no patch\n" in capsys.readouterr().out
     assert same(copy, ORIGINAL)
-
-
-def test_no_index(copy: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
-    assert refresh.main(["--check"]) == 2
-    assert "No matching distribution found for uvicorn" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["starlette==1.0"], ["--check", "0.54.0"], ["--frobnicate"]])
@@ -283,44 +348,50 @@ def test_release_that_is_not_published(copy: Path, capsys: pytest.CaptureFixture
     assert "no version of uvicorn==0.13.99" in capsys.readouterr().err
 
 
-Change = Callable[[str, str], str]
+Change = Callable[[str], str]  # Of workers.py
+Publish = Callable[[str, str, Change], None]  # Like which release, as which one, with which change
 
 
-def make_up(folder: Path, like: str, release: str, change: Change) -> Path:
-    """A wheel of a release that never was: the files of one that was, as change(name, text) has them, or "" not."""
-    published = releases.unpacked("uvicorn", like)
-    old, new = f"uvicorn-{like}.dist-info", f"uvicorn-{release}.dist-info"
-    wheel = folder / f"uvicorn-{release}-py3-none-any.whl"
-    names = []
-    with zipfile.ZipFile(wheel, "w") as archive:
-        for file in sorted(published.rglob("*")):
-            name = file.relative_to(published).as_posix()
-            if file.suffix == ".pyc" or not file.is_file() or not name.startswith(("uvicorn/", f"{old}/")):
-                continue
-            text = change(name, file.read_text().replace(f"Version: {like}\n", f"Version: {release}\n"))
-            if text and not name.endswith(("/RECORD", "/INSTALLER", "/REQUESTED")):
-                names.append(name.replace(old, new))
-                archive.writestr(names[-1], text)
-        archive.writestr(f"{new}/RECORD", "".join(f"{name},,\n" for name in [*names, f"{new}/RECORD"]))
-    return wheel
+@pytest.fixture
+def publish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Publish:
+    """Publishes, for this test, a release that never was: one that was, with a change, or without workers.py if ""."""
+    index, cache = tmp_path / "index", tmp_path / "releases"
+    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
+    monkeypatch.setenv("UV_FIND_LINKS", str(index))
+    cache.mkdir()
+    for release in releases.CACHE.iterdir():
+        (cache / release.name).symlink_to(release)
+    monkeypatch.setattr(releases, "CACHE", cache)
+
+    def make_up(like: str, release: str, change: Change) -> None:
+        published = wheel.installed("uvicorn", [str(releases.unpacked("uvicorn", like))])
+        published["uvicorn/workers.py"] = change(published["uvicorn/workers.py"].decode()).encode()
+        files = {
+            name.replace(f"{like}.dist-info", f"{release}.dist-info"): data.replace(
+                f"Version: {like}\n".encode(), f"Version: {release}\n".encode()
+            )
+            for name, data in published.items()
+            if data
+        }
+        wheel.pack(files, index)
+
+    return make_up
 
 
 SERVE = "    async def _serve(self)"
 
 
 def replacing(old: str, new: str) -> Change:
-    return lambda name, text: text.replace(old, new) if name == "uvicorn/workers.py" else text
+    return lambda text: text.replace(old, new)
 
 
-@pytest.fixture
-def changed(index: Path) -> None:
-    """uvicorn 0.55.0, whose workers.py has changed away from what the patch changes."""
-    make_up(index, "0.54.0", "0.55.0", replacing(SERVE, f"    answer = 42\n\n{SERVE}"))
+changed = replacing(SERVE, f"    answer = 42\n\n{SERVE}")  # Away from what the patch changes
 
 
 def test_changed_release_becomes_the_source(
-    changed: None, copy: Path, unproved: List[str], capsys: pytest.CaptureFixture[str]
+    publish: Publish, copy: Path, unproved: List[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    publish("0.54.0", "0.55.0", changed)
     assert refresh.main(["0.55"]) == 0
     assert unproved == ["uvicorn 0.55.0"]
     new, said = patches.find("uvicorn", "0.55.0"), capsys.readouterr().out
@@ -339,7 +410,7 @@ def test_changed_release_becomes_the_source(
         for release in ("0.54.0", "0.55.0")
     )
     [part], [old] = new.parts, NEWEST.parts
-    assert part.apply(after).decode() == old.apply(before).decode().replace(SERVE, f"    answer = 42\n\n{SERVE}")
+    assert part.apply(after).decode() == changed(old.apply(before).decode())
     assert refresh.main([]) == 0
     new.path.unlink()
     assert "0.55.0" in patches.published("uvicorn"), "what the fork is made from is pinned"
@@ -349,80 +420,93 @@ def test_changed_release_becomes_the_source(
     assert same(copy, ORIGINAL), "nothing else has changed"
 
 
+ALL = replacing("  for s in self.SIGNALS:\n", "  for s in self.ALL:\n")
 THERE = Replacement("class WorkerServer(Server):", "class WorkerServer(Server):  # Of 0.55.0")
 OF_THE_NEWEST = difference("0.55.0", "0.55.0", THERE)  # It has to be said the other way round.
 
 
 @pytest.mark.parametrize(
-    "old, new, more, said",
+    "like, release, change, more, status, said",
     [
-        ("  for s in self.SIGNALS:\n", "  for s in self.ALL:\n", [], "Write {}/uvicorn/0.55.0.patch by hand"),
-        ("  # Don't let SIGUSR1", "  # Do not let SIGUSR1", [], "cannot be made from the patch of uvicorn 0.55.0"),
-        (SERVE, f"    answer = 42\n\n{SERVE}", [OF_THE_NEWEST], "0.36.0-0.54.0.patch"),
+        ("0.54.0", "0.55.0", ALL, [], 3, "Write {}/uvicorn/0.55.0.patch by hand"),
+        ("0.18.3", "0.18.4", ALL, [], 3, "what is different in uvicorn 0.18.4"),  # Its patch is made from the newest
+        (
+            *("0.54.0", "0.55.0", replacing("  # Don't let SIGUSR1", "  # Do not let SIGUSR1"), [], 3),
+            "cannot be made from the patch of uvicorn 0.55.0",
+        ),
+        ("0.54.0", "0.55.0", changed, [OF_THE_NEWEST], 3, "0.36.0-0.54.0.patch"),
+        (
+            *("0.54.0", "0.55.0", lambda text: "", [], 2),
+            "uvicorn 0.55.0: expected uvicorn/workers.py in its wheel, found none",
+        ),
     ],
 )
 def test_release_that_takes_a_person(
-    old: str,
-    new: str,
+    like: str,
+    release: str,
+    change: Change,
     more: List[Difference],
+    status: int,
     said: str,
+    publish: Publish,
     copy: Path,
     unproved: List[str],
-    index: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     also(monkeypatch, *more)
-    make_up(index, "0.54.0", "0.55.0", replacing(old, new))
-    assert refresh.main(["0.55.0"]) == 3
+    publish(like, release, change)
+    assert refresh.main([release]) == status
     assert said.format(copy) in capsys.readouterr().err
     assert same(copy, ORIGINAL) and not unproved
 
 
-def test_release_of_an_old_branch_that_takes_a_person(
-    copy: Path, unproved: List[str], index: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Its patch is made from the newest one, so it is no patch that the person writes."""
-    make_up(index, "0.18.3", "0.18.4", replacing("  for s in self.SIGNALS:\n", "  for s in self.ALL:\n"))
-    assert refresh.main(["0.18.4"]) == 3
-    assert "what is different in uvicorn 0.18.4" in capsys.readouterr().err
-    assert same(copy, ORIGINAL) and not unproved
-
-
-def test_release_without_the_file(
-    copy: Path, unproved: List[str], index: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    make_up(index, "0.54.0", "0.55.0", lambda name, text: "" if name == "uvicorn/workers.py" else text)
-    assert refresh.main(["0.55.0"]) == 2
-    assert "uvicorn 0.55.0: expected uvicorn/workers.py in its wheel, found none" in capsys.readouterr().err
+BOOT = Path("tests", "properties", "test_boot.py")
 
 
 @pytest.fixture
-def repository(tmp_path: Path) -> Path:
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of this one, in a path that has a space, with one of the signal properties only."""
     path = tmp_path / "the copy"
-    path.mkdir()
-    for name in ("scripts", "tests", "patches", "setup.cfg"):
-        source = ROOT / name
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, path / name)
-    for test in (path / "tests" / "properties").glob("test_*.py"):
-        if test.name != "test_boot.py":
+    for name in ("scripts", "tests", "patches"):
+        shutil.copytree(ROOT / name, path / name)
+    shutil.copy(ROOT / "setup.cfg", path)
+    for test in (path / BOOT).parent.glob("test_*.py"):
+        if test.name != BOOT.name:
             test.unlink()
+    monkeypatch.setattr(refresh, "ROOT", path)
     return path
 
 
 def test_property_that_fails_on_the_release(
-    copy: Path, index: Path, repository: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    copy: Path,
+    publish: Publish,
+    repository: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def broken(name: str, text: str) -> str:
-        return text + "\n\n1 / 0\n" if name == "uvicorn/workers.py" else text
-
-    monkeypatch.setattr(refresh, "ROOT", repository)
     monkeypatch.setenv("PYTEST_ADDOPTS", "--collect-only")  # Which would prove nothing
-    make_up(index, "0.54.0", "0.55.0", broken)
+    publish("0.54.0", "0.55.0", lambda text: f"{text}\n\n1 / 0\n")
     assert refresh.main(["0.55.0"]) == 1
     assert "the property tests fail on uvicorn 0.55.0; nothing is written" in capfd.readouterr().err
     assert same(copy, ORIGINAL)
+
+
+COMPARED = '''
+def test_boot(published):
+    """There is a published uvicorn to compare the new one with."""
+    assert "uvicorn" in __import__("os").listdir(published["PYTHONPATH"].partition(":")[0])
+'''
+
+
+def test_proof_with_the_patch_in_place(
+    copy: Path, publish: Publish, repository: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What is compared with the published release is tested, too: the tests know the patch before it is written."""
+    (repository / BOOT).write_text(COMPARED)
+    publish("0.54.0", "0.55.0", changed)
+    assert refresh.main(["0.55.0"]) == 0
+    assert "1 of 1 promise holds here" in capfd.readouterr().out
 
 
 @pytest.mark.parametrize("why", ["left-out.diff does not apply to ", "it does not end in what "])
@@ -435,21 +519,3 @@ def test_series_that_ends_in_something_else(why: str, copy: Path, capsys: pytest
     assert refresh.main([]) == 0
     said = capsys.readouterr().out
     assert f"\nleft to do:\n  patches/upstream/gunicorn: the series is stale: {why}" in said, said
-
-
-COMPARED = '''
-def test_boot(published):
-    """There is a published uvicorn to compare the new one with."""
-    assert "uvicorn" in __import__("os").listdir(published["PYTHONPATH"].partition(":")[0])
-'''
-
-
-def test_proof_with_the_patch_in_place(
-    changed: None, copy: Path, repository: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What is compared with the published release is tested, too: the tests know the patch before it is written."""
-    boot = repository / "tests" / "properties" / "test_boot.py"
-    boot.write_text(COMPARED)
-    monkeypatch.setattr(refresh, "ROOT", repository)
-    assert refresh.main(["0.55.0"]) == 0
-    assert "1 of 1 promise holds here" in capfd.readouterr().out

@@ -9,7 +9,7 @@ import hashlib
 import os
 import subprocess
 from pathlib import Path
-from typing import List, Optional, Set
+from typing import List, Optional
 
 import pytest
 
@@ -22,9 +22,8 @@ _record: Optional[Path] = None  # Where this run notes what has passed
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("uvicorn-usr1")
-    group.addoption(
-        "--environment", type=Path, metavar="VENV", help="run the signal properties against this environment"
-    )
+    against = "run the signal properties against this environment"
+    group.addoption("--environment", type=Path, metavar="VENV", help=against)
     group.addoption(
         "--effort",
         choices=("quick", "default", "thorough"),
@@ -32,9 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="how many examples the signal properties draw (default: under a minute of them)",
     )
     group.addoption("--full", action="store_true", help="run the sweeps too, but what has passed with the same files")
-    group.addoption(
-        "--rest", action="store_true", help="leave out what a run of the same files has passed, but for root"
-    )
+    group.addoption("--rest", action="store_true", help="run what is left for root after a run of the same files")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -61,12 +58,15 @@ def open_clone() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item]) -> None:
-    full, done = config.getoption("--full"), _passed(config)
+    full, record = config.getoption("--full"), _record_of(config)
+    # What an earlier run has passed, and this one is to leave out
+    done = record.read_text().splitlines() if (full or config.getoption("--rest")) and record.exists() else []
 
     def wanted(item: pytest.Item) -> bool:
-        if not full and item.get_closest_marker("full"):
-            return False
-        return item.nodeid not in done or not full and item.get_closest_marker("root") is not None
+        if full:
+            return item.nodeid not in done
+        more_as_root = item.get_closest_marker("root") is not None
+        return not item.get_closest_marker("full") and (item.nodeid not in done or more_as_root)
 
     chosen = [item for item in items if wanted(item)]
     config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
@@ -86,18 +86,8 @@ def _record_of(config: pytest.Config) -> Path:
     return PASSED / f"{'full' if config.getoption('--full') else 'default'}-{_fingerprint()}"
 
 
-def _passed(config: pytest.Config) -> Set[str]:
-    """The tests that an earlier run has passed, and this one is to leave out."""
-    if not config.getoption("--full") and not config.getoption("--rest"):
-        return set()
-    record = _record_of(config)
-    return set(record.read_text().splitlines()) if record.exists() else set()
-
-
 def _fingerprint() -> str:
     """Of all that tests can depend on in this repository."""
-    folders = ("docs", "patches", "scripts", "tests", "vendor")
-    files = sorted(path for folder in folders for path in (ROOT / folder).rglob("*") if path.is_file())
-    files += sorted(path for path in [*ROOT.glob("*.md"), ROOT / "setup.cfg"] if path.is_file())
-    contents = (path.read_bytes() for path in files if path.suffix != ".pyc")
+    files = sorted(path for pattern in ("[!.]*", "[!.]*/**/*") for path in ROOT.glob(pattern) if path.suffix != ".pyc")
+    contents = (path.read_bytes() for path in files if path.is_file())
     return hashlib.sha256(b"".join(contents)).hexdigest()

@@ -44,6 +44,17 @@ class Environment(NamedTuple):
     def python(self) -> Path:
         return self.path / "bin" / "python"
 
+    @property
+    def site_packages(self) -> Path:
+        return next(self.path.glob("lib/python3.*/site-packages"))
+
+    def copied(self, path: Path, *patches: str) -> "Environment":
+        """A copy with these patches, DISTRIBUTION RELEASE; its bin/python is its own, its other scripts are not."""
+        copy = self._replace(path=shutil.copytree(self.path, path, symlinks=True))
+        for name in patches:
+            patched(copy, *name.split())
+        return copy
+
 
 def run(*command: object, cwd: Union[Path, str, None] = None, **variables: str) -> "subprocess.CompletedProcess[str]":
     """A command with these environment variables too; all that it prints is its stdout."""
@@ -101,33 +112,22 @@ def for_anybody(versions: Iterable[Version]) -> List[Version]:
     return [version for version in versions if is_open(pythons()[version])] or versions
 
 
-def _install(path: Path, python: Version, requirements: Tuple[str, ...], options: List[str], compiled: bool) -> None:
-    install = [str(UV), "pip", "install", "--quiet", *options]
-    compiling = ["--compile-bytecode"] if compiled else []
+def _commands(path: Path, python: Version, requirements: Tuple[str, ...], compiled: bool) -> List[List[object]]:
+    install = [UV, "pip", "install", "--quiet", *requirements]
     if python >= (3, 7):
-        commands = [
-            [str(UV), "venv", "--quiet", "--python", str(pythons()[python]), str(path)],
-            [*install, *compiling, "--python", str(path), *requirements],
+        return [
+            [UV, "venv", "--quiet", "--python", pythons()[python], path],
+            [*install, "--python", path, *["--compile-bytecode"] * compiled],
         ]
-    else:  # uv runs no Python before 3.7, but knows what there is for it; a pip for it takes fifteen times as long
-        target = path / "lib" / "python3.6" / "site-packages"
-        elsewhere = ["--python", sys.executable, "--python-version", "3.6", "--only-binary", ":all:"]
-        commands = [
-            [str(pythons()[python]), "-m", "venv", "--without-pip", str(path)],
-            [*install, *elsewhere, "--target", str(target), *requirements],
-        ]
-        if compiled:
-            commands.append([str(path / "bin" / "python"), "-m", "compileall", "-q", str(target)])
-    for command in commands:
-        answer = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        if answer.returncode != 0:
-            said = " ".join(re.sub("[×╰├─▶│]", "", answer.stdout).split())
-            # Without a network, say, nothing is known of the packages: that is no reason to leave a test out.
-            if not re.search("No solution found|Failed to build", said):
-                raise RuntimeError(said)
-            raise NotInstallable(said[:300])
-    for lock in path.glob("lib/python3.6/site-packages/.lock"):  # uv's, which anybody may write to
-        lock.unlink()
+    # uv does not run it, but knows what there is for it; a pip for it takes fifteen times as long
+    target = path / "lib" / "python3.6" / "site-packages"
+    elsewhere = ["--python", sys.executable, "--python-version", "3.6", "--only-binary", ":all:"]
+    return [
+        [pythons()[python], "-m", "venv", "--without-pip", path],
+        [*install, *elsewhere, "--target", target],
+        ["rm", "-f", target / ".lock"],  # uv's, which anybody may write to
+        *[[path / "bin" / "python", "-m", "compileall", "-q", target]] * compiled,
+    ]
 
 
 def make(
@@ -138,12 +138,16 @@ def make(
 
     compiled is for one with many servers: they write no bytecode, and would all compile the same.
     """
-    options = ["--exclude-newer", exclude_newer] if exclude_newer else []
-    try:
-        _install(path, python, requirements, options, compiled)
-    except NotInstallable:
-        shutil.rmtree(path, ignore_errors=True)
-        raise
+    options = (f"--exclude-newer={exclude_newer}",) if exclude_newer else ()
+    for command in _commands(path, python, requirements + options, compiled):
+        answer = run(*command)
+        if answer.returncode != 0:
+            said = " ".join(re.sub("[×╰├─▶│]", "", answer.stdout).split())
+            # Without a network, say, nothing is known of the packages: that is no reason to leave a test out.
+            if not re.search("No solution found|Failed to build", said):
+                raise RuntimeError(said)
+            shutil.rmtree(path, ignore_errors=True)
+            raise NotInstallable(said[:300])
     return Environment(path, requirements)
 
 
@@ -168,16 +172,14 @@ def packages(release: str, gunicorn: str = "gunicorn", standard: bool = True) ->
     standard adds the loop and the parser of uvicorn[standard] without the rest of it
     (websockets, reloader, .env and YAML readers), which takes its time and has no part in this.
     """
-    packages = [f"uvicorn=={release}", gunicorn]
-    if gunicorn.startswith("gunicorn==20."):
-        packages.append("setuptools<81")  # It imports pkg_resources
-    if release == "0.23.0":
-        packages.append("typing-extensions")  # Imported before Python 3.11, and not asked for
-    if standard:
-        # Before 0.15.0 workers expect a current event loop, which newer policies of uvloop do not make.
-        uvloop = "uvloop<0.22" if Release(release) < Release("0.15.0") else "uvloop"
-        packages += [uvloop, "httptools"]
-    return tuple(packages)
+    # Before 0.15.0 workers expect a current event loop, which newer policies of uvloop do not make.
+    uvloop = "uvloop<0.22" if Release(release) < Release("0.15.0") else "uvloop"
+    return (
+        *(f"uvicorn=={release}", gunicorn),
+        *["setuptools<81"] * gunicorn.startswith("gunicorn==20."),  # It imports pkg_resources
+        *["typing-extensions"] * (release == "0.23.0"),  # Imported before Python 3.11, and not asked for
+        *[uvloop, "httptools"] * standard,
+    )
 
 
 @contextlib.contextmanager
@@ -193,18 +195,14 @@ def patched(environment: Environment, distribution: str, release: str) -> None:
     patch = patches.find(distribution, release)
     assert patch is not None, f"no patch for {distribution} {release}"
     for part in patch.parts:
-        [target] = environment.path.glob(f"lib/python3.*/site-packages/{part.target}")
+        target = environment.site_packages / part.target
         new = target.with_suffix(f".{os.getpid()}")
         new.write_bytes(part.apply(target.read_bytes()))
         new.replace(target)
 
 
 def patched_copy(original: Environment, path: Path, distribution: str, release: str) -> Environment:
-    """A copy of a pristine environment, patched; its bin/python is its own, its other scripts are not."""
-    shutil.copytree(original.path, path, symlinks=True)
-    copy = Environment(path, original.requirements)
-    patched(copy, distribution, release)
-    return copy
+    return original.copied(path, f"{distribution} {release}")
 
 
 @functools.lru_cache(maxsize=None)
@@ -213,14 +211,10 @@ def patched_until_exit(original: Environment, *names: str) -> Environment:
     home = Path(tempfile.mkdtemp(prefix="usr1-"))
     atexit.register(shutil.rmtree, home)
     home.chmod(0o755)
-    shutil.copytree(original.path, home / "venv", symlinks=True)
-    copy = Environment(home / "venv", original.requirements)
-    for name in names:
-        patched(copy, *name.split())
-    return copy
+    return original.copied(home / "venv", *names)
 
 
-#: One release of each of the twelve combinations of file and hook: the newest that the patch names.
+#: One release of each combination of file and hook: the newest that the patch names.
 COMBINATIONS = tuple(patch.releases[-1] for patch in patches.catalogue("uvicorn"))
 
 #: The newest patched release of each.
@@ -244,58 +238,53 @@ def pythons_for(release: str) -> List[Version]:
     return [python for python in pythons() if python >= oldest]
 
 
-class Needs(NamedTuple):
-    """What a release asks for: the oldest Python and gunicorn, and the oldest and the newest uvicorn."""
-
-    python: Version
-    gunicorn: str
-    uvicorns: Tuple[str, str]
-
-
+UVICORN = "uvicorn.workers.UvicornWorker"
 #: Where the worker classes of a distribution are.
 MODULES = {"uvicorn": "uvicorn.workers", "uvicorn-worker": "uvicorn_worker"}
 
-#: Before 0.4.0 it calls a method of Config that is gone from uvicorn 0.36.0 on, though it does not say so.
-UVICORN_WORKER = {
-    "0.2.0": Needs((3, 8), "20.1.0", ("0.14.0", "0.35.0")),
-    "0.3.0": Needs((3, 9), "20.1.0", ("0.15.0", "0.35.0")),
-    "0.4.0": Needs((3, 9), "21.0.0", ("0.36.0", NEWEST)),
+#: What a release asks for: the oldest Python and gunicorn, and the oldest and the newest uvicorn. Before 0.4.0 it
+#: calls a method of Config that is gone from uvicorn 0.36.0 on, though it does not say so.
+UVICORN_WORKER: Dict[str, Tuple[Version, str, str, str]] = {
+    "0.2.0": ((3, 8), "20.1.0", "0.14.0", "0.35.0"),
+    "0.3.0": ((3, 9), "20.1.0", "0.15.0", "0.35.0"),
+    "0.4.0": ((3, 9), "21.0.0", "0.36.0", NEWEST),
 }
 
 
 class Workers(NamedTuple):
-    """A release of a distribution that has worker classes, and the release of uvicorn that they run."""
+    """A release of a distribution that has worker classes, the release of uvicorn that they run, and what it needs."""
 
     distribution: str
     release: str
     uvicorn: str
-
-    def __str__(self) -> str:
-        alone = f"{self.distribution} {self.release}"
-        return alone if self.distribution == "uvicorn" else f"{alone} with uvicorn {self.uvicorn}"
+    python: Version
+    gunicorn: str
 
     @property
-    def needs(self) -> Needs:
-        if self.distribution == "uvicorn":
-            return Needs((3, 6), "20.0.4", (self.release, self.release))
-        return UVICORN_WORKER[self.release]
+    def name(self) -> str:
+        return f"{self.distribution} {self.release}"
+
+    def __str__(self) -> str:
+        return self.name if self.distribution == "uvicorn" else f"{self.name} with uvicorn {self.uvicorn}"
 
     def pythons(self) -> List[Version]:
         """Those at hand that they run on, oldest first."""
-        return [python for python in pythons_for(self.uvicorn) if python >= self.needs.python]
+        return [python for python in pythons_for(self.uvicorn) if python >= self.python]
 
     def packages(self, gunicorn: str = "gunicorn", standard: bool = True) -> Tuple[str, ...]:
         return (f"{self.distribution}=={self.release}", *packages(self.uvicorn, gunicorn, standard))
 
 
+def uvicorn(release: str) -> Workers:
+    return Workers("uvicorn", release, release, (3, 6), "20.0.4")
+
+
 def workers(distribution: str, release: str) -> List[Workers]:
     """A release with the oldest and the newest uvicorn that it runs with."""
-    one = Workers(distribution, release, release)
-    return [one._replace(uvicorn=uvicorn) for uvicorn in dict.fromkeys(one.needs.uvicorns)]
-
-
-def uvicorn(release: str) -> Workers:
-    return Workers("uvicorn", release, release)
+    if distribution == "uvicorn":
+        return [uvicorn(release)]
+    python, gunicorn, *uvicorns = UVICORN_WORKER[release]
+    return [Workers(distribution, release, uvicorn, python, gunicorn) for uvicorn in uvicorns]
 
 
 #: Each combination of file and hook, and each release of uvicorn-worker with the oldest and the newest uvicorn.

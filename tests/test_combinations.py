@@ -67,7 +67,7 @@ def every_release() -> Iterator[Any]:
 
 
 def runs(gunicorn: str, workers: Workers, python: Version) -> bool:
-    return python >= GUNICORNS[gunicorn] and Release(gunicorn) >= Release(workers.needs.gunicorn)
+    return python >= GUNICORNS[gunicorn] and Release(gunicorn) >= Release(workers.gunicorn)
 
 
 SWALLOWED = ("test_serving.py::test_promptness", "processes still wrote to a rotated .* after SIGUSR1")
@@ -87,7 +87,7 @@ def reason(workers: Workers) -> Tuple[str, str]:
 def pristine(workers: Workers) -> Environment:
     """On a Python at hand: by turns on an old one with an old gunicorn, and on a new one with a new."""
     old = environments.VARIANTS.index(workers) % 2 == 0
-    gunicorn = f"gunicorn=={workers.needs.gunicorn}" if old else "gunicorn"
+    gunicorn = f"gunicorn=={workers.gunicorn}" if old else "gunicorn"
     refusals = []
     for python, standard in itertools.product(workers.pythons()[:: 1 if old else -1], (True, False)):
         try:
@@ -99,32 +99,29 @@ def pristine(workers: Workers) -> Environment:
     pytest.skip(f"{workers} runs on no Python here. {'; '.join(refusals)}")
 
 
-@pytest.fixture
-def open_path() -> Iterator[Path]:
-    with environments.open_directory() as path:
-        yield path
+def run_patched(original: Environment, *patched: str, only: str = "", test: str = "") -> Tuple[int, str]:
+    """The properties on a copy with these patches, DISTRIBUTION RELEASE; they serve as nobody, too."""
+    with environments.open_directory() as place:
+        return properties.run(original.copied(place / "venv", *patched).path, "-k", only, test=test)
 
 
 @pytest.mark.parametrize("workers", cases())
-def test_patched(workers: Workers, open_path: Path) -> None:
-    original = pristine(workers)
-    environment = environments.patched_copy(original, open_path / "venv", workers.distribution, workers.release)
-    status, output = properties.run(environment.path, "-k", MODULES[workers.distribution])
+def test_patched(workers: Workers) -> None:
+    status, output = run_patched(pristine(workers), workers.name, only=MODULES[workers.distribution])
     assert status == 0, output
 
 
 @pytest.mark.full
 @pytest.mark.parametrize(("workers", "python", "gunicorn"), every_release(), ids=str)
-def test_every_release(workers: Workers, python: Version, gunicorn: str, open_path: Path) -> None:
+def test_every_release(workers: Workers, python: Version, gunicorn: str, tmp_path: Path) -> None:
     """As uvicorn[standard] has it."""
     packages = (*workers.packages(f"gunicorn=={gunicorn}"), "websockets")
     try:
-        original = environments.make(open_path / "published", python, *packages, compiled=True)
+        original = environments.make(tmp_path / "published", python, *packages, compiled=True)
         inspect(original.path)
     except (NotInstallable, Unusable) as error:
         pytest.skip(f"not installable: {str(error).splitlines()[-1]}")
-    environment = environments.patched_copy(original, open_path / "venv", workers.distribution, workers.release)
-    status, output = properties.run(environment.path, "-k", MODULES[workers.distribution])
+    status, output = run_patched(original, workers.name, only=MODULES[workers.distribution])
     broken = status and broken_as_published(original)
     if broken:
         pytest.skip(f"broken as published: {broken} requests without any signal")
@@ -145,33 +142,33 @@ def broken_as_published(published: Environment) -> int:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can start Gunicorn with --user")
-def test_unprivileged(open_clone: None, open_path: Path) -> None:
+def test_unprivileged(open_clone: None) -> None:
+    """Under both patches: uvicorn's alone leaves it to Gunicorn."""
     release = environments.NEWEST
     python = environments.for_anybody(environments.pythons_for(release))[-1]
     if not environments.is_open(environments.pythons()[python]):
         pytest.skip(f"the user nobody may run no Python here that uvicorn {release} runs on")
-    original = environments.cached(python, *environments.packages(release, f"gunicorn=={environments.GUNICORN}"))
-    environment = environments.patched_copy(original, open_path / "venv", "uvicorn", release)
-    environments.patched(environment, "gunicorn", environments.GUNICORN)  # uvicorn's patch alone leaves it to Gunicorn
-    status, output = properties.run(environment.path, test="test_unprivileged.py")
+    gunicorn = environments.GUNICORN
+    original = environments.cached(python, *environments.packages(release, f"gunicorn=={gunicorn}"))
+    patched = f"uvicorn {release}", f"gunicorn {gunicorn}"
+    status, output = run_patched(original, *patched, test="test_unprivileged.py")
     assert status == 0 and "skipped" not in output, output
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("python", environments.pythons(), ids="{0[0]}.{0[1]}".format)
-def test_every_python(python: Version, open_path: Path) -> None:
+def test_every_python(python: Version) -> None:
     """Of this machine, with the newest release that it runs."""
     release = [one for one in environments.COMBINATIONS if python in environments.pythons_for(one)][-1]
     original = environments.cached(python, *environments.packages(release))
-    environment = environments.patched_copy(original, open_path / "venv", "uvicorn", release)
-    status, output = properties.run(environment.path, "-k", "uvicorn.workers")
+    status, output = run_patched(original, f"uvicorn {release}", only="uvicorn.workers")
     assert status == 0, output
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("uvicorn", ["without", "published", "patched"])
 @pytest.mark.parametrize("release", gunicorns.RELEASES)
-def test_patched_gunicorn(release: str, uvicorn: str, open_path: Path) -> None:
+def test_patched_gunicorn(release: str, uvicorn: str) -> None:
     """Under each of its own worker classes, and uvicorn's: without uvicorn, with a published one, and a patched one."""
     if uvicorn == "published" and gunicorns.is_old(release):
         pytest.skip("two promises take the patch of uvicorn, before uvicorn 0.19.0: see docs/design.md")
@@ -179,10 +176,8 @@ def test_patched_gunicorn(release: str, uvicorn: str, open_path: Path) -> None:
     if uvicorn == "without":
         packages = (f"gunicorn=={release}", "gevent", "packaging", "setuptools<81")
         original = environments.cached(gunicorns.python(release), *packages)
-    environment = environments.patched_copy(original, open_path / "venv", "gunicorn", release)
-    if uvicorn == "patched":
-        environments.patched(environment, "uvicorn", gunicorns.uvicorn(release))
-    status, output = properties.run(environment.path)
+    more = [f"uvicorn {gunicorns.uvicorn(release)}"] * (uvicorn == "patched")
+    status, output = run_patched(original, f"gunicorn {release}", *more)
     assert status == 0, output
 
 
@@ -200,9 +195,8 @@ def test_what_is_broken_is_told_in_sentences(release: str) -> None:
     reasons = re.findall(r"^(?:FAILED|ERROR|SKIPPED) .*\n +(.*)", output, re.MULTILINE)
     assert len(reasons) == len(re.findall("^(?:FAILED|ERROR|SKIPPED) ", output, re.MULTILINE)) > 5, output
     assert [reason for reason in reasons if EXPRESSION.search(reason)] == [], output
-    assert re.search(
-        r"^\d+ of \d+ promises are broken here: a rotation .*does not reopen log files", output, re.MULTILINE
-    ), output
+    verdict = r"^\d+ of \d+ promises are broken here: a rotation .*does not reopen log files"
+    assert re.search(verdict, output, re.MULTILINE), output
 
 
 @pytest.mark.parametrize("workers", cases())

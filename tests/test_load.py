@@ -6,7 +6,7 @@ from collections import Counter
 
 import environments
 import pytest
-from environments import GUNICORN, NEWEST, Environment
+from environments import GUNICORN, NEWEST, UVICORN, Environment
 from properties import wait
 from properties.clients import Load, new_request
 from properties.environment import SYNC
@@ -15,19 +15,20 @@ from properties.server import Server
 from test_module.conftest import SETTINGS, put
 from websockets.sync.client import unix_connect
 
-UVICORN = "uvicorn.workers.UvicornWorker"
+BY_UVICORN, BY_GUNICORN, MODULE = f"uvicorn {NEWEST}", f"gunicorn {GUNICORN}", "module"
 
 
-def pristine() -> Environment:
+def environment(*patched: str) -> Environment:
     newest = environments.pythons_for(NEWEST)[-1:]
     if not newest:
         pytest.skip(f"uvicorn {NEWEST} runs on none of the Pythons here")
-    return environments.cached(newest[0], *environments.packages(NEWEST, f"gunicorn=={GUNICORN}"), "websockets")
+    requirements = (*environments.packages(NEWEST, f"gunicorn=={GUNICORN}"), "websockets")
+    return environments.patched_until_exit(environments.cached(newest[0], *requirements), *patched)
 
 
-def rotate_until_it_complains(environment: Environment, seconds: float) -> None:
+def rotate_until_it_complains(target: Environment, seconds: float) -> None:
     """Or for so long: nothing is lost, doubled, broken or dead."""
-    with Server(environment.python, UVICORN) as server:
+    with Server(target.python, UVICORN) as server:
         workers, quiet = server.workers(), server.stderr()
         with Load(server.socket, 16) as load:
             end = time.monotonic() + seconds
@@ -42,16 +43,12 @@ def rotate_until_it_complains(environment: Environment, seconds: float) -> None:
 
 
 def test_patched(request: pytest.FixtureRequest) -> None:
-    environment = environments.patched_until_exit(pristine(), f"uvicorn {NEWEST}")
-    rotate_until_it_complains(environment, seconds=20 if request.config.getoption("--full") else 6)
+    rotate_until_it_complains(environment(BY_UVICORN), seconds=20 if request.config.getoption("--full") else 6)
 
 
 def test_pristine() -> None:
     with pytest.raises(Broken, match="reentrant call inside"):
-        rotate_until_it_complains(pristine(), seconds=60)
-
-
-BY_UVICORN, BY_GUNICORN, MODULE = f"uvicorn {NEWEST}", f"gunicorn {GUNICORN}", "module"
+        rotate_until_it_complains(environment(), seconds=60)
 
 
 @pytest.mark.parametrize(
@@ -61,12 +58,11 @@ BY_UVICORN, BY_GUNICORN, MODULE = f"uvicorn {NEWEST}", f"gunicorn {GUNICORN}", "
 )
 def test_printed_lines_stay_whole(worker_class: str, patched: "tuple[str, ...]") -> None:
     """With --capture-output, what is printed is written in pieces of 8 KiB, unless it is flushed."""
-    environment = environments.patched_until_exit(pristine(), *(name for name in patched if name != MODULE))
-    variables = {}
+    target, variables = environment(*(name for name in patched if name != MODULE)), {}
     if MODULE in patched:
-        put(environment)
+        put(target)
         variables = SETTINGS
-    with Server(environment.python, worker_class, 1, ["--capture-output"], variables) as server:
+    with Server(target.python, worker_class, 1, ["--capture-output"], variables) as server:
         requests = []
         for _ in range(2):
             requests += [server.get("buffer") for _ in range(600)]
@@ -79,9 +75,8 @@ def test_printed_lines_stay_whole(worker_class: str, patched: "tuple[str, ...]")
 
 def test_a_websocket_stays_connected() -> None:
     """What is said in it is answered, and logged once."""
-    environment = environments.patched_until_exit(pristine(), f"uvicorn {NEWEST}")
     requests = [new_request() for _ in range(100)]
-    with Server(environment.python, UVICORN, 1) as server:
+    with Server(environment(BY_UVICORN).python, UVICORN, 1) as server:
         with unix_connect(str(server.socket), "ws://test/websocket/talk") as socket:
             for request in requests:
                 server.logs.rotate()

@@ -5,24 +5,23 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Callable, Dict, Iterator, NamedTuple, Sequence, Set, Tuple
+from typing import Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
 
 import environments
 import pytest
 import whatthepatch
-from environments import GUNICORN, NEWEST, Environment
+from environments import GUNICORN, UVICORN, Environment
 from properties import run as properties
 from properties.environment import ASGI, GTHREAD, SYNC
 from properties.server import Server
-from test_gunicorn import test_failures, test_rotation, test_signals
+from test_gunicorn import test_rotation, test_signals
 from test_gunicorn.conftest import Gunicorn, pristine_environment, python
-from test_interruptions.test_life import withstands
-from test_interruptions.test_sweeps import FIRST_LINE, SWEEPS, swept
+from test_interruptions.test_boundaries import FIRST_LINE, SWEEPS, swept, withstands
 from usr1 import patches
 from usr1.patches import Part
+from usr1.upkeep import refresh
 
 SHARES = 20
-UVICORN = "uvicorn.workers.UvicornWorker"
 
 #: Raises if it finds something wrong in an environment.
 Check = Callable[[Environment], None]
@@ -61,21 +60,30 @@ def gunicorns(test: Callable[..., None], *arguments: object) -> Check:
     return lambda environment: test(Gunicorn(GUNICORN, environment), *arguments)
 
 
+def serving(worker_class: str, test: Callable[[Server], None]) -> Check:
+    def check(environment: Environment) -> None:
+        with Gunicorn(GUNICORN, environment).serve(worker_class) as server:
+            test(server)
+
+    return check
+
+
+FAILING_IN_A_LINE = gunicorns(test_rotation.test_one_that_fails_in_a_line)
 #: The quickest first
 OF_UVICORN: Sequence[Check] = (closes_sockets_once, sweeps(UVICORN, *SWEEPS), life(UVICORN, 15), promises())
 OF_GUNICORN: Sequence[Check] = (
     sweeps(SYNC, *SWEEPS, FIRST_LINE),
     life(GTHREAD, 0, "--capture-output"),
-    gunicorns(test_failures.test_one_that_fails, "error.log", ()),
-    gunicorns(test_failures.test_one_that_fails_in_a_line),
+    gunicorns(test_rotation.test_one_that_fails, "error.log", ()),
+    FAILING_IN_A_LINE,
     gunicorns(test_rotation.test_files_that_no_logger_has),
-    gunicorns(test_rotation.test_reload, "gthread"),
+    serving("gthread", test_rotation.test_reload),
     gunicorns(test_rotation.test_dirty_workers),
-    gunicorns(test_signals.test_forked_with_files_that_were_rotated, "sync"),
+    serving("sync", test_signals.test_forked_with_files_that_were_rotated),
     gunicorns(test_signals.test_exit, "asgi"),
-    gunicorns(test_rotation.test_blocked, "aiohttp.GunicornWebWorker"),
+    serving("aiohttp.GunicornWebWorker", test_rotation.test_blocked),
     life(ASGI, 0, "--capture-output"),
-    gunicorns(test_failures.test_closed_stream_and_one_without_descriptor),
+    gunicorns(test_rotation.test_closed_stream_and_one_without_descriptor),
     promises(),
 )
 
@@ -92,43 +100,31 @@ def fault(checks: Sequence[Check], environment: Environment) -> str:
 
 class Mutant(NamedTuple):
     target: str  # The file, as RECORD names it
-    where: str  # The function or class that the statement is in
-    statement: str  # Its first line
+    line: str  # Its number, and the first line of the statement
     source: str
 
     def __str__(self) -> str:
-        return f"{self.target}: {self.where}: {self.statement}"
+        return f"{self.target}:{self.line}"
 
 
 def without_a_statement(part: Part, patched: str) -> Iterator[Mutant]:
     """For each statement that a patch adds to a file, docstrings aside, the file with pass in its place."""
-    added, lines = _added_lines(part), patched.splitlines(keepends=True)
-    for where, statement in _statements(ast.parse(patched), "module"):
-        if statement.lineno not in added or _is_docstring(statement) or isinstance(statement, ast.Pass):
+    [diff] = whatthepatch.parse_patch(part.text)
+    added = {change.new for change in diff.changes if change.old is None}
+    lines = patched.splitlines(keepends=True)
+    for statement in ast.walk(ast.parse(patched)):
+        if not isinstance(statement, ast.stmt) or statement.lineno not in added or does_nothing(statement):
             continue
         text = lines[statement.lineno - 1]
         indent = text[: len(text) - len(text.lstrip())]
         instead = f"{indent}else:\n{indent}    pass\n" if text.lstrip().startswith("elif ") else f"{indent}pass\n"
         source = "".join([*lines[: statement.lineno - 1], instead, *lines[statement.end_lineno :]])
-        yield Mutant(part.target, where, text.strip(), source)
+        yield Mutant(part.target, f"{statement.lineno}: {text.strip()}", source)
 
 
-def _added_lines(part: Part) -> Set[int]:
-    """The numbers, from 1, of the lines that a patch adds to the file."""
-    [diff] = whatthepatch.parse_patch(part.text)
-    return {change.new for change in diff.changes if change.old is None and change.line.strip()}
-
-
-def _statements(tree: ast.AST, where: str) -> Iterator[Tuple[str, ast.stmt]]:
-    for child in ast.iter_child_nodes(tree):
-        if isinstance(child, ast.stmt):
-            yield where, child
-        inside = child.name if isinstance(child, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)) else where
-        yield from _statements(child, inside)
-
-
-def _is_docstring(statement: ast.stmt) -> bool:
-    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+def does_nothing(statement: ast.stmt) -> bool:
+    is_docstring = isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant)
+    return is_docstring or isinstance(statement, ast.Pass)
 
 
 def has_undefined_names(source: str) -> bool:
@@ -141,26 +137,20 @@ class Laboratory:
     """An environment with the newest patch of a distribution, one file of which is changed at a time."""
 
     def __init__(self, distribution: str, home: Path) -> None:
-        release = {"uvicorn": NEWEST, "gunicorn": GUNICORN}[distribution]
-        patch = patches.find(distribution, release)
-        assert patch is not None
-        original = pristine_environment(GUNICORN)
+        self.patch = refresh.newest(distribution, patches.catalogue(distribution))
+        self.checks, original = OF_UVICORN, pristine_environment(GUNICORN)
         if distribution == "gunicorn":  # Beside a uvicorn, only Gunicorn's own patch has its classes tested
             original = environments.cached(python(GUNICORN), f"gunicorn=={GUNICORN}", "aiohttp", "gevent", "uvloop")
-        self.environment = environments.patched_copy(original, home / "venv", distribution, release)
-        self.parts = {part.target: part for part in patch.parts}
-        self.checks = {"uvicorn": OF_UVICORN, "gunicorn": OF_GUNICORN}[distribution]
+            self.checks = OF_GUNICORN
+        self.environment = original.copied(home / "venv", f"{distribution} {self.patch.releases[-1]}")
 
     def file(self, target: str) -> Path:
-        [file] = self.environment.path.glob(f"lib/python3.*/site-packages/{target}")
-        return file
+        return self.environment.site_packages / target
 
-    def mutants(self) -> Iterator[Mutant]:
+    def mutants(self) -> List[Mutant]:
         """But for those that ruff finds a name undefined in."""
-        for target, part in self.parts.items():
-            for mutant in without_a_statement(part, self.file(target).read_text()):
-                if not has_undefined_names(mutant.source):
-                    yield mutant
+        every = [without_a_statement(part, self.file(part.target).read_text()) for part in self.patch.parts]
+        return [mutant for mutants in every for mutant in mutants if not has_undefined_names(mutant.source)]
 
     def found(self, target: str, source: str, by: Sequence[Check]) -> str:
         """What is found wrong with this source in the place of a file."""
@@ -191,7 +181,7 @@ def test_nothing_is_found_in_the_patch(laboratories: Dict[str, Laboratory], dist
 @pytest.mark.parametrize("share", range(SHARES))
 def test_a_statement_left_out_is_missed(laboratories: Dict[str, Laboratory], distribution: str, share: int) -> None:
     laboratory = laboratories[distribution]
-    wanted = list(laboratory.mutants())[share::SHARES]
+    wanted = laboratory.mutants()[share::SHARES]
     found = {str(mutant): laboratory.found(mutant.target, mutant.source, laboratory.checks) for mutant in wanted}
     print(*(f"{mutant}\n    {what}" for mutant, what in found.items()), sep="\n")
     assert [mutant for mutant, what in found.items() if not what] == []
@@ -241,12 +231,7 @@ OF_LOGGING = (
     ("reopening as upstream does", DUP2, UPSTREAMS, sweeps(SYNC, "in_the_handler")),
     ("waiting for a lock", "acquire(blocking=False)", "acquire()", sweeps(SYNC, "beside_a_thread")),
     ("one look", *swapped("seen = Logger._asked", "self._reopen_all(others)"), sweeps(SYNC, "in_the_handler")),
-    (
-        "reporting in the handler",
-        REPORT,
-        "self._report(failed)",
-        gunicorns(test_failures.test_one_that_fails_in_a_line),
-    ),
+    ("reporting in the handler", REPORT, "self._report(failed)", FAILING_IN_A_LINE),
     ("any timeout for a failure", IS_OURS, "if isinstance", sweeps(SYNC, "exception")),
 )
 TEMPTATIONS = [

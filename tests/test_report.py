@@ -10,16 +10,15 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 import warnings
 from collections import Counter
 from pathlib import Path
-from typing import Dict, Iterable, Iterator, Optional, Tuple
+from typing import Dict, Iterable, Iterator
 
 import environments
 import psutil
 import pytest
-from environments import Environment, NotInstallable, Version
+from environments import Environment, NotInstallable
 from properties import wait
 from properties.clients import Client
 from test_reopen.logrotation import CONFIGURATION
@@ -29,15 +28,7 @@ PYTHON = (3, 8)
 PACKAGES = ("uvicorn[standard]==0.13.1", "gunicorn==20.0.4", "fastapi==0.62.0")
 OF_ITS_TIME = "2021-01-01"
 # For other Pythons: successors of what does not run there, as far as they work with the rest.
-SUCCEEDED = (
-    "uvicorn==0.13.1",
-    "uvloop<0.22",
-    "httptools",
-    "gunicorn==20.0.4",
-    "setuptools<81",
-    "fastapi==0.62.0",
-    "pydantic<2",
-)
+SUCCEEDED = (*environments.packages("0.13.1", "gunicorn==20.0.4"), "fastapi==0.62.0", "pydantic<2")
 
 #: Such as the report's: with log files of its own beside Gunicorn's.
 APPLICATION = """
@@ -59,19 +50,13 @@ async def read_item(item: str):
 """
 
 
-def variants() -> Iterator[Tuple[Version, Tuple[str, ...], Optional[str]]]:
-    """The report's environment, then what comes near it."""
-    yield PYTHON, PACKAGES, OF_ITS_TIME
-    for python in sorted(environments.pythons(), key=lambda python: abs(python[1] - PYTHON[1])):
-        yield python, SUCCEEDED, None
-
-
 def make(path: Path) -> Environment:
+    """The report's environment, or what comes near it."""
+    nearest = sorted(environments.pythons(), key=lambda python: abs(python[1] - PYTHON[1]))
+    variants = [(PYTHON, PACKAGES, OF_ITS_TIME)] * (PYTHON in nearest)
     refusals = []
-    for python, packages, cutoff in variants():
+    for python, packages, cutoff in [*variants, *((python, SUCCEEDED, None) for python in nearest)]:
         try:
-            if python not in environments.pythons():
-                raise NotInstallable("there is none here")
             environment = environments.make(path, python, *packages, exclude_newer=cutoff)
             check = [str(environment.python), "-c", "import fastapi, gunicorn, httptools, uvloop, uvicorn.workers"]
             subprocess.run(check, check=True, capture_output=True)
@@ -79,8 +64,8 @@ def make(path: Path) -> Environment:
             shutil.rmtree(path, ignore_errors=True)
             refusals.append(f"Python {python[0]}.{python[1]}: {str(error).splitlines()[-1]}")
             continue
-        if refusals:
-            warnings.warn(f"not the report's Python but {python[0]}.{python[1]}. {'; '.join(refusals)}", stacklevel=2)
+        if cutoff is None:
+            warnings.warn(f"not the report's environment: Python {python[0]}.{python[1]}. {refusals}", stacklevel=2)
         return environment
     pytest.skip(f"the report's packages run on no Python here. {'; '.join(refusals)}")
 
@@ -88,9 +73,8 @@ def make(path: Path) -> Environment:
 @pytest.fixture
 def environment() -> Iterator[Environment]:
     # Not in tmp_path: the first line of bin/gunicorn names its Python, and must be short to be executed.
-    directory = Path(tempfile.mkdtemp(prefix="usr1-report-"))
-    yield make(directory / "venv")
-    shutil.rmtree(directory)
+    with environments.open_directory() as directory:
+        yield make(directory / "venv")
 
 
 def run(environment: Environment, directory: Path) -> Dict[str, "Counter[int]"]:
@@ -108,10 +92,10 @@ def run(environment: Environment, directory: Path) -> Dict[str, "Counter[int]"]:
     command = [str(server), "-w", "2", "-b", "unix:socket", "-k", "uvicorn.workers.UvicornWorker"]
     command += ["--access-logfile", "log/access.log", "main:app"]
     said = directory / "stderr"
-    with open(said, "w") as stderr, subprocess.Popen(command, cwd=directory, stderr=stderr) as gunicorn:
+    with open(said, "w") as stderr, psutil.Popen(command, cwd=directory, stderr=stderr) as gunicorn:
         try:
             wait.until(lambda: said.read_text().count("Application startup complete") == 2, said.read_text)
-            pids = [gunicorn.pid, *(child.pid for child in psutil.Process(gunicorn.pid).children())]
+            pids = [gunicorn.pid, *(child.pid for child in gunicorn.children())]
             get(directory, range(1, 11))
             rotate = ["logrotate", "--force", "--state", str(directory / "state"), str(configuration)]
             subprocess.run(rotate, check=True)

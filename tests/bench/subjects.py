@@ -3,10 +3,8 @@
 from typing import Mapping, NamedTuple, Tuple
 
 import environments
-from environments import GUNICORN, NEWEST, Environment
+from environments import GUNICORN, NEWEST, UVICORN, Environment
 from properties.server import Server
-
-UVICORN = "uvicorn.workers.UvicornWorker"
 
 
 class Subject(NamedTuple):

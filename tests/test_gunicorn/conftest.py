@@ -1,12 +1,13 @@
 """Gunicorn with its own patch alone, under each worker class; and without, where the same must fail."""
 
-from typing import Mapping, NamedTuple, Sequence
+from typing import Iterator, Mapping, NamedTuple, Sequence
 
 import environments
 import pytest
 from environments import Environment
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
+from properties import wait
 from properties.server import Server
 from usr1 import patches
 
@@ -95,3 +96,17 @@ def gunicorn(request: pytest.FixtureRequest) -> Gunicorn:
 @pytest.fixture(scope="session", params=environments.parameters([NEWEST, "23.0.0", RELEASES[-1]], [NEWEST]))
 def pristine(request: pytest.FixtureRequest) -> Gunicorn:
     return Gunicorn(request.param, pristine_environment(request.param))
+
+
+@pytest.fixture
+def server(gunicorn: Gunicorn, worker_class: str) -> Iterator[Server]:
+    """With one worker."""
+    with gunicorn.serve(worker_class) as server:
+        yield server
+
+
+@pytest.fixture
+def pristine_server(pristine: Gunicorn, worker_class: str) -> Iterator[Server]:
+    with pristine.serve(worker_class) as server:
+        server.reopening = wait.Patience(0.5)
+        yield server

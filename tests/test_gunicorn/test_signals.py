@@ -44,13 +44,8 @@ def test_pristine_hangs(pristine: Gunicorn, worker_class: str) -> None:
 
 @classes("sync", "asgi", "uvicorn.workers.UvicornWorker")
 @pytest.mark.parametrize("place", ["post_fork", pytest.param("load", marks=pytest.mark.full)])
-def test_boot(gunicorn: Gunicorn, worker_class: str, place: str) -> None:
+def test_boot(server: Server, place: str) -> None:
     """Honoured at once, while the worker does not even know yet what it is to serve."""
-    with gunicorn.serve(worker_class) as server:
-        honoured_during(server, place)
-
-
-def honoured_during(server: Server, place: str) -> None:
     with server.hold(place) as hold:
         server.signal("arbiter", signal.SIGTTIN)
         server.worker_count += 1
@@ -63,7 +58,14 @@ def honoured_during(server: Server, place: str) -> None:
     server.expect_same_workers(workers, f"in {place}")
 
 
-def forked_late(server: Server) -> None:
+@classes("sync", "asgi")
+def test_pristine_swallows(pristine_server: Server) -> None:
+    with pytest.raises(Broken, match="1 of 1 processes still wrote to a rotated"):
+        test_boot(pristine_server, "post_fork")
+
+
+@classes("sync")
+def test_forked_with_files_that_were_rotated(server: Server) -> None:
     """A worker has the files that the arbiter has, which does not know yet that they were rotated."""
     server.logs.rotate()
     with server.hold("post_fork") as hold:
@@ -73,25 +75,10 @@ def forked_late(server: Server) -> None:
     server.wait_until_serving()
 
 
-@classes("sync")
-def test_forked_with_files_that_were_rotated(gunicorn: Gunicorn, worker_class: str) -> None:
-    with gunicorn.serve(worker_class) as server:
-        forked_late(server)
-
-
-def test_pristine_keeps_files_that_were_rotated(pristine: Gunicorn) -> None:
-    with pristine.serve("sync") as server:
-        server.reopening = wait.Patience(0.5)
-        with pytest.raises(Broken, match="1 of 1 processes still wrote to a rotated"):
-            forked_late(server)
-
-
-@classes("sync", "asgi")
-def test_pristine_swallows(pristine: Gunicorn, worker_class: str) -> None:
-    with pristine.serve(worker_class) as server:
-        server.reopening = wait.Patience(0.5)
-        with pytest.raises(Broken, match="1 of 1 processes still wrote to a rotated"):
-            honoured_during(server, "post_fork")
+@pytest.mark.parametrize("worker_class", ["sync"])
+def test_pristine_keeps_files_that_were_rotated(pristine_server: Server) -> None:
+    with pytest.raises(Broken, match="1 of 1 processes still wrote to a rotated"):
+        test_forked_with_files_that_were_rotated(pristine_server)
 
 
 def test_an_event_loop_closes(gunicorn: Gunicorn) -> None:

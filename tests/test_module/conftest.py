@@ -6,12 +6,11 @@ from typing import Callable, Mapping
 
 import environments
 import pytest
-from environments import Environment
+from environments import UVICORN, Environment
 from properties.server import Server
 
 VENDOR = Path(__file__).resolve().parents[2] / "vendor" / "gunicorn-usr1"
 MODULE = VENDOR / "gunicorn_usr1.py"
-UVICORN = "uvicorn.workers.UvicornWorker"
 
 #: How tests/properties/served/configuration.py learns of it.
 SETTINGS = {"USR1_SETTINGS": "gunicorn_usr1"}
@@ -39,19 +38,13 @@ def published(name: str) -> Environment:
 @pytest.fixture
 def copy(tmp_path: Path) -> Callable[[str], Environment]:
     """Makes a copy of a published environment, to install into."""
-
-    def make(name: str) -> Environment:
-        original = published(name)
-        shutil.copytree(original.path, tmp_path / "venv", symlinks=True)
-        return Environment(tmp_path / "venv", original.requirements)
-
-    return make
+    return lambda name: published(name).copied(tmp_path / "venv")
 
 
-def put(environment: Environment) -> None:
+def put(environment: Environment) -> Environment:
     """The plain file, beside the packages."""
-    [site_packages] = environment.path.glob("lib/python3.*/site-packages")
-    shutil.copy(MODULE, site_packages)
+    shutil.copy(MODULE, environment.site_packages)
+    return environment
 
 
 def serve(

@@ -9,11 +9,16 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Dict, List, NamedTuple, Sequence
+from typing import Dict, List, NamedTuple, Sequence, Set, Tuple
 
 import environments
 import pytest
-from environments import Environment
+from environments import GUNICORN, UVICORN, Environment, Version
+from properties.environment import GEVENT, GTHREAD, SYNC
+from properties.expect import Broken
+from properties.server import Server
+from test_gunicorn.conftest import pristine_environment
+from test_gunicorn.test_rotation import rotate_under_load
 from usr1 import patches
 from usr1.patches import Patch
 from usr1.upkeep import refresh, releases
@@ -96,6 +101,11 @@ def repository(folder: Path, distribution: str, series: Sequence[Path]) -> Path:
     return folder
 
 
+def apply(patch: Patch, tree: Path) -> None:
+    for part in patch.parts:
+        (tree / part.target).write_bytes(part.apply((tree / part.target).read_bytes()))
+
+
 @pytest.fixture
 def tree(distribution: str, tmp_path: Path) -> Path:
     return repository(tmp_path / "tree", distribution, mails(distribution))
@@ -160,15 +170,22 @@ def run_tests(environment: Environment, tree: Path, *arguments: str, patience: i
     (tree.parent / "said").write_text(said)
     # Python may say more while it ends.
     [summary] = re.findall(r"(?m)^(?:=+ )?(.* in [\d.]+s)\b", said)[-1:] or [""]
-    outcomes = re.findall(r"(\d+) (\w+)", summary.split(" in ")[0])
-    return {
-        outcome: int(number) for number, outcome in outcomes if outcome not in ("deselected", "warnings", "warning")
-    }
+    outcomes = re.findall(r"(\d+) (passed|failed|errors?|skipped|x\w+)", summary)
+    return {outcome: int(number) for number, outcome in outcomes}
 
 
-def failures(tree: Path) -> "set[str]":
-    """Which of upstream's tests failed in the last run, with -rfE among its arguments."""
-    return set(re.findall(r"(?m)^(?:FAILED|ERROR) (.*?)(?: - .*)?$", (tree.parent / "said").read_text()))
+def outcome(
+    environment: Environment, tree: Path, *arguments: str, patience: Sequence[int] = (1, 1, 1)
+) -> Tuple[int, Set[str]]:
+    """How many of upstream's tests pass, and which ones fail three times."""
+    passed, failed = 0, set()
+    for times in patience:
+        passed += run_tests(environment, tree, *arguments, "-rfE", "--last-failed", patience=times).get("passed", 0)
+        said = (tree.parent / "said").read_text()
+        failed = set(re.findall(r"(?m)^(?:FAILED|ERROR) (.*?)(?: - .*)?$", said))
+        if not failed:
+            break
+    return passed, failed
 
 
 def added_lines(mail: Path, under: str = "") -> List[str]:
@@ -187,10 +204,9 @@ def test_ends_in_the_patched_files(distribution: str, tree: Path) -> None:
     patch = newest(distribution)
     package = patch.parts[0].target.partition("/")[0]
     assert set(git(tree, "diff", "--name-only", "published", "--", package).split()) == set(patch.pristine)
-    source = releases.source(distribution, patch.releases[-1])
-    for part in patch.parts:
-        (tree / part.target).write_bytes(part.apply((source / part.target).read_bytes()))
-    assert git(tree, "diff", "--full-index") == (FOLDER / distribution / "left-out.diff").read_text()
+    git(tree, "checkout", "--quiet", "published", "--", *patch.pristine)
+    apply(patch, tree)
+    assert git(tree, "diff", "--full-index", "main") == (FOLDER / distribution / "left-out.diff").read_text()
 
 
 @every_project
@@ -280,9 +296,67 @@ def test_upstreams_own_tests_pass(commit: Commit, tmp_path: Path, request: pytes
     distribution, full = commit.distribution, request.config.getoption("--full")
     tree = repository(tmp_path / "tree", distribution, commit.mails)
     arguments = [] if full else OWN_TESTS[distribution]
-    for patience in (1, 4, 16) if distribution == "uvicorn-worker" else (1, 1, 1):
-        outcomes = run_tests(environment(distribution, full), tree, *arguments, "--last-failed", patience=patience)
-        if not outcomes.keys() & {"failed", "error", "errors"}:
-            break
-    assert outcomes.keys() <= {"passed", "skipped", "xfailed"}
-    assert outcomes["passed"] >= 1
+    patience = (1, 4, 16) if distribution == "uvicorn-worker" else (1, 1, 1)
+    passed, failed = outcome(environment(distribution, full), tree, *arguments, patience=patience)
+    assert passed >= 1 and not failed
+
+
+#: The oldest release of Gunicorn, one in the middle and the newest, with what their tests import.
+RELEASES: Dict[str, Tuple[Version, Tuple[str, ...]]] = {
+    "20.0.0": ((3, 8), ("pytest", "aiohttp", "gevent", "setuptools<81")),
+    "23.0.0": ((3, 11), ("pytest", "gevent", "eventlet")),
+    "27.0.1": ((3, 13), ("pytest>=9.0.3", "pytest-asyncio", "gevent", "tornado", "h2", "uvloop", "httpx[http2]")),
+}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("release", RELEASES)
+def test_the_same_tests_fail(release: str, tmp_path: Path) -> None:
+    """On code of Gunicorn with the patch the same ones as on pristine, and no other; from the source archive."""
+    python, requirements = RELEASES[release]
+    if python not in environments.pythons():
+        pytest.skip("Python %d.%d is not at hand" % python)
+    pristine = environments.cached(python, f"gunicorn=={release}", *requirements)
+    # What they start is the installed one; what they import is that of the archive, in the same place for both.
+    patched = pristine.copied(tmp_path / "patched", f"gunicorn {release}")
+    patch = patches.find("gunicorn", release)
+    assert patch is not None
+    tree = tmp_path / "tree"
+    shutil.copytree(releases.source("gunicorn", release), tree)
+    passed, failed = outcome(pristine, tree)
+    shutil.rmtree(tree)
+    shutil.copytree(releases.source("gunicorn", release), tree)
+    apply(patch, tree)
+    found = outcome(patched, tree)
+    print(f"{release}: {passed} passed, {len(failed)} failed on pristine; patched: {found}")
+    assert passed > 100
+    assert found == (passed, failed)
+
+
+ROTATIONS = 200
+
+
+def rotate(environment: Environment, worker_class: str) -> None:
+    """With two signals to each process for each rotation."""
+    with Server(environment.python, worker_class, options=["--capture-output"]) as server:
+        rotate_under_load(server, worker_class, ROTATIONS, target="all", times=2)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("worker_class", [UVICORN, SYNC, GTHREAD, GEVENT])
+def test_the_first_commit_alone_loses_nothing(worker_class: str, tmp_path: Path) -> None:
+    """For Gunicorn's maintainers, if they take no other."""
+    tree = repository(tmp_path / "tree", "gunicorn", mails("gunicorn")[:1])
+    environment = pristine_environment(GUNICORN).copied(tmp_path / "venv")
+    for changed in git(tree, "diff", "--name-only", "published", "--", "gunicorn").split():
+        file = environment.site_packages / changed
+        file.unlink()  # It is linked to the installer's cache
+        shutil.copy(tree / changed, file)
+    rotate(environment, worker_class)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("worker_class", [UVICORN, SYNC, GTHREAD])  # gevent's leaves the signal to a greenlet
+def test_published_gunicorn_loses_lines(worker_class: str) -> None:
+    with pytest.raises(Broken):
+        rotate(pristine_environment(GUNICORN), worker_class)

@@ -9,28 +9,22 @@ from typing import Callable, Dict, Iterator, List, Tuple
 
 import environments
 import pytest
-from packaging.version import Version
 from properties.expect import MEANINGS
 from properties.promises import KINDS, summary
 from usr1 import patches
 from usr1.apply import apply
 from usr1.apply.figures import Columns, Figures, conclusion, table
 from usr1.apply.screen import WRAPPED
+from usr1.upkeep import refresh
 
 ROOT = Path(__file__).resolve().parents[2]
 READMES = ("README.md", "README.zh-CN.md")
 PATHS = [path for pattern in ("*.md", "docs/*.md", "docs/*.svg", "patches/**/*.md") for path in ROOT.glob(pattern)]
 DOCUMENTS = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in PATHS}
-PROPERTIES = [path.read_text() for path in ROOT.glob("tests/properties/test_*.py")]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 RELEASE = r"(?<![\w.])0\.\d+\.\d+(?:\.post\d+)?(?![\w.]*\d)"
 
 Documents = Dict[str, str]  # The text of each, by path
-
-
-def catalogue(distribution: str) -> List[str]:
-    """All releases that have a patch, oldest first."""
-    return sorted((name for patch in patches.catalogue(distribution) for name in patch.releases), key=Version)
 
 
 def blocks(text: str) -> List[Tuple[str, List[str]]]:
@@ -92,10 +86,10 @@ def places(documents: Documents) -> Iterator[str]:
 
 
 def releases(documents: Documents) -> Iterator[str]:
-    known = {distribution: catalogue(distribution) for distribution in patches.DISTRIBUTIONS}
+    known = {name for distribution in patches.DISTRIBUTIONS for name in patches.releases(distribution)}
     for path, text in documents.items():
         for release in re.findall(RELEASE, text):
-            if not any(release in names for names in known.values()):
+            if release not in known:
                 yield f"{path}: {release} has no patch"
         for distribution, release, revision in re.findall(r"(?:([\w-]+)==)?([\d.]+)\+usr1\.(\d+)", text):
             patch = patches.find(distribution or "uvicorn", release)
@@ -109,44 +103,42 @@ def tables(documents: Documents) -> Iterator[str]:
         row = rf"^(?:\| uvicorn |.*class=\"row\".*>)({RELEASE}) – ({RELEASE})"
         ranges = re.findall(row, documents[path], re.MULTILINE)
         starts, ends = [first for first, _ in ranges], [last for _, last in ranges]
-        names = catalogue("uvicorn")
+        names = patches.releases("uvicorn")
         if starts != [names[0], *(names[(names.index(last) + 1) % len(names)] for last in ends[:-1] if last in names)]:
             yield f"{path}: the rows are not without overlap or gap: {ranges}"
         if ends[-1:] != names[-1:]:
             yield f"{path}: the table ends with {ends[-1:]}, the patches with {names[-1:]}"
         for name, times in (("uvicorn", 1), ("uvicorn-worker", 2), ("Gunicorn", 2)) if path in READMES else ():
-            names = catalogue(name.lower())
+            names = patches.releases(name.lower())
             covered = f"{name} {names[0]} – {names[-1]}"
             if " ".join(documents[path].split()).count(covered) != times:
                 yield f"{path}: expected {covered!r} at the top and, but for uvicorn, in the table"
 
 
 def figures(documents: Documents) -> Iterator[str]:
-    newest = patches.find("uvicorn", catalogue("uvicorn")[-1])
-    assert newest is not None
+    newest = refresh.newest("uvicorn", patches.catalogue("uvicorn"))
     added = len(re.findall(r"^\+(?!\+\+ )", newest.text, re.MULTILINE))
     for path, says in zip(READMES, (r"adds (\d+) lines", r"增加了 (\d+) 行")):
         if re.findall(says, " ".join(documents[path].split())) != [str(added)]:
             yield f"{path}: expected the {added} lines that {newest.path.name} adds"
     told = re.findall(r"^## Revision (\d+)", documents["CHANGELOG.md"], re.MULTILINE)
-    revision = max(patch.revision for patch in patches.catalogue("uvicorn"))
-    if told[:1] != [str(revision)]:
-        yield f"CHANGELOG.md: expected revision {revision} first, found {told}"
+    if told[:1] != [str(newest.revision)]:
+        yield f"CHANGELOG.md: expected revision {newest.revision} first, found {told}"
 
 
 def output(documents: Documents) -> Iterator[str]:
     """What apply.sh prints of a bad and of a good server, with other figures at most; left out is only what fails."""
-    promises = dict(re.findall(r"def (test_\w+)\((?:[^)]|\n)*\) -> None:\n    \"\"\"(.*)\"\"\"", "\n".join(PROPERTIES)))
-    for path in READMES:
-        shown = "\n".join(text for _, text in BLOCK.findall(documents[path]) if "rotations, under load:" in text)
-        _, *runs = re.split(r"^\$ scripts/apply\.sh (.*)\n", shown, flags=re.MULTILINE)
-        if runs[::2] != ["--tests-only /tmp/demo", "/tmp/demo"]:
-            yield f"{path}: expected the output of a bad and of a good run, found {runs[::2]}"
-        for text, bad in zip(runs[1::2], (True, False)):
-            yield from (f"{path}: {wrong}" for wrong in run_output(text, bad, promises))
+    shown = "\n".join(text for _, text in BLOCK.findall(documents["README.md"]) if "rotations, under load:" in text)
+    _, *runs = re.split(r"^\$ scripts/apply\.sh (.*)\n", shown, flags=re.MULTILINE)
+    if runs[::2] != ["--tests-only /tmp/demo", "/tmp/demo"]:
+        yield f"expected the output of a bad and of a good run, found {runs[::2]}"
+    for text, bad in zip(runs[1::2], (True, False)):
+        yield from run_output(text, bad)
 
 
-def run_output(text: str, bad: bool, promises: Dict[str, str]) -> Iterator[str]:
+def run_output(text: str, bad: bool) -> Iterator[str]:
+    properties = "\n".join(path.read_text() for path in ROOT.glob("tests/properties/*.py"))
+    promises = re.findall(r"def test_\w+\((?:[^)]|\n)*\) -> None:\n    \"\"\"(.*)\"\"\"", properties)
     if not re.match(r"/tmp/demo: Python [\d.]+, gunicorn [\d.]+\n", text):
         yield f"another first line: {text.splitlines()[0]}"
     for distribution, release, state in re.findall(r"^  (\w+) ([\d.]+)(.*)", text, re.MULTILINE):
@@ -160,9 +152,9 @@ def run_output(text: str, bad: bool, promises: Dict[str, str]) -> Iterator[str]:
     if bool(failed) != bad:
         yield f"failed: {failed}"
     for sentence in failed:
-        if sentence not in promises.values():
+        if sentence not in promises:
             yield f"no property says: {sentence}"
-    known = set(re.findall(r"\w+", "".join(path.read_text() for path in ROOT.glob("tests/properties/*.py"))))
+    known = set(re.findall(r"\w+", properties))
     for reason, line in re.findall(r"^ {7}(\w.*)\n {7}(.*)\n(?=FAILED|\.\.\.)", text, re.MULTILINE):
         if line not in MEANINGS.values():
             yield f"no harm means: {line}"
@@ -197,35 +189,35 @@ def read_kinds(text: str) -> Dict[str, List[SimpleNamespace]]:
         for outcome, number in (("passed", int(kept)), ("failed", broken), ("skipped", skipped)):
             for n in range(number):
                 harm = left.pop(0) if outcome == "failed" and left else ""
-                report = SimpleNamespace(nodeid=f"{module}.py::test_{outcome}_{n}", sentence="", harm=harm)
-                stats[outcome].append(report)
+                nodeid = f"{module}.py::test_{outcome}_{n}"
+                stats[outcome].append(SimpleNamespace(nodeid=nodeid, sentence="", harm=harm))
     return stats
 
 
 def read_table(text: str) -> Columns:
     """The figures in a table that apply.sh has printed."""
-    whens = re.findall(r"\w+", text.splitlines()[1].partition(":")[2])
-    rows = [(line[:32].strip(), line[32:].split("of")) for line in text.splitlines()[2:] if line[:1].islower()]
-    cells = {label: re.findall(r"> 1 s|[\d,.]+", cells[0]) for label, cells in rows}
-    of = {label: re.findall(r"\d[\d,]*", cells[-1]) for label, cells in rows}
+    _, head, *lines = text.splitlines()
+    whens = re.findall(r"\w+", head.partition(":")[2])
+    # After the figure of each column comes, in some rows, the number out of which it is
+    cells = {line[:32].strip(): re.findall(r"> 1 s|\d[\d,.]*", line[32:]) for line in lines if line[:1].islower()}
     hung = "hang workers" in text  # What of the two it was says the conclusion alone
     logs = [label.split()[-1] for label in cells if label.startswith("lines lost of ")]
 
-    def number(label: str, column: int, total: bool = False) -> int:
-        return int((of if total else cells)[label][column].replace(",", ""))
+    def number(label: str, column: int) -> int:
+        return int(cells[label][column].replace(",", ""))
 
     def column(n: int) -> Figures:
-        slowest = cells["time to close all rotated files"][n]
+        slowest, total = cells["time to close all rotated files"][n], len(whens) + n
         return Figures(
             worker_class="uvicorn.workers.UvicornWorker",
             lost={log: number(f"lines lost of {log}", n) for log in logs},
             doubled=number("lines written twice", n),
-            lines=len(logs) * number(f"lines lost of {logs[0]}", n, total=True),
+            lines=len(logs) * number(f"lines lost of {logs[0]}", total),
             broken=number("requests broken", n),
-            requests=number("requests broken", n, total=True),
+            requests=number("requests broken", total),
             dead=0 if hung else number("workers killed or hung", n),
             hung=number("workers killed or hung", n) if hung else 0,
-            rotations=int(text.split()[1]),
+            rotations=int(head.split()[1]),
             slowest=None if slowest.startswith(">") else float(slowest),
         )
 

@@ -1,9 +1,11 @@
 """
 The patches are what their headers say: complete, true, without gap or overlap, strictly
 applicable to every release that they name. That they all say the same, in one form, is for test_refresh.py.
-And what is refused: patch files that are malformed, and bytes that a patch is not pinned to.
+And what is refused: patch files that are malformed, and bytes that a patch is not pinned to. What exchanges a log
+file is the same text in the newest patches and in the settings module.
 """
 
+import ast
 import datetime
 import re
 import subprocess
@@ -16,9 +18,10 @@ import environments
 import pytest
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
+from test_module.conftest import MODULE
 from usr1 import patches
 from usr1.patches import Patch, PatchError
-from usr1.upkeep import releases
+from usr1.upkeep import refresh, releases
 
 FIELDS = [
     *("Description", "Origin", "Bug", "Forwarded", "Last-Update"),  # DEP-3's
@@ -180,3 +183,27 @@ def test_a_diff_that_gives_something_else() -> None:
     part = part._replace(text=DIFF, pristine_sha256=patches.sha256(before))
     with pytest.raises(PatchError, match="the result has SHA-256"):
         part.apply(before)
+
+
+def reopen(source: str) -> str:
+    """The function, without annotations and docstring, in one form."""
+    [function] = [
+        node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef) and node.name == "reopen"
+    ]
+    function.returns, function.args.args[0].annotation = None, None
+    function.body = function.body[1:]
+    return ast.unparse(function)
+
+
+def added(patch: Patch) -> str:
+    """The function as a patch adds it: from its first line to the next one that is not indented."""
+    lines = "".join(re.findall(r"^\+(?!\+\+ )(.*\n)", patch.text, re.MULTILINE))
+    found = re.search(r"^def reopen\(.*\n(?:(?: .*)?\n)+", lines, re.MULTILINE)
+    assert found
+    return found[0]
+
+
+@every_distribution
+def test_the_patches_exchange_a_file_as_the_module_does(distribution: str) -> None:
+    newest = refresh.newest(distribution, CATALOGUE)
+    assert reopen(added(newest)) == reopen(MODULE.read_text())

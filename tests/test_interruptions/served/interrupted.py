@@ -20,9 +20,9 @@ from configuration import *  # noqa: F403
 from gunicorn.arbiter import Arbiter
 
 LOGS = "logs"
-CALLS = int(os.environ["CALLS"])  # Of a function that are interrupted in each phase of a worker's life
+CALLS = int(os.environ.get("CALLS", 2))  # Of a function that are interrupted in each phase of a worker's life
 REQUESTS = int(os.environ["REQUESTS"])  # Of a worker
-ENDED = int(os.environ["ENDED"])  # Which worker gets SIGTERM, and does not interrupt itself before
+ENDED = int(os.environ.get("ENDED", 2))  # Which worker gets SIGTERM, and does not interrupt itself before
 KEPT = 3000  # Files, after which no thread writes to the oldest any more: they would be many
 
 # What runs between fork and exit wherever the signal matters; the rest is as good as any one place.
@@ -134,19 +134,12 @@ def has_handler():
 def stale():
     """What this process writes to although it was rotated."""
     captured = (1, 2) if interrupter.captures_output else ()
-    found = [descriptor for descriptor in captured if not is_open_as(descriptor, LOGS + "/error.log")]
+    found = [descriptor for descriptor in captured if not shots.is_open_as(descriptor, LOGS + "/error.log")]
     for logger in list(logging.root.manager.loggerDict.values()):  # As getLogger() would interrupt a getLogger()
         for handler in getattr(logger, "handlers", ()):
-            if isinstance(handler, logging.FileHandler) and not is_open_as(handler.stream, handler.baseFilename):
+            if isinstance(handler, logging.FileHandler) and not shots.is_open_as(handler.stream, handler.baseFilename):
                 found.append(handler.baseFilename)
     return found
-
-
-def is_open_as(file, path):
-    try:
-        return os.path.samefile(file if isinstance(file, int) else file.fileno(), path)
-    except (AttributeError, OSError, ValueError):  # The one is not there yet, or the other is just being closed
-        return False
 
 
 interrupter = None

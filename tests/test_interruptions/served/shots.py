@@ -14,9 +14,17 @@ Python 3.7 or later: it runs in the target environment.
 """
 
 import ctypes
+import os
 import sys
 
 choose = None  # Given the frame that is at a boundary, the number of the signal to raise there, or 0
+
+
+def is_open_as(file, path):
+    try:
+        return os.path.samefile(file if isinstance(file, int) else file.fileno(), path)
+    except (AttributeError, OSError, ValueError):  # The one is not there yet, or the other is just being closed
+        return False
 
 
 class ChosenSignal:

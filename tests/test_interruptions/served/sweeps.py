@@ -45,16 +45,9 @@ def rotate():
 
 def stale():
     """The log files that this process writes to although they were rotated, and descriptors too."""
-    files = [(h.stream.fileno(), h.baseFilename) for h in handlers if h.stream]
+    files = [(h.stream, h.baseFilename) for h in handlers if h.stream]
     files += [(descriptor, LOGS + "/error.log") for descriptor in (1, 2)]
-    return ["descriptor %d of %s" % file for file in files if not is_open_as(*file)]
-
-
-def is_open_as(descriptor, path):
-    try:
-        return os.path.samestat(os.fstat(descriptor), os.stat(path))
-    except FileNotFoundError:
-        return False
+    return ["%s of %s" % file for file in files if not shots.is_open_as(*file)]
 
 
 def locked():

@@ -1,0 +1,259 @@
+"""SIGUSR1 at every bytecode boundary: of a worker's life, of a log write, and of the signal handler itself."""
+
+import contextlib
+import functools
+import re
+import signal
+import subprocess
+from collections import Counter
+from pathlib import Path
+from typing import List, Mapping, NamedTuple, Sequence, Tuple
+
+import environments
+import pytest
+from environments import GUNICORN, UVICORN, Environment, Workers
+from packaging.version import Version
+from properties import wait
+from properties.clients import Client, new_request
+from properties.environment import ASGI, GTHREAD, SYNC, is_own
+from properties.expect import Broken, expect
+from properties.server import Server
+
+SERVED = Path(__file__).with_name("served")
+H11 = "uvicorn.workers.UvicornH11Worker"
+SWEEPS = ("in_a_log_write", "beside_a_thread", "in_the_handler", "in_a_look", "burst", "exception", "recursion", "fork")
+FIRST_LINE = "in_a_first_line"  # Uvicorn's patch alone has nobody to look after it
+
+
+@functools.lru_cache(maxsize=None)
+def environment(workers: Workers, *patched: str) -> Environment:
+    """One for a release on a Python of its uvicorn's time, or the nearest at hand that it installs on."""
+    minor = int(workers.uvicorn.split(".")[1])
+    era = 8 if minor < 20 else 11 if minor < 33 else 13
+    # Up to 0.16.0 uvicorn takes it that get_event_loop() makes a loop, and newer uvloops do not.
+    gunicorn = f"gunicorn=={GUNICORN}" if "gunicorn" in patched else "gunicorn"
+    requirements = (*workers.packages(gunicorn), *(["uvloop<0.18"] if minor < 17 else []))
+    for python in sorted(environments.pythons(), key=lambda version: abs(version[1] - era)):
+        if python < (3, 7):
+            continue  # No opcode events
+        with contextlib.suppress(environments.NotInstallable):
+            pristine = environments.cached(python, *requirements)
+            releases = {workers.distribution: workers.release, "gunicorn": GUNICORN}
+            return environments.patched_until_exit(pristine, *(f"{name} {releases[name]}" for name in patched))
+    pytest.skip(f"{workers} installs on no Python at hand")
+
+
+class Subject(NamedTuple):
+    """What is interrupted: a worker class in a patched environment."""
+
+    name: str
+    worker_class: str
+    patched: Tuple[str, ...]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def environment(self) -> Environment:
+        return environment(environments.uvicorn(environments.NEWEST), *self.patched)
+
+    @property
+    def options(self) -> List[str]:
+        """At boot uvicorn's patch leaves captured output to the next signal."""
+        return ["--capture-output"] * ("gunicorn" in self.patched)
+
+    @property
+    def sweeps(self) -> List[str]:
+        return [*SWEEPS, *[FIRST_LINE] * ("gunicorn" in self.patched)]
+
+
+SUBJECTS = (
+    Subject("asyncio", H11, ("uvicorn",)),
+    Subject("uvloop", UVICORN, ("uvicorn",)),
+    Subject("both", UVICORN, ("uvicorn", "gunicorn")),
+    Subject("sync", SYNC, ("gunicorn",)),
+    Subject("gthread", GTHREAD, ("gunicorn",)),
+    Subject("asgi", ASGI, ("gunicorn",)),
+)
+
+
+def subjects(*by_default: str) -> pytest.MarkDecorator:
+    """As parameters of a test: these by default, all of them with --full."""
+    return pytest.mark.parametrize("subject", environments.parameters(SUBJECTS, by_default))
+
+
+# A worker's life: served/interrupted.py
+
+REQUESTS = 4  # Of a worker
+
+# asyncio's close() leaves SIGQUIT's wakeup pipe installed for some bytecodes after closing it.
+WAKEUP = re.compile(
+    r"Exception ignored (?:when|while) trying to write to the signal wakeup fd:\n"
+    r"Traceback .*\n(?: .*\n|\n)*(?:BrokenPipeError|OSError): .*\n"
+)
+INFORMATION = re.compile(r"\[[^]]*\] \[(\d+)\] \[(?:INFO\]|WARNING\] Maximum request limit)(.*)")
+
+
+class Life:
+    """A server with one worker after the other, each interrupting itself where none before it has."""
+
+    def __init__(
+        self, target: Environment, worker_class: str, *options: str, patience: float, **variables: str
+    ) -> None:
+        options = ("--config", "python:interrupted", "--max-requests", str(REQUESTS), *options)
+        variables = {"REQUESTS": str(REQUESTS), **variables}
+        modules = {name: (SERVED / f"{name}.py").read_text() for name in ("interrupted", "shots")}
+        self.server = Server(target.python, worker_class, 1, options, variables, modules)
+        self.patience = patience
+        self.requests: List[str] = []
+
+    def get(self) -> None:
+        request = new_request()
+        with Client(self.server.socket, self.patience) as client:
+            client.get("async", request)
+        self.requests.append(request)
+
+    def live(self) -> None:
+        """One worker's life: its last request ends it."""
+        ended = len(self.server.exits())
+        for _ in range(REQUESTS):
+            self.get()
+        wait.until(lambda: len(self.server.exits()) > ended, lambda: "the worker does not end", self.patience)
+
+    def end(self) -> None:
+        """Have the arbiter end the worker, after a request."""
+        self.get()
+        self.server.process.terminate()
+        self.server.process.wait(self.patience)
+
+    def places(self) -> List[str]:
+        return (self.server.directory / "places").read_text().splitlines()
+
+    def complaints(self) -> List[str]:
+        """All that the signals broke, but for the exit statuses."""
+        found = self.server.logs.not_exactly_once(self.requests)
+        for event, *details in self.server.events():
+            if event == "exiting" and details[1:]:
+                found.append(f"not reopened: {details[1:]}")
+        lines: "Counter[str]" = Counter()
+        text = WAKEUP.sub("", "\n".join(self.server.logs.lines("error.log")) + "\n" + self.server.stderr())
+        for line in text.splitlines():
+            information = INFORMATION.match(line)
+            if not information:
+                found.append(line)
+            elif int(information[1]) in self.server.exits():
+                lines["".join(information.groups())] += 1
+        found += [f"logged {times} times: {line}" for line, times in lines.items() if times > 1]
+        for pid, status in self.server.exits().items():
+            expected = [f"{pid} Booting worker with pid: {pid}"]
+            expected += [f"{pid} Worker exiting (pid: {pid})"] * (status == 0)  # Uvicorn raises SIGTERM again
+            found += [f"lost: {line}" for line in expected if line not in lines]
+        return found
+
+
+def withstands(target: Environment, worker_class: str, ended: int, *options: str) -> None:
+    # Seconds: a signal at each of thousands of boundaries, on a busy machine
+    life = Life(target, worker_class, *options, patience=120)
+    with life.server:
+        life.live()
+        life.end()
+        assert life.complaints() == []
+        assert list(life.server.exits().values()) == [0, ended]
+        assert {place.split()[0] for place in life.places()} == {"boot", "loading", "serving", "closing", "ending"}
+
+
+@subjects("uvloop", "gthread")
+def test_a_worker_withstands_a_signal_at_every_boundary(subject: Subject) -> None:
+    ended = 0 if is_own(subject.worker_class) else signal.SIGTERM
+    withstands(subject.environment, subject.worker_class, ended, *subject.options)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["UvicornWorker", "UvicornH11Worker"])
+@pytest.mark.parametrize("workers", environments.VARIANTS, ids=str)
+def test_a_worker_of_every_patch_of_uvicorn_withstands_it(workers: Workers, name: str) -> None:
+    worker_class = f"{environments.MODULES[workers.distribution]}.{name}"
+    ended = signal.SIGTERM if Version(workers.uvicorn) >= Version("0.29.0") else 0
+    withstands(environment(workers, workers.distribution), worker_class, ended)
+
+
+@pytest.mark.full
+@subjects(*map(str, SUBJECTS))
+def test_a_signal_at_any_boundary_is_honoured(subject: Subject) -> None:
+    """Worker after worker, until no place is left."""
+    life = Life(subject.environment, subject.worker_class, *subject.options, patience=600, CALLS="50", ENDED="0")
+    with life.server:
+        before, places = -1, 0
+        while before < places:
+            life.live()
+            before, places = places, len(life.places())
+        life.end()
+        print(f"{places} signals in {len(life.server.exits())} workers")
+        assert life.complaints() == []
+        assert set(life.server.exits().values()) <= {0, signal.SIGTERM}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("release", "harm"), [("0.13.2", "not reopened"), ("0.18.3", "killed by SIGUSR1")])
+def test_it_finds_what_published_releases_do(release: str, harm: str) -> None:
+    life = Life(environment(environments.uvicorn(release)), H11, patience=5)
+    with life.server:
+        with contextlib.suppress(Broken, subprocess.TimeoutExpired):
+            life.live()
+            life.end()
+        assert any(harm in complaint for complaint in [*life.complaints(), *life.server.deaths()])
+
+
+# A log write and the handler: served/sweeps.py
+
+
+def swept(
+    target: Environment,
+    worker_class: str,
+    sweeps: Sequence[str],
+    part: int,
+    parts: int,
+    patience: float = 600,
+    variables: Mapping[str, str] = {},
+    modules: Mapping[str, str] = {},
+) -> List[str]:
+    """What is wrong after one of so many parts of these sweeps."""
+    sources = {"application": (SERVED / "sweeps.py").read_text(), "shots": (SERVED / "shots.py").read_text()}
+    modules = {**sources, "wsgi": "from application import app", **modules}
+    variables = {"SWEEPS": " ".join(sweeps), "PART": str(part), "PARTS": str(parts), **variables}
+    with Server(target.python, worker_class, 1, ["--capture-output"], variables, modules) as server:
+
+        def done() -> int:
+            expect(not server.exits() and server.process.poll() is None, server.last_words)
+            return server.times("done")
+
+        wait.until(done, lambda: f"not done: {server.events()}", patience)
+        print([words for words in server.events() if words[0] == "swept"])
+        failed = [" ".join(words[1:]) for words in server.events() if words[0] == "failed"]
+        return failed + [line for line in server.logs.lines("error.log") if "[INFO]" not in line]
+
+
+@subjects("sync", "uvloop")
+def test_a_sample(subject: Subject) -> None:
+    assert swept(subject.environment, subject.worker_class, subject.sweeps, 7, 71) == []
+
+
+@pytest.mark.full
+@subjects(*map(str, SUBJECTS))
+@pytest.mark.parametrize("part", range(10))
+def test_all(subject: Subject, part: int) -> None:
+    assert swept(subject.environment, subject.worker_class, subject.sweeps, part, 10) == []
+
+
+@pytest.mark.parametrize(
+    ("sweep", "harm"),
+    [
+        ("in_a_log_write", "reentrant call inside"),
+        pytest.param("beside_a_thread", r"the handler took [45]", marks=pytest.mark.full),
+        pytest.param("in_the_handler", "not done", marks=pytest.mark.full),  # It waits for a lock that it holds itself
+    ],
+)
+def test_it_finds_what_the_published_release_does(sweep: str, harm: str) -> None:
+    published = environment(environments.uvicorn(environments.NEWEST))
+    with pytest.raises(AssertionError, match=harm):
+        raise AssertionError(swept(published, UVICORN, [sweep], 0, 5, patience=20))

@@ -1,0 +1,196 @@
+"""What the patches promise holds with the module on published releases, and with what Gunicorn can be set to."""
+
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Callable, Dict, Sequence
+
+import environments
+import pytest
+import test_report
+from environments import UVICORN, Environment
+from properties import run as properties
+from properties.environment import SYNC
+from properties.server import SERVED
+from test_gunicorn.test_rotation import rotate_under_load
+from test_interruptions.test_boundaries import swept
+
+from test_module.conftest import MODULE, PUBLISHED, SETTINGS, VENDOR, published, put, serve
+
+BLOCKED = "test_blocked_loop and ASGIWorker"
+Copy = Callable[[str], Environment]
+
+
+@pytest.fixture
+def configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The properties' servers have the module."""
+    for name, value in SETTINGS.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_the_properties_hold(name: str, configured: None, copy: Copy) -> None:
+    status, output = properties.run(put(copy(name)).path, "-k", f"not ({BLOCKED})")
+    assert status == 0, output
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("module", ["gunicorn_usr1", ""])
+def test_a_blocked_loop_of_asgi_loses_lines_as_published(
+    module: str, copy: Copy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop has the signal, which the hook leaves to it."""
+    monkeypatch.setenv("USR1_SETTINGS", module)
+    status, output = properties.run(put(copy("gunicorn 27.0.1")).path, "-k", BLOCKED, test="test_serving.py")
+    assert status == 1 and "lines lost while the application blocked its event loop" in output, output
+
+
+@pytest.mark.parametrize("name", ["uvicorn 0.13.1", "uvicorn 0.18.3", "uvicorn 0.54.0", "gunicorn 27.0.1"])
+def test_a_property_holds(name: str, configured: None, copy: Copy) -> None:
+    """One of those that each of these breaks as published: tests/test_combinations.py, tests/test_gunicorn."""
+    status, output = properties.run(put(copy(name)).path, test="test_boot.py")
+    assert status == 0, output
+
+
+def test_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With nothing but the file in the server's folder and one option more."""
+    environment = put(test_report.make(tmp_path / "venv"))
+    monkeypatch.setenv("GUNICORN_CMD_ARGS", "--config python:gunicorn_usr1")
+    lines = test_report.run(environment, tmp_path / "report")
+    assert lines == {name: Counter(range(1, 21)) for name in lines}
+
+
+# Installed
+
+
+def tool(name: str, command: str, environment: Environment, *arguments: str) -> None:
+    pip = [sys.executable, "-m", "pip", "--quiet", "--python", str(environment.python), command]
+    uv = [str(environments.UV), "pip", command, "--quiet", "--python", str(environment.python)]
+    subprocess.run([*(uv if name == "uv" else pip), *arguments], check=True)
+
+
+def serves(environment: Environment) -> bool:
+    """Whether a worker boots with the module as all that there is of a configuration."""
+    options = ["--config", "python:gunicorn_usr1"]
+    command = [str(environment.python), "-m", "gunicorn", "--check-config", *options, "os:getcwd"]
+    return subprocess.run(command, stderr=subprocess.DEVNULL).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["uv", pytest.param("pip", marks=pytest.mark.full)])
+def test_installation(name: str, copy: Copy, tmp_path: Path) -> None:
+    """Installed, upgraded and removed."""
+    environment, source = copy("gunicorn 27.0.1"), tmp_path / "a folder" / "gunicorn-usr1"
+    shutil.copytree(VENDOR, source)
+    assert not serves(environment)
+    tool(name, "install", environment, str(source))
+    module = environment.site_packages / "gunicorn_usr1.py"
+    assert module.read_text() == MODULE.read_text()
+    assert serves(environment)
+
+    project = source / "pyproject.toml"
+    project.write_text(re.sub(r'^version = "(\d+)"', 'version = "999"', project.read_text(), flags=re.MULTILINE))
+    with open(source / "gunicorn_usr1.py", "a") as newer:
+        newer.write("newer = True\n")
+    tool(name, "install", environment, str(source))
+    assert module.read_text() == (source / "gunicorn_usr1.py").read_text()
+    assert [path.name for path in module.parent.glob("gunicorn_usr1-*")] == ["gunicorn_usr1-999.dist-info"]
+
+    tool(name, "uninstall", environment, *([] if name == "uv" else ["--yes"]), "gunicorn-usr1")
+    assert list(module.parent.glob("gunicorn_usr1*")) == []
+
+
+# With the settings and extension points of Gunicorn that have to do with logs, signals or workers
+
+OPTIONS: Dict[str, Sequence[str]] = {
+    "statsd": ["--statsd-host", "127.0.0.1:{port}"],
+    "reload": ["--reload"],
+    "logconfig": ["--log-config", str(SERVED / "logging.conf")],
+    "preload": ["--preload"],
+}
+
+#: The published behaviours, and Gunicorn's own worker classes
+LOADED = [
+    *((name, UVICORN) for name in ("uvicorn 0.13.1", "uvicorn 0.18.3", "uvicorn 0.54.0")),
+    *(("gunicorn 27.0.1", name) for name in ("sync", "gthread", "gevent")),
+]
+
+#: Notes each log file that a process opens, by a file of its own.
+OPENINGS = """
+import os, sys
+
+def note(event, arguments, control=os.environ["CONTROL"]):
+    if event == "open" and str(arguments[0]).endswith(".log"):
+        fd = os.open(control + "/opened", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.write(fd, b"%d %s\\n" % (os.getpid(), os.path.basename(arguments[0]).encode()))
+        os.close(fd)
+
+sys.addaudithook(note)
+"""
+
+#: What another Gunicorn, or somebody's patch of it, may have.
+UNKNOWN = """
+from gunicorn import glogging
+
+def reopen_files(self, published=glogging.Logger.reopen_files):
+    __import__("checkpoints").note("reopened")
+    published(self)
+
+glogging.Logger.reopen_files = {}
+"""
+
+
+@pytest.mark.parametrize("setting", OPTIONS)
+def test_nothing_is_lost(setting: str) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as statsd:
+        statsd.bind(("127.0.0.1", 0))
+        options = [option.format(port=statsd.getsockname()[1]) for option in OPTIONS[setting]]
+        with serve(published("uvicorn 0.54.0"), UVICORN, *options, workers=2) as server:
+            rotate_under_load(server, UVICORN, rotations=5)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name, worker_class", LOADED)
+def test_load(name: str, worker_class: str) -> None:
+    with serve(published(name), worker_class, workers=2) as server:
+        rotate_under_load(server, worker_class, rotations=200)
+
+
+@pytest.mark.parametrize("part", environments.parameters(range(23), ["3"]))
+def test_a_second_rotation_is_never_missed(part: int) -> None:
+    """Nor its signal, at any bytecode boundary of the module while it handles a first one."""
+    modules = {"gunicorn_usr1": MODULE.read_text()}
+    target, sweeps = published("gunicorn 27.0.1"), ["in_a_log_write", "in_the_handler"]
+    assert swept(target, SYNC, sweeps, part, 23, variables=SETTINGS, modules=modules) == []
+
+
+@pytest.mark.parametrize("patched", ["nothing", "uvicorn", "gunicorn"])
+def test_nothing_is_done_twice(patched: str, copy: Copy) -> None:
+    """A rotation makes a worker open each log file once, also where a patch does the same."""
+    environment = copy("uvicorn 0.54.0")
+    if patched != "nothing":
+        environments.patched(environment, patched, {"uvicorn": "0.54.0", "gunicorn": "27.0.1"}[patched])
+    with serve(environment, UVICORN, "--capture-output", modules={"sitecustomize": OPENINGS}) as server:
+        opened, [worker] = server.control / "opened", server.workers()
+        opened.unlink()
+        server.rotate(target="worker")
+        server.get()
+        found = Counter(opened.read_text().splitlines())
+        # What is printed goes to the error log too, by a descriptor of its own.
+        numbers = {"access.log": 1, "error.log": 2, "application.log": 1}
+        assert found == {f"{worker} {name}": number for name, number in numbers.items()}
+
+
+@pytest.mark.parametrize("method", ["reopen_files", "property(lambda self: lambda: reopen_files(self))"])
+def test_an_unknown_gunicorn_is_left_as_it_is(method: str) -> None:
+    modules = {"sitecustomize": UNKNOWN.format(method)}
+    with serve(published("uvicorn 0.54.0"), workers=2, modules=modules) as server:
+        said = [line for line in server.logs.lines("error.log") if "gunicorn_usr1" in line]
+        assert len(said) == 1 and "Gunicorn 27.0.1" in said[0]
+        reopened = server.times("reopened")
+        server.rotate(target="worker")
+        assert server.times("reopened") == reopened + 1

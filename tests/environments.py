@@ -1,8 +1,8 @@
 """
 Virtual environments for the tests: one release of uvicorn with one of gunicorn on one Python.
 
-Each is made once and kept in .cache/environments; uv links its files from its own cache, so
-another one costs a fraction of a second. Tests that change an environment make their own.
+Each is made once and kept in .cache/environments. Tests that change an environment make their own, which takes a
+fraction of a second: uv links its files from its own cache.
 """
 
 import atexit
@@ -133,11 +133,7 @@ def _commands(path: Path, python: Version, requirements: Tuple[str, ...], compil
 def make(
     path: Path, python: Version, *requirements: str, exclude_newer: Optional[str] = None, compiled: bool = False
 ) -> Environment:
-    """
-    A new environment at path, all or nothing; raises NotInstallable.
-
-    compiled is for one with many servers: they write no bytecode, and would all compile the same.
-    """
+    """A new one, all or nothing; raises NotInstallable. Many servers, which write no bytecode, want it compiled."""
     options = (f"--exclude-newer={exclude_newer}",) if exclude_newer else ()
     for command in _commands(path, python, requirements + options, compiled):
         answer = run(*command)
@@ -166,12 +162,7 @@ def cached(python: Version, *requirements: str, exclude_newer: Optional[str] = N
 
 
 def packages(release: str, gunicorn: str = "gunicorn", standard: bool = True) -> Tuple[str, ...]:
-    """
-    The requirements to serve with a uvicorn release.
-
-    standard adds the loop and the parser of uvicorn[standard] without the rest of it
-    (websockets, reloader, .env and YAML readers), which takes its time and has no part in this.
-    """
+    """The requirements to serve with a uvicorn release; standard adds only the loop and the parser of [standard]."""
     # Before 0.15.0 workers expect a current event loop, which newer policies of uvloop do not make.
     uvloop = "uvloop<0.22" if Release(release) < Release("0.15.0") else "uvloop"
     return (

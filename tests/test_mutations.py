@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Callable, Dict, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Callable, Iterator, List, NamedTuple, Sequence, Tuple
 
 import environments
 import pytest
@@ -136,13 +136,13 @@ def has_undefined_names(source: str) -> bool:
 class Laboratory:
     """An environment with the newest patch of a distribution, one file of which is changed at a time."""
 
-    def __init__(self, distribution: str, home: Path) -> None:
+    def __init__(self, distribution: str) -> None:
         self.patch = refresh.newest(distribution, patches.catalogue(distribution))
         self.checks, original = OF_UVICORN, pristine_environment(GUNICORN)
         if distribution == "gunicorn":  # Beside a uvicorn, only Gunicorn's own patch has its classes tested
             original = environments.cached(python(GUNICORN), f"gunicorn=={GUNICORN}", "aiohttp", "gevent", "uvloop")
             self.checks = OF_GUNICORN
-        self.environment = original.copied(home / "venv", f"{distribution} {self.patch.releases[-1]}")
+        self.environment = environments.patched_until_exit(original, f"{distribution} {self.patch.releases[-1]}")
 
     def file(self, target: str) -> Path:
         return self.environment.site_packages / target
@@ -163,24 +163,18 @@ class Laboratory:
             file.write_text(patched)
 
 
-@pytest.fixture(scope="module")
-def laboratories() -> Iterator[Dict[str, Laboratory]]:
-    with environments.open_directory() as home:
-        yield {name: Laboratory(name, home / name) for name in ("uvicorn", "gunicorn")}
-
-
 @pytest.mark.full
 @pytest.mark.parametrize("distribution", ["uvicorn", "gunicorn"])
-def test_nothing_is_found_in_the_patch(laboratories: Dict[str, Laboratory], distribution: str) -> None:
-    laboratory = laboratories[distribution]
+def test_nothing_is_found_in_the_patch(distribution: str) -> None:
+    laboratory = Laboratory(distribution)
     assert fault(laboratory.checks, laboratory.environment) == ""
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("distribution", ["uvicorn", "gunicorn"])
 @pytest.mark.parametrize("share", range(SHARES))
-def test_a_statement_left_out_is_missed(laboratories: Dict[str, Laboratory], distribution: str, share: int) -> None:
-    laboratory = laboratories[distribution]
+def test_a_statement_left_out_is_missed(distribution: str, share: int) -> None:
+    laboratory = Laboratory(distribution)
     wanted = laboratory.mutants()[share::SHARES]
     found = {str(mutant): laboratory.found(mutant.target, mutant.source, laboratory.checks) for mutant in wanted}
     print(*(f"{mutant}\n    {what}" for mutant, what in found.items()), sep="\n")
@@ -242,8 +236,8 @@ BY_DEFAULT = ("uvicorn: waiting for a lock", "gunicorn: one look")
 
 
 @pytest.mark.parametrize("temptation", environments.parameters(TEMPTATIONS, BY_DEFAULT))
-def test_a_temptation_is_found_wanting(laboratories: Dict[str, Laboratory], temptation: Temptation) -> None:
-    laboratory = laboratories[temptation.distribution]
+def test_a_temptation_is_found_wanting(temptation: Temptation) -> None:
+    laboratory = Laboratory(temptation.distribution)
     patched = laboratory.file(temptation.target).read_text()
     assert patched.count(temptation.old) == 1, f"{temptation.old!r} is not in the patched file once"
     source = patched.replace(temptation.old, temptation.new)

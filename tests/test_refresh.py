@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from operator import attrgetter
 from pathlib import Path
-from typing import Callable, List
+from typing import Callable, List, Tuple
 
 import pytest
 from usr1 import patches, wheel
@@ -14,6 +14,7 @@ from usr1.refusal import Refusal
 from usr1.upkeep import backports, refresh, releases
 from usr1.upkeep.backports import Difference, Edit, Replacement
 
+Captured = pytest.CaptureFixture[str]
 ORIGINAL = patches.PATCHES
 ROOT = ORIGINAL.parent
 NEWEST = refresh.newest("uvicorn", refresh.catalogue())
@@ -98,9 +99,7 @@ def test_revision_rises_over_what_was_published(copy: Path, monkeypatch: pytest.
         ("+        return super().capture_signals()\n", "", "expects in the newest patch, which has it not"),
     ],
 )
-def test_newest_that_nothing_follows_from(
-    old: str, new: str, said: str, copy: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_newest_that_nothing_follows_from(old: str, new: str, said: str, copy: Path, capsys: Captured) -> None:
     newest = copy / "uvicorn" / NEWEST.path.name
     before = newest.read_text()
     newest.write_text(before.replace(old, new))
@@ -202,19 +201,20 @@ def test_published_are_in_order_of_version() -> None:
 
 
 @pytest.mark.parametrize(
-    "fetch, distribution, release, tests",
-    [(releases.unpacked, "uvicorn", "0.54.0", False), (releases.source, "uvicorn-worker", "0.4.0", True)],
+    "fetch, wanted, files",
+    [
+        (releases.unpacked, ("uvicorn", "0.54.0"), ["uvicorn/workers.py", "uvicorn-0.54.0.dist-info/RECORD"]),
+        (releases.source, ("uvicorn-worker", "0.4.0"), ["uvicorn_worker/_workers.py", "tests/test_workers.py"]),
+    ],
 )
 def test_release_is_fetched_once_and_whole(
-    fetch: Callable[[str, str], Path], distribution: str, release: str, tests: bool, cache: Path
+    fetch: Callable[..., Path], wanted: Tuple[str, str], files: List[str], cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, package = fetch(distribution, release), distribution.replace("-", "_")
-    assert (folder / package / "__init__.py").is_file()
-    assert (folder / "tests").is_dir() == tests and bool(list(folder.glob("*.dist-info/RECORD"))) != tests
+    folder = fetch(*wanted)
+    assert all((folder / file).is_file() for file in files)
     assert list(cache.iterdir()) == [folder]
-    shutil.rmtree(folder / package)
-    assert fetch(distribution, release) == folder
-    assert not (folder / package).exists()
+    monkeypatch.setattr(releases, "tempfile", None)  # To fetch it again would fail
+    assert fetch(*wanted) == folder
 
 
 def test_release_that_two_fetch_at_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,7 +302,7 @@ def test_releases_taken_out_come_back(distribution: str, gone: List[str], copy: 
 
 @pytest.mark.parametrize("spelling, release", [("0.17.0", "0.17.0"), ("0.18", "0.18.0")])
 def test_release_that_a_patch_names(
-    spelling: str, release: str, copy: Path, unproved: List[str], capsys: pytest.CaptureFixture[str]
+    spelling: str, release: str, copy: Path, unproved: List[str], capsys: Captured
 ) -> None:
     assert refresh.main([spelling]) == 0
     assert capsys.readouterr().out == (
@@ -314,7 +314,7 @@ def test_release_that_a_patch_names(
 
 
 def test_check_names_what_is_missing(
-    copy: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    copy: Path, capsys: Captured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
@@ -331,7 +331,7 @@ def test_check_names_what_is_missing(
 
 
 @pytest.mark.parametrize("arguments", [["starlette==1.0"], ["--check", "0.54.0"], ["--frobnicate"]])
-def test_wrong_arguments(arguments: List[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_arguments(arguments: List[str], capsys: Captured) -> None:
     with pytest.raises(SystemExit) as stop:
         refresh.main(arguments)
     assert stop.value.code == 2
@@ -343,7 +343,7 @@ def test_help_of_the_script() -> None:
     assert answer.returncode == 0 and "exit status: 0 done" in answer.stdout
 
 
-def test_release_that_is_not_published(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_release_that_is_not_published(copy: Path, capsys: Captured) -> None:
     assert refresh.main(["0.13.99"]) == 2
     assert "no version of uvicorn==0.13.99" in capsys.readouterr().err
 
@@ -389,7 +389,7 @@ changed = replacing(SERVE, f"    answer = 42\n\n{SERVE}")  # Away from what the 
 
 
 def test_changed_release_becomes_the_source(
-    publish: Publish, copy: Path, unproved: List[str], capsys: pytest.CaptureFixture[str]
+    publish: Publish, copy: Path, unproved: List[str], capsys: Captured
 ) -> None:
     publish("0.54.0", "0.55.0", changed)
     assert refresh.main(["0.55"]) == 0
@@ -421,43 +421,46 @@ def test_changed_release_becomes_the_source(
 
 
 ALL = replacing("  for s in self.SIGNALS:\n", "  for s in self.ALL:\n")
-THERE = Replacement("class WorkerServer(Server):", "class WorkerServer(Server):  # Of 0.55.0")
-OF_THE_NEWEST = difference("0.55.0", "0.55.0", THERE)  # It has to be said the other way round.
+COMMENT = replacing("  # Don't let SIGUSR1", "  # Do not let SIGUSR1")
 
 
 @pytest.mark.parametrize(
-    "like, release, change, more, status, said",
+    "made, status, said",
     [
-        ("0.54.0", "0.55.0", ALL, [], 3, "Write {}/uvicorn/0.55.0.patch by hand"),
-        ("0.18.3", "0.18.4", ALL, [], 3, "what is different in uvicorn 0.18.4"),  # Its patch is made from the newest
+        (("0.54.0", "0.55.0", ALL), 3, "Write {}/uvicorn/0.55.0.patch by hand"),
+        (("0.18.3", "0.18.4", ALL), 3, "what is different in uvicorn 0.18.4"),  # Its patch is made from the newest
+        (("0.54.0", "0.55.0", COMMENT), 3, "cannot be made from the patch of uvicorn 0.55.0"),
         (
-            *("0.54.0", "0.55.0", replacing("  # Don't let SIGUSR1", "  # Do not let SIGUSR1"), [], 3),
-            "cannot be made from the patch of uvicorn 0.55.0",
-        ),
-        ("0.54.0", "0.55.0", changed, [OF_THE_NEWEST], 3, "0.36.0-0.54.0.patch"),
-        (
-            *("0.54.0", "0.55.0", lambda text: "", [], 2),
+            ("0.54.0", "0.55.0", lambda text: ""),
+            2,
             "uvicorn 0.55.0: expected uvicorn/workers.py in its wheel, found none",
         ),
     ],
 )
 def test_release_that_takes_a_person(
-    like: str,
-    release: str,
-    change: Change,
-    more: List[Difference],
+    made: Tuple[str, str, Change],
     status: int,
     said: str,
     publish: Publish,
     copy: Path,
     unproved: List[str],
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    capsys: Captured,
 ) -> None:
-    also(monkeypatch, *more)
-    publish(like, release, change)
-    assert refresh.main([release]) == status
+    publish(*made)
+    assert refresh.main([made[1]]) == status
     assert said.format(copy) in capsys.readouterr().err
+    assert same(copy, ORIGINAL) and not unproved
+
+
+def test_difference_that_only_the_newest_has(
+    publish: Publish, copy: Path, unproved: List[str], capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has to be said the other way round."""
+    there = Replacement("class WorkerServer(Server):", "class WorkerServer(Server):  # Of 0.55.0")
+    also(monkeypatch, difference("0.55.0", "0.55.0", there))
+    publish("0.54.0", "0.55.0", changed)
+    assert refresh.main(["0.55.0"]) == 3
+    assert "0.36.0-0.54.0.patch" in capsys.readouterr().err
     assert same(copy, ORIGINAL) and not unproved
 
 
@@ -479,11 +482,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_property_that_fails_on_the_release(
-    copy: Path,
-    publish: Publish,
-    repository: Path,
-    capfd: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    publish: Publish, repository: Path, copy: Path, capfd: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTEST_ADDOPTS", "--collect-only")  # Which would prove nothing
     publish("0.54.0", "0.55.0", lambda text: f"{text}\n\n1 / 0\n")
@@ -499,9 +498,7 @@ def test_boot(published):
 '''
 
 
-def test_proof_with_the_patch_in_place(
-    copy: Path, publish: Publish, repository: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_proof_with_the_patch_in_place(copy: Path, publish: Publish, repository: Path, capfd: Captured) -> None:
     """What is compared with the published release is tested, too: the tests know the patch before it is written."""
     (repository / BOOT).write_text(COMPARED)
     publish("0.54.0", "0.55.0", changed)
@@ -510,7 +507,7 @@ def test_proof_with_the_patch_in_place(
 
 
 @pytest.mark.parametrize("why", ["left-out.diff does not apply to ", "it does not end in what "])
-def test_series_that_ends_in_something_else(why: str, copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_series_that_ends_in_something_else(why: str, copy: Path, capsys: Captured) -> None:
     left_out = copy / "upstream" / "gunicorn" / "left-out.diff"
     text = left_out.read_text()
     left_out.write_text(

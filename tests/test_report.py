@@ -1,8 +1,4 @@
-"""
-The bug report: its environment, its logrotate configuration, and real logrotate and killall.
-
-Before, the requests after a rotation are in no file. After scripts/apply.sh, all are, each once.
-"""
+"""The bug report: its environment, its logrotate configuration, and real logrotate and killall."""
 
 import contextlib
 import gzip

@@ -5,7 +5,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import List, Union
 
@@ -177,16 +176,14 @@ def test_a_python_without_venv(repository: Path, tmp_path: Path) -> None:
 
 
 def test_a_clone_that_may_not_be_written() -> None:
-    with tempfile.TemporaryDirectory() as directory:
-        repository = copy(Path(directory) / "clone")
-        Path(directory).chmod(0o755)
+    with environments.open_directory() as directory:
+        repository = copy(directory / "clone")
         repository.chmod(0o555)
         user = NOBODY if os.geteuid() == 0 else None
         assert refusal(run(repository / "scripts" / "build-fork.sh", "--help", user=user)) == (
             f"build-fork.sh: cannot write to {repository}, where the tools' environment goes;"
             " run this once as a user who may, or in a clone of your own"
         )
-        repository.chmod(0o755)
 
 
 BASH = [path.name for path in sorted((ROOT / "scripts").glob("*.sh")) if b"bash" in path.read_bytes().splitlines()[0]]

@@ -97,7 +97,6 @@ def _made(results: Dict[str, Any]) -> str:
 
 
 def text(results: Dict[str, Any]) -> str:
-    """The tables of what was measured."""
     kinds = {"totals", *(key.split("|")[0] for key in results["cells"])}
     tables = [f"{name}\n{make(results['cells'])}" for name, make in TABLES.items() if name in kinds]
     return "\n\n".join([_made(results), *tables])

@@ -4,7 +4,7 @@ from typing import Iterator, Mapping, NamedTuple, Sequence
 
 import environments
 import pytest
-from environments import Environment
+from environments import UVICORN, Environment
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 from properties import wait
@@ -22,7 +22,7 @@ WORKER_CLASSES = {
     "asgi": SpecifierSet(">=24"),
     "gevent": SpecifierSet(),
     "eventlet": SpecifierSet("<26"),
-    "uvicorn.workers.UvicornWorker": SpecifierSet(),
+    UVICORN: SpecifierSet(),
     "tornado": SpecifierSet(">=20.1"),  # Before, none that runs with Tornado 6
     "aiohttp.GunicornWebWorker": SpecifierSet(),
 }
@@ -66,7 +66,6 @@ def is_old(release: str) -> bool:
 
 
 def uvicorn(release: str) -> str:
-    """The release of uvicorn beside a release of Gunicorn."""
     return "0.18.3" if is_old(release) else environments.NEWEST
 
 

@@ -7,7 +7,7 @@ from typing import List, Set, Tuple
 import environments
 import psutil
 import pytest
-from environments import NOBODY
+from environments import NOBODY, UVICORN
 from packaging.version import Version
 from properties import wait
 from properties.cases import Case, Handler
@@ -43,7 +43,7 @@ def rotate_under_load(
     assert "Traceback" not in server.complaints()
 
 
-@classes("sync", "gthread", "asgi", "gevent", "uvicorn.workers.UvicornWorker")
+@classes("sync", "gthread", "asgi", "gevent", UVICORN)
 @pytest.mark.parametrize("rotations", [5, pytest.param(200, marks=pytest.mark.full)])
 def test_every_line_once(gunicorn: Gunicorn, worker_class: str, rotations: int) -> None:
     options = ["--capture-output"] * (rotations > 5)
@@ -51,7 +51,7 @@ def test_every_line_once(gunicorn: Gunicorn, worker_class: str, rotations: int) 
         rotate_under_load(server, worker_class, rotations)
 
 
-@classes("gthread", without=["uvicorn.workers.UvicornWorker"])
+@classes("gthread", without=[UVICORN])
 def test_pristine_loses_the_root_loggers(pristine_server: Server, worker_class: str) -> None:
     with pytest.raises(Broken, match="1 of 2 processes still wrote to a rotated application.log"):
         rotate_under_load(pristine_server, worker_class, 1)
@@ -81,7 +81,7 @@ def rotate_during_request(server: Server, kind: str) -> None:
         client.answer()
 
 
-@classes("gthread", without=["asgi", "uvicorn.workers.UvicornWorker", "tornado", AIOHTTPS])
+@classes("gthread", without=["asgi", UVICORN, "tornado", AIOHTTPS])
 def test_wsgi_errors(server: Server) -> None:
     """Written to in a request that has begun before a rotation."""
     rotate_during_request(server, "errors")
@@ -109,7 +109,7 @@ def test_blocked(server: Server) -> None:
     rotate_during_request(server, "block")
 
 
-@classes("gthread", without=["uvicorn.workers.UvicornWorker"])
+@classes("gthread", without=[UVICORN])
 def test_reload(server: Server) -> None:
     """SIGHUP, which most configurations of logrotate send: a worker that is still busy lets go, too."""
     with server.hold("id-held") as hold, Client(server.socket) as client:
@@ -128,7 +128,7 @@ def test_reload_of_uvicorns_worker() -> None:
     """It handles SIGTERM itself, so its own patch is needed, too."""
     patched = f"gunicorn {NEWEST}", f"uvicorn {uvicorn(NEWEST)}"
     environment = environments.patched_until_exit(pristine_environment(NEWEST), *patched)
-    with Gunicorn(NEWEST, environment).serve("uvicorn.workers.UvicornWorker") as server:
+    with Gunicorn(NEWEST, environment).serve(UVICORN) as server:
         test_reload(server)
 
 

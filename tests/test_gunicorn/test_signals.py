@@ -5,6 +5,7 @@ import signal
 from typing import List
 
 import pytest
+from environments import UVICORN
 from properties import wait
 from properties.clients import Load
 from properties.expect import Broken
@@ -23,7 +24,7 @@ def pairs_and_burst(server: Server, times: int) -> None:
     server.rotate(target="all")
 
 
-@classes("sync", "gthread", "uvicorn.workers.UvicornWorker")
+@classes("sync", "gthread", UVICORN)
 def test_burst(gunicorn: Gunicorn, worker_class: str, request: pytest.FixtureRequest) -> None:
     with gunicorn.serve(worker_class, "--capture-output", workers=2) as server:
         workers = server.workers()
@@ -42,7 +43,7 @@ def test_pristine_hangs(pristine: Gunicorn, worker_class: str) -> None:
             pairs_and_burst(server, 10)
 
 
-@classes("sync", "asgi", "uvicorn.workers.UvicornWorker")
+@classes("sync", "asgi", UVICORN)
 @pytest.mark.parametrize("place", ["post_fork", pytest.param("load", marks=pytest.mark.full)])
 def test_boot(server: Server, place: str) -> None:
     """Honoured at once, while the worker does not even know yet what it is to serve."""
@@ -107,7 +108,7 @@ def end_under_signals(server: Server) -> List[str]:
     return [server.exit_of(worker) for worker in workers]
 
 
-@classes("sync", "asgi", "uvicorn.workers.UvicornWorker", without=["tornado"])
+@classes("sync", "asgi", UVICORN, without=["tornado"])
 def test_exit(gunicorn: Gunicorn, worker_class: str) -> None:
     """
     Tornado's worker forgets a SIGTERM that comes as soon as the application is loaded.

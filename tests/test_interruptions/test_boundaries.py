@@ -64,7 +64,7 @@ class Subject(NamedTuple):
 
     @property
     def sweeps(self) -> List[str]:
-        return [*SWEEPS, *[FIRST_LINE] * ("gunicorn" in self.patched)]
+        return [*[FIRST_LINE] * ("gunicorn" in self.patched), *SWEEPS]
 
 
 SUBJECTS = (

@@ -44,6 +44,10 @@ OWN_TESTS = {
 }
 
 
+def mails(distribution: str) -> List[Path]:
+    return sorted((FOLDER / distribution).glob("*.patch"))
+
+
 class Commit(NamedTuple):
     distribution: str
     number: int
@@ -60,10 +64,6 @@ class Commit(NamedTuple):
     def tested_by(self) -> "Commit":
         """The one with its tests: uvicorn's maintainers want none that need Gunicorn, so they are uvicorn-worker's."""
         return Commit("uvicorn-worker", self.number) if self.distribution == "uvicorn" else self
-
-
-def mails(distribution: str) -> List[Path]:
-    return sorted((FOLDER / distribution).glob("*.patch"))
 
 
 DISTRIBUTIONS = sorted(path.name for path in FOLDER.iterdir())
@@ -83,10 +83,9 @@ def newest(distribution: str) -> Patch:
 
 def git(tree: Path, *arguments: str) -> str:
     identity = ["-c", "user.name=tester", "-c", "user.email=tester@localhost", "-c", "core.autocrlf=false"]
-    environment = {**os.environ, "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
-    command = ["git", *identity, *arguments]
-    answer = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True)
-    assert answer.returncode == 0, answer.stdout + answer.stderr
+    variables = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
+    answer = environments.run("git", *identity, *arguments, cwd=tree, **variables)
+    assert answer.returncode == 0, answer.stdout
     return answer.stdout
 
 
@@ -152,7 +151,8 @@ def run_tests(environment: Environment, tree: Path, *arguments: str, patience: i
         "PYTHONPATH": f"{tree.parent}:{tree}",
     }
     command = [str(environment.python), "-m", "pytest", "-q", "-o", "addopts=", "-p", "patient", *arguments]
-    with open(tree.parent / "output", "w+") as output, tempfile.TemporaryDirectory() as base:
+    said = tree.parent / "said"
+    with open(said, "w") as output, tempfile.TemporaryDirectory() as base:
         # In the usual place, pytest would end by deleting what earlier runs of other tests left: a minute's work. With
         # a long path, a log that a test of Gunicorn's never reads fills its pipe, and the server hangs.
         command += ["--basetemp", base]
@@ -164,12 +164,9 @@ def run_tests(environment: Environment, tree: Path, *arguments: str, patience: i
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(tests.pid, signal.SIGKILL)
             tests.wait()
-            output.seek(0)
-            said = output.read()
-            print(said)
-    (tree.parent / "said").write_text(said)
+            print(said.read_text())
     # Python may say more while it ends.
-    [summary] = re.findall(r"(?m)^(?:=+ )?(.* in [\d.]+s)\b", said)[-1:] or [""]
+    [summary] = re.findall(r"(?m)^(?:=+ )?(.* in [\d.]+s)\b", said.read_text())[-1:] or [""]
     outcomes = re.findall(r"(\d+) (passed|failed|errors?|skipped|x\w+)", summary)
     return {outcome: int(number) for number, outcome in outcomes}
 
@@ -253,24 +250,24 @@ def test_files_import_without_sigusr1(distribution: str, tree: Path) -> None:
 
 @every_project
 def test_every_commit_has_upstreams_style(distribution: str, tree: Path) -> None:
-    ruff = str(Path(sys.executable).with_name("ruff"))
-    commands = [[ruff, "check", "--no-cache", "."], [ruff, "format", "--no-cache", "--check", "--diff", "."]]
+    ruff = Path(sys.executable).with_name("ruff")
+    commands: List[List[object]] = [[ruff, "check", "--no-cache"], [ruff, "format", "--no-cache", "--check", "--diff"]]
     if distribution == "gunicorn":
-        commands = [[str(environment(distribution).python), "-m", "pycodestyle", *newest(distribution).pristine]]
+        commands = [[environment(distribution).python, "-m", "pycodestyle", *newest(distribution).pristine]]
     for revision in git(tree, "rev-list", "published..").split():
         git(tree, "checkout", "--quiet", revision)
         for command in commands:
-            answer = subprocess.run(command, cwd=tree, capture_output=True, text=True)
-            assert answer.returncode == 0, answer.stdout + answer.stderr
+            answer = environments.run(*command, cwd=tree)
+            assert answer.returncode == 0, answer.stdout
 
 
 @commits([], [one for one in COMMITS if one.distribution == "uvicorn-worker"])
 def test_types(commit: Commit, tmp_path: Path) -> None:
     """As uvicorn-worker's scripts/check has them; the change to uvicorn is the same."""
     tree = repository(tmp_path / "tree", commit.distribution, commit.mails)
-    mypy = [str(environment(commit.distribution).python), "-m", "mypy", "--cache-dir", "../mypy"]
-    answer = subprocess.run([*mypy, "uvicorn_worker", "tests"], cwd=tree, capture_output=True, text=True)
-    assert answer.returncode == 0, answer.stdout + answer.stderr
+    mypy = [environment(commit.distribution).python, "-m", "mypy", "--cache-dir", "../mypy"]
+    answer = environments.run(*mypy, "uvicorn_worker", "tests", cwd=tree)
+    assert answer.returncode == 0, answer.stdout
 
 
 @commits(["gunicorn-1", "gunicorn-3", "uvicorn-worker-4"], [one for one in COMMITS if added_tests(one.tested_by)])
@@ -321,16 +318,15 @@ def test_the_same_tests_fail(release: str, tmp_path: Path) -> None:
     patched = pristine.copied(tmp_path / "patched", f"gunicorn {release}")
     patch = patches.find("gunicorn", release)
     assert patch is not None
-    tree = tmp_path / "tree"
-    shutil.copytree(releases.source("gunicorn", release), tree)
-    passed, failed = outcome(pristine, tree)
-    shutil.rmtree(tree)
-    shutil.copytree(releases.source("gunicorn", release), tree)
-    apply(patch, tree)
-    found = outcome(patched, tree)
-    print(f"{release}: {passed} passed, {len(failed)} failed on pristine; patched: {found}")
-    assert passed > 100
-    assert found == (passed, failed)
+    found, tree = [], tmp_path / "tree"
+    for environment in (pristine, patched):
+        shutil.copytree(releases.source("gunicorn", release), tree)
+        if environment is patched:
+            apply(patch, tree)
+        found.append(outcome(environment, tree))
+        shutil.rmtree(tree)
+    print(f"{release}: on pristine and on patched code so many passed, and these failed: {found}")
+    assert found[0] == found[1] and found[0][0] > 100
 
 
 ROTATIONS = 200

@@ -24,8 +24,6 @@ DOCUMENTS = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for p
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 RELEASE = r"(?<![\w.])0\.\d+\.\d+(?:\.post\d+)?(?![\w.]*\d)"
 
-Documents = Dict[str, str]  # The text of each, by path
-
 
 def blocks(text: str) -> List[Tuple[str, List[str]]]:
     """The kind of each code block and its lines, without comments."""
@@ -44,15 +42,15 @@ def anchors(text: str) -> List[str]:
     return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
 
 
-def same_commands(documents: Documents) -> Iterator[str]:
-    english, chinese = (blocks(documents[readme]) for readme in READMES)
+def same_commands() -> Iterator[str]:
+    english, chinese = (blocks(DOCUMENTS[readme]) for readme in READMES)
     if english != chinese:
         differing = [pair for pair in zip(english, chinese) if pair[0] != pair[1]]
         yield f"{len(english)} and {len(chinese)} code blocks in the READMEs, not the same: {differing[:1]}"
 
 
-def links(documents: Documents) -> Iterator[str]:
-    for path, text in documents.items():
+def links() -> Iterator[str]:
+    for path, text in DOCUMENTS.items():
         for link in re.findall(r"\]\(([^()\s]+)\)", BLOCK.sub("", text)):
             place, _, anchor = link.partition("#")
             if re.match(r"\w+:", link):
@@ -60,13 +58,13 @@ def links(documents: Documents) -> Iterator[str]:
             target = ((ROOT / path).parent / place).resolve() if place else ROOT / path
             if not target.exists():
                 yield f"{path}: {link} leads to no file"
-            elif anchor and anchor not in anchors(documents[str(target.relative_to(ROOT))]):
+            elif anchor and anchor not in anchors(DOCUMENTS[str(target.relative_to(ROOT))]):
                 yield f"{path}: {link} leads to no heading"
 
 
-def scripts(documents: Documents) -> Iterator[str]:
+def scripts() -> Iterator[str]:
     """Every script that is named is there, and so are its options."""
-    for path, text in documents.items():
+    for path, text in DOCUMENTS.items():
         for name, rest in re.findall(r"scripts/([\w-]+)\.sh\b(.*)", "\n".join(code(text))):
             module = f"usr1/*/{name.replace('-', '_')}.py"
             files = [file for pattern in (f"{name}.sh", module) for file in (ROOT / "scripts").glob(pattern)]
@@ -77,17 +75,17 @@ def scripts(documents: Documents) -> Iterator[str]:
                 yield f"{path}: there is no scripts/{name}.sh"
 
 
-def places(documents: Documents) -> Iterator[str]:
+def places() -> Iterator[str]:
     """What CONTRIBUTING lists under "Where things are"."""
-    [(_, lines)] = [block for block in blocks(documents["CONTRIBUTING.md"]) if not block[0]]
+    [(_, lines)] = [block for block in blocks(DOCUMENTS["CONTRIBUTING.md"]) if not block[0]]
     for pattern in [line.split()[0] for line in lines]:
         if not list(ROOT.glob(pattern)):
             yield f"CONTRIBUTING.md: there is no {pattern}"
 
 
-def releases(documents: Documents) -> Iterator[str]:
+def releases() -> Iterator[str]:
     known = {name for distribution in patches.DISTRIBUTIONS for name in patches.releases(distribution)}
-    for path, text in documents.items():
+    for path, text in DOCUMENTS.items():
         for release in re.findall(RELEASE, text):
             if release not in known:
                 yield f"{path}: {release} has no patch"
@@ -97,11 +95,11 @@ def releases(documents: Documents) -> Iterator[str]:
                 yield f"{path}: {release}+usr1.{revision} is no fork"
 
 
-def tables(documents: Documents) -> Iterator[str]:
+def tables() -> Iterator[str]:
     """The rows of each table by release follow on each other, from the first release to the newest."""
     for path in (*READMES, "docs/moments.svg"):
         row = rf"^(?:\| uvicorn |.*class=\"row\".*>)({RELEASE}) – ({RELEASE})"
-        ranges = re.findall(row, documents[path], re.MULTILINE)
+        ranges = re.findall(row, DOCUMENTS[path], re.MULTILINE)
         starts, ends = [first for first, _ in ranges], [last for _, last in ranges]
         names = patches.releases("uvicorn")
         if starts != [names[0], *(names[(names.index(last) + 1) % len(names)] for last in ends[:-1] if last in names)]:
@@ -111,24 +109,24 @@ def tables(documents: Documents) -> Iterator[str]:
         for name, times in (("uvicorn", 1), ("uvicorn-worker", 2), ("Gunicorn", 2)) if path in READMES else ():
             names = patches.releases(name.lower())
             covered = f"{name} {names[0]} – {names[-1]}"
-            if " ".join(documents[path].split()).count(covered) != times:
+            if " ".join(DOCUMENTS[path].split()).count(covered) != times:
                 yield f"{path}: expected {covered!r} at the top and, but for uvicorn, in the table"
 
 
-def figures(documents: Documents) -> Iterator[str]:
+def figures() -> Iterator[str]:
     newest = refresh.newest("uvicorn", patches.catalogue("uvicorn"))
     added = len(re.findall(r"^\+(?!\+\+ )", newest.text, re.MULTILINE))
     for path, says in zip(READMES, (r"adds (\d+) lines", r"增加了 (\d+) 行")):
-        if re.findall(says, " ".join(documents[path].split())) != [str(added)]:
+        if re.findall(says, " ".join(DOCUMENTS[path].split())) != [str(added)]:
             yield f"{path}: expected the {added} lines that {newest.path.name} adds"
-    told = re.findall(r"^## Revision (\d+)", documents["CHANGELOG.md"], re.MULTILINE)
+    told = re.findall(r"^## Revision (\d+)", DOCUMENTS["CHANGELOG.md"], re.MULTILINE)
     if told[:1] != [str(newest.revision)]:
         yield f"CHANGELOG.md: expected revision {newest.revision} first, found {told}"
 
 
-def output(documents: Documents) -> Iterator[str]:
+def output() -> Iterator[str]:
     """What apply.sh prints of a bad and of a good server, with other figures at most; left out is only what fails."""
-    shown = "\n".join(text for _, text in BLOCK.findall(documents["README.md"]) if "rotations, under load:" in text)
+    shown = "\n".join(text for _, text in BLOCK.findall(DOCUMENTS["README.md"]) if "rotations, under load:" in text)
     _, *runs = re.split(r"^\$ scripts/apply\.sh (.*)\n", shown, flags=re.MULTILINE)
     if runs[::2] != ["--tests-only /tmp/demo", "/tmp/demo"]:
         yield f"expected the output of a bad and of a good run, found {runs[::2]}"
@@ -195,7 +193,6 @@ def read_kinds(text: str) -> Dict[str, List[SimpleNamespace]]:
 
 
 def read_table(text: str) -> Columns:
-    """The figures in a table that apply.sh has printed."""
     _, head, *lines = text.splitlines()
     whens = re.findall(r"\w+", head.partition(":")[2])
     # After the figure of each column comes, in some rows, the number out of which it is
@@ -209,7 +206,7 @@ def read_table(text: str) -> Columns:
     def column(n: int) -> Figures:
         slowest, total = cells["time to close all rotated files"][n], len(whens) + n
         return Figures(
-            worker_class="uvicorn.workers.UvicornWorker",
+            worker_class=environments.UVICORN,
             lost={log: number(f"lines lost of {log}", n) for log in logs},
             doubled=number("lines written twice", n),
             lines=len(logs) * number(f"lines lost of {logs[0]}", total),
@@ -228,8 +225,8 @@ CHECKS = (same_commands, links, scripts, places, releases, tables, figures, outp
 
 
 @pytest.mark.parametrize("check", CHECKS)
-def test_documentation_is_true(check: Callable[[Documents], Iterator[str]]) -> None:
-    assert list(check(DOCUMENTS)) == []
+def test_documentation_is_true(check: Callable[[], Iterator[str]]) -> None:
+    assert list(check()) == []
 
 
 @pytest.mark.full

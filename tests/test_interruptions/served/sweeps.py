@@ -9,6 +9,7 @@ Python 3.8 or later, and nothing but the standard library: it runs in the target
 
 import logging
 import os
+import pathlib
 import signal
 import socket
 import sys
@@ -66,8 +67,7 @@ def log():
 
 
 def times_logged(number):
-    names = [name for name in os.listdir(LOGS) if name.startswith("plain.log")]
-    texts = [open(os.path.join(LOGS, name)).read() for name in names]  # noqa: SIM115
+    texts = [path.read_text() for path in pathlib.Path(LOGS).glob("plain.log*")]
     return "".join(texts).count("line %d." % number)
 
 
@@ -147,13 +147,10 @@ def check(where, run, raises=None):
 def complaints():
     """What is in the rotated error logs. All that was rotated is removed, or it would be much."""
     found = []
-    for name in os.listdir(LOGS):
-        if not name.endswith(".log"):
-            path = os.path.join(LOGS, name)
-            if name.startswith("error.log"):
-                with open(path) as file:
-                    found += [line.rstrip() for line in file if "[INFO]" not in line]
-            os.unlink(path)
+    for path in pathlib.Path(LOGS).glob("*.log.*"):
+        if path.name.startswith("error.log"):
+            found += [line for line in path.read_text().splitlines() if "[INFO]" not in line]
+        path.unlink()
     return found
 
 
@@ -295,16 +292,13 @@ def fork():
                 failures.append("boundary %d: in the child %s" % (n, said))
 
 
-SIGNALS = (in_a_log_write, beside_a_thread, in_a_first_line, in_the_handler, in_a_look, burst)
-SWEEPS = (*SIGNALS, exception, recursion, fork)
 checkpoints.note("started", os.getpid())
-for sweep in SWEEPS:
-    if sweep.__name__ in os.environ["SWEEPS"].split():
-        sweep()
-        checkpoints.note("swept", sweep.__name__, fired, len(failures))
-        for failure in failures:
-            checkpoints.note("failed", sweep.__name__, failure)
-        failures.clear()
+for sweep in os.environ["SWEEPS"].split():
+    globals()[sweep]()
+    checkpoints.note("swept", sweep, fired, len(failures))
+    for failure in failures:
+        checkpoints.note("failed", sweep, failure)
+    failures.clear()
 checkpoints.note("done")
 
 

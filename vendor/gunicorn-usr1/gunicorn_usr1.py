@@ -29,7 +29,7 @@ def is_plain(handler: Any) -> bool:
     if any(getattr(getattr(handler, name, None), "__globals__", None) is not vars(logging) for name in methods):
         return False
     # Only one may open a file of mode x, and another one may begin with a byte order mark
-    shared = getattr(handler, "mode", None) in ("a", "a+", "w", "w+") and "a".encode(stream.encoding) == b"a"
+    shared = getattr(handler, "mode", None) in ("a", "a+", "w", "w+") and "a".encode(handler.stream.encoding) == b"a"
     return shared and hasattr(handler.lock, "_is_owned")
 
 

@@ -384,7 +384,7 @@ def is_comparable(what: str, case: Case, published: Found) -> bool:
     """Whether more of what is bad is worse than the published server."""
     if what.startswith(("processes", "broken requests")) and published.fails and (case.raises or case.shares_mode_x):
         return False  # Chance says which task, thread or process an error ended, and what died of it
-    if what.startswith("processes") and published.has_died and case.on_usr1 == "reset":
+    if what.startswith(("processes", "broken requests")) and published.has_died and case.on_usr1 == "reset":
         return False  # The application has made the signal fatal: chance says how many are there at that moment
     if what == "broken requests" and case.starves and published.has_died:
         return False  # Its successor has room again

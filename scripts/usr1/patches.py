@@ -46,28 +46,31 @@ class Part(NamedTuple):
     def _change(self, before: bytes, expected: str, result: str, reverse: bool) -> bytes:
         if sha256(before) != expected:
             raise PatchError(f"{self.target} has SHA-256 {sha256(before)}, expected {expected}")
-        after = _applied(self.text, before.decode(), reverse).encode()
+        after = self._applied(before.decode(), reverse).encode()
         if sha256(after) != result:
             raise PatchError(f"{self.target}: the result has SHA-256 {sha256(after)}, expected {result}")
         return after
 
+    def _applied(self, before: str, reverse: bool) -> str:
+        """
+        What the diff makes of a text: each hunk goes where its old lines are, after the hunk before it.
 
-def _applied(diff: str, before: str, reverse: bool) -> str:
-    """What a unified diff makes of a text. It checks nothing: the hashes of before and after do."""
-    old, new, number = ("+", "-", 2) if reverse else ("-", "+", 1)
-    lines, after, done = before.split("\n"), [], 0
-    for line in diff.split("\n")[2:]:
-        hunk = re.match(r"@@ -(\d+)(?:,\d+)? \+(\d+)(?:,\d+)? @@", line)
-        if hunk:
-            start = int(hunk[number]) - 1
-            after += lines[done:start]
-            done = start
-        elif line.startswith(new):
-            after.append(line[1:])
-        elif line.startswith((" ", old)):
-            after += [line[1:]] * line.startswith(" ")
-            done += 1
-    return "\n".join(after + lines[done:])
+        Of several such places it is the one nearest to the line number, moved as the hunk before it was.
+        Raises PatchError if there is none.
+        """
+        number, old, new = (2, " +", " -") if reverse else (1, " -", " +")
+        lines, after, done, offset = before.split("\n"), [], 0, 0
+        for hunk in re.finditer(r"(?m)^@@ -(\d+)\S* \+(\d+)\S* @@.*\n((?:[-+ \\].*\n)*)", self.text):
+            gone, come = ([line[1:] for line in hunk[3].split("\n")[:-1] if line[0] in side] for side in (old, new))
+            expected = int(hunk[number]) - 1 + offset
+            places = range(done, len(lines) - len(gone) + 1)
+            found = [place for place in places if lines[place : place + len(gone)] == gone]
+            if not found:
+                raise PatchError(f"{self.target} does not have, or not in this order, the lines:\n" + "\n".join(gone))
+            place = min(found, key=lambda place: abs(place - expected))
+            after += lines[done:place] + come
+            done, offset = place + len(gone), offset + place - expected
+        return "\n".join(after + lines[done:])
 
 
 class Patch(NamedTuple):

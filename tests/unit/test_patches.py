@@ -20,7 +20,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 from test_module.conftest import MODULE
 from usr1 import patches
-from usr1.patches import Patch, PatchError
+from usr1.patches import Part, Patch, PatchError
 from usr1.upkeep import refresh, releases
 
 FIELDS = [
@@ -201,3 +201,34 @@ def added(patch: Patch) -> str:
 def test_the_patches_exchange_a_file_as_the_module_does(distribution: str) -> None:
     newest = refresh.newest(distribution, CATALOGUE)
     assert reopen(added(newest)) == reopen(MODULE.read_text())
+
+
+HUNKS = "--- a/one.py\n+++ b/one.py\n@@ -5,2 +5 @@\n a\n-b\n@@ -8 +7,2 @@\n c\n+d\n"
+
+
+def part_of(before: str, after: str) -> Part:
+    return Part("one.py", patches.sha256(before.encode()), patches.sha256(after.encode()), HUNKS)
+
+
+@pytest.mark.parametrize(
+    "before, after",
+    [
+        ("1234ab7c", "1234a7cd"),  # Where the line numbers are
+        ("abc", "acd"),
+        ("12345678ab9c", "12345678a9cd"),
+        ("cab1cab7cab", "cab1ca7cdab"),  # The nearest of several, which comes after the one before
+        ("12345678abcc", "12345678accd"),  # Moved as the hunk before it
+    ],
+)
+def test_hunks_lie_elsewhere(before: str, after: str) -> None:
+    before, after = ("".join(f"{letter}\n" for letter in text) for text in (before, after))
+    part = part_of(before, after)
+    assert part.apply(before.encode()).decode() == after
+    assert part.revert(after.encode()).decode() == before
+
+
+@pytest.mark.parametrize("before, gone", [("a1bc", "a\nb"), ("cab", "c")])
+def test_hunk_whose_lines_are_not_there(before: str, gone: str) -> None:
+    before = "".join(f"{letter}\n" for letter in before)
+    with pytest.raises(PatchError, match=f"one.py does not have, or not in this order, the lines:\n{gone}$"):
+        part_of(before, before).apply(before.encode())

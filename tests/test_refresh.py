@@ -3,7 +3,6 @@
 import re
 import shutil
 import subprocess
-from operator import attrgetter
 from pathlib import Path
 from typing import Callable, List, Tuple
 
@@ -43,11 +42,12 @@ def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_all_is_written_again_byte_for_byte(copy: Path) -> None:
     newest = {NEWEST.path.name, refresh.newest("gunicorn", refresh.catalogue()).path.name}
-    followers = [path for path in map(attrgetter("path"), refresh.catalogue()) if path.name not in newest]
+    files = {patch.path for patch in refresh.catalogue()}
+    followers = [path for path in files if path.name not in newest]
     for path in followers:
         text = re.sub(r"(?m)^\+ .*\n", "", path.read_text())
         path.write_text(re.sub(r"(?m)^(Description|Last-Update|\w+-SHA256): .*", r"\1: nonsense", text))
-    assert len(followers) == len(refresh.catalogue()) - 2 and not same(copy, ORIGINAL)
+    assert len(followers) == len(files) - 2 and not same(copy, ORIGINAL)
     assert refresh.main([]) == 0
     assert same(copy, ORIGINAL), "run scripts/refresh.sh"
 
@@ -77,19 +77,18 @@ def test_one_word_of_the_newest_changes_all(copy: Path, monkeypatch: pytest.Monk
 
 
 def test_revision_rises_over_what_was_published(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = "0.30.0-0.32.1.patch"
+    name = "0.30.0-0.35.0.patch"
     before = patches.read(copy / "uvicorn" / name)
     (copy / "uvicorn" / "superseded").mkdir()
-    shutil.copy(before.path, copy / "uvicorn" / "superseded" / f"again-{name}")
+    shutil.copy(copy / "uvicorn" / name, copy / "uvicorn" / "superseded" / f"again-{name}")
     monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
     days = [refresh._today()]
     assert refresh.main([]) == 0
     days.append(refresh._today())
-    after = patches.read(before.path)
-    assert after.revision == before.revision + 1 and after.text == before.text
-    assert any(f"\nLast-Update: {day}\n" in after.header for day in days)
-    other = "uvicorn/0.33.0-0.35.0.patch"
-    assert (copy / other).read_bytes() == (ORIGINAL / other).read_bytes()
+    after = patches.read(copy / "uvicorn" / name)
+    assert after == [one._replace(revision=one.revision + 1, header=after[0].header) for one in before]
+    assert any(f"\nLast-Update: {day}\n" in after[0].header for day in days)
+    assert NEWEST.path.read_text() == (copy / "uvicorn" / NEWEST.path.name).read_text()
 
 
 @pytest.mark.parametrize(
@@ -110,6 +109,9 @@ def test_newest_that_nothing_follows_from(old: str, new: str, said: str, copy: P
     assert same(copy, ORIGINAL)
 
 
+THERE = Replacement("class WorkerServer(Server):", "class WorkerServer(Server):  # It is another there")
+
+
 def difference(since: str, until: str, *change: Replacement) -> Difference:
     return Difference("made up", "uvicorn", since, until, change=change)
 
@@ -120,10 +122,10 @@ def also(monkeypatch: pytest.MonkeyPatch, *more: Difference) -> None:
 
 def test_difference_within_a_patch_parts_it(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as parted:
-        also(parted, difference("0.30.0", "0.31.0"))
+        also(parted, difference("0.30.0", "0.31.0", THERE))
         assert refresh.main([]) == 0
-    names = sorted(path.name for path in copy.glob("uvicorn/0.3[0-2]*.patch"))
-    assert names == ["0.30.0-0.31.0.patch", "0.31.1-0.32.1.patch"]
+    names = sorted(path.name for path in copy.glob("uvicorn/0.3[0-5]*.patch"))
+    assert names == ["0.30.0-0.31.0.patch", "0.31.1-0.35.0.patch"]
     assert refresh.main([]) == 0
     assert same(copy, ORIGINAL)
 
@@ -133,17 +135,18 @@ def add_a_file() -> None:
     newest = refresh.newest("gunicorn", refresh.catalogue())
     name, line = "gunicorn/config.py", "def get_default_config_file():\n"
     before = (releases.unpacked("gunicorn", newest.releases[-1]) / name).read_text()
-    part = "".join(refresh._diff(name, Edit(before, before.replace(line, f"# In other words\n{line}"))))
+    part = refresh._diff(backports.Change("", {name: Edit(before, before.replace(line, f"# In other words\n{line}"))}))
     text = newest.path.read_text().replace("-SHA256: ", "-SHA256: nonsense\n ")
     newest.path.write_text(text.replace("--- a/gunicorn/d", f"{part}--- a/gunicorn/d", 1))
 
 
 @pytest.mark.full
 def test_another_file_parts_the_releases_anew(copy: Path) -> None:
+    before = patches.catalogue("gunicorn")
     add_a_file()
     assert refresh.main([]) == 0
     found = patches.catalogue("gunicorn")
-    assert len(found) > len(list((ORIGINAL / "gunicorn").glob("*.patch")))
+    assert len(found) > len(before)
     for patch in found:
         assert list(patch.patched)[:2] == ["gunicorn/arbiter.py", "gunicorn/config.py"]
         apply_everywhere(patch)
@@ -264,17 +267,17 @@ def unproved(monkeypatch: pytest.MonkeyPatch, copy: Path, tmp_path: Path) -> Lis
 
 
 def take_out(folder: Path, distribution: str, gone: List[str]) -> None:
-    """Take releases out of the headers, and whole patches with their last one."""
-    for patch in patches.catalogue(distribution):
-        left = [release for release in patch.releases if release not in gone]
-        if len(left) == len(patch.releases):
-            continue
-        text = re.sub(
-            r"(?m)^Applies-To:.*\n(?: .*\n)*", f"Applies-To: {distribution} {' '.join(left)}\n", patch.path.read_text()
-        )
-        patch.path.unlink()
-        if left:
-            (folder / distribution / f"{left[0]}-{left[-1]}.patch").write_text(text)
+    """Take releases out of the headers, states with their last one, and whole patches with their last state."""
+    for path in {patch.path for patch in patches.catalogue(distribution) if not set(gone).isdisjoint(patch.releases)}:
+        text, named = path.read_text(), []
+        for state, fields in zip(patches.read(path), re.findall(r"(?m)^Applies-To:.*\n(?:[ P].*\n)*", text)):
+            left = [release for release in state.releases if release not in gone]
+            applies_to = f"Applies-To: {distribution} {' '.join(left)}\n"
+            text = text.replace(fields, applies_to + fields[fields.index("Pristine") :] if left else "")
+            named += left
+        path.unlink()
+        if named:
+            (folder / distribution / f"{named[0]}-{named[-1]}.patch").write_text(text)
 
 
 @pytest.mark.parametrize(
@@ -283,12 +286,14 @@ def take_out(folder: Path, distribution: str, gone: List[str]) -> None:
         pytest.param("uvicorn", ["0.54.0"], marks=pytest.mark.full),
         pytest.param("uvicorn", ["0.36.0", "0.36.1", "0.41.0"], marks=pytest.mark.full),
         ("uvicorn", ["0.24.0.post1", "0.13.1", "0.53.0", "0.13.0", "0.17.0"]),  # The last one is yanked
-        # A whole patch
+        # All whose file is the same, and a whole patch
         pytest.param("uvicorn", ["0.33.0", "0.34.0", "0.34.1", "0.34.2", "0.34.3", "0.35.0"], marks=pytest.mark.full),
+        pytest.param("uvicorn", ["0.19.0"], marks=pytest.mark.full),
         # Whose file is as in 0.28.1, but not what the patch does
         pytest.param("uvicorn", ["0.29.0"], marks=pytest.mark.full),
         pytest.param("uvicorn-worker", ["0.3.0"], marks=pytest.mark.full),
         pytest.param("gunicorn", ["20.1.0", "22.0.0"], marks=pytest.mark.full),
+        ("gunicorn", ["27.0.1", "25.1.0", "26.0.0"]),  # The patch of their neighbours fits, at other lines
     ],
     ids=str,
 )
@@ -306,7 +311,7 @@ def test_release_that_a_patch_names(
 ) -> None:
     assert refresh.main([spelling]) == 0
     assert capsys.readouterr().out == (
-        f"uvicorn {release}: 0.17.0-0.18.3.patch names it already\n"
+        f"uvicorn {release}: 0.15.0-0.18.3.patch names it already\n"
         f"nothing to write: all of {copy} follows from the newest patches\n"
         "nothing is left to do\n"
     )
@@ -385,7 +390,20 @@ def replacing(old: str, new: str) -> Change:
     return lambda text: text.replace(old, new)
 
 
-changed = replacing(SERVE, f"    answer = 42\n\n{SERVE}")  # Away from what the patch changes
+changed = replacing("an ASGI consumer callable,", "an ASGI application,")  # Beside what the patch changes
+moved = replacing(SERVE, f"    answer = 42\n\n{SERVE}")  # Away from it
+
+
+def test_release_that_only_moves_lines(publish: Publish, copy: Path, unproved: List[str], capsys: Captured) -> None:
+    publish("0.54.0", "0.55.0", moved)
+    assert refresh.main(["0.55"]) == 0
+    path = copy / "uvicorn" / "0.36.0-0.55.0.patch"
+    assert f"as in no other, but {path.name} fits at other lines, as in 0.54.0\n" in capsys.readouterr().out
+    older, newer = patches.read(path)
+    assert newer.releases == ("0.55.0",) and older.releases == NEWEST.releases and older.patched == NEWEST.patched
+    assert not (copy / "uvicorn" / NEWEST.path.name).exists()
+    assert refresh.main([]) == 0
+    assert patches.read(path) == [older, newer]
 
 
 def test_changed_release_becomes_the_source(

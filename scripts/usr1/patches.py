@@ -3,7 +3,8 @@ The patch files of this repository.
 
 A patch is a unified diff under a DEP-3 header (https://dep-team.pages.debian.net/deps/dep3/).
 The header is the only catalogue: it names the releases that the patch is pinned to,
-and the SHA-256 of each file before and after.
+and the SHA-256 of each file before and after. Where releases differ only elsewhere in these files,
+one patch file is for all of them: its header has a group of the fields in PINNED for each state of the files.
 """
 
 import hashlib
@@ -14,6 +15,9 @@ from typing import Dict, List, NamedTuple, Optional, Tuple
 
 PATCHES = Path(__file__).resolve().parents[2] / "patches"
 DISTRIBUTIONS = ("uvicorn", "uvicorn-worker", "gunicorn")
+
+#: The fields that a header has once for each state of the files, the oldest first; it has all others once.
+PINNED = ("Applies-To", "Pristine-SHA256", "Patched-SHA256")
 
 #: A hash of all that is in the wheel of each release, and that of the wheel which its fork is: as sha256sum has it.
 PUBLISHED, FORKS = "published.sha256", "forks.sha256"
@@ -74,6 +78,8 @@ class Part(NamedTuple):
 
 
 class Patch(NamedTuple):
+    """What a patch file is for one state of the files that it changes."""
+
     path: Path
     distribution: str
     releases: Tuple[str, ...]
@@ -93,35 +99,36 @@ class Patch(NamedTuple):
         return {part.target: part.patched_sha256 for part in self.parts}
 
 
-def read(path: Path) -> Patch:
-    """Parse one patch file; raises PatchError if a header field or the diff is missing."""
+def read(path: Path) -> List[Patch]:
+    """Parse one patch file, for each state of its files; raises PatchError if a header field or the diff is missing."""
     return parse(path, path.read_bytes().decode())
 
 
-def parse(path: Path, text: str) -> Patch:
-    """The patch that a file would be with this text; raises PatchError likewise."""
+def parse(path: Path, text: str) -> List[Patch]:
+    """The patches that a file would be with this text; raises PatchError likewise."""
     files = list(re.finditer(r"^--- a/\S+\n\+\+\+ b/(\S+)\n", text, re.MULTILINE))
     if not files:
         raise PatchError(f"{path}: no unified diff in it")
     header, diff = text[: files[0].start()], text[files[0].start() :]
-    fields = HeaderParser().parsestr(header)
-    try:
-        distribution, *releases = fields["Applies-To"].split()
-        revision = int(fields["Revision"])
-        pristine, patched = fields["Pristine-SHA256"].split(), fields["Patched-SHA256"].split()
-    except (AttributeError, TypeError, ValueError) as error:
-        raise PatchError(f"{path}: Applies-To, Revision, Pristine-SHA256 or Patched-SHA256 is missing") from error
-    if not len(files) == len(pristine) == len(patched):
-        raise PatchError(f"{path}: {len(files)} files, but {len(pristine)} and {len(patched)} hashes of them")
     ends = [*(file.start() for file in files[1:]), len(text)]
     texts = [text[file.start() : end] for file, end in zip(files, ends)]
-    parts = map(Part, (file[1] for file in files), pristine, patched, texts)
-    return Patch(path, distribution, tuple(releases), revision, tuple(parts), header, diff)
+    fields = HeaderParser().parsestr(header)
+    revision = fields["Revision"] or ""
+    states = [[value.split() for value in fields.get_all(name, [])] for name in PINNED]
+    if not (revision.isdigit() and all(states) and all(states[0]) and len(set(map(len, states))) == 1):
+        raise PatchError(f"{path}: {', '.join(PINNED)} or Revision is missing")
+    found = []
+    for (distribution, *names), pristine, patched in zip(*states):
+        if not len(files) == len(pristine) == len(patched):
+            raise PatchError(f"{path}: {len(files)} files, but {len(pristine)} and {len(patched)} hashes of them")
+        parts = tuple(map(Part, (file[1] for file in files), pristine, patched, texts))
+        found.append(Patch(path, distribution, tuple(names), int(revision), parts, header, diff))
+    return found
 
 
 def catalogue(distribution: str) -> List[Patch]:
-    """Every patch for a distribution, ordered by file name."""
-    return [read(path) for path in sorted((PATCHES / distribution).glob("*.patch"))]
+    """Every patch for a distribution, ordered by file name, and in a file the oldest first."""
+    return [patch for path in sorted((PATCHES / distribution).glob("*.patch")) for patch in read(path)]
 
 
 def releases(distribution: str) -> List[str]:

@@ -123,7 +123,8 @@ def write_patch(path: Path, word: str, *files: str) -> None:
     texts = {file: (folder / file).read_text() for file in files}
     edits = {file: Edit(text, f"{text}# {word}\n") for file, text in texts.items()}
     path.parent.mkdir(exist_ok=True)
-    path.write_text(refresh.composed(path, like, like.releases, Change("Say a word\nOne.", edits)))
+    state = refresh.State(list(like.releases), Change("Say a word\nOne.", edits))
+    path.write_text(refresh.composed(path, like, [state]))
 
 
 @pytest.fixture

@@ -74,7 +74,7 @@ def test_help(arguments: List[str]) -> None:
 
 
 def test_version() -> None:
-    newest = max(patches.read(path).revision for path in patches.PATCHES.glob("*/*.patch"))
+    newest = max(patch.revision for path in patches.PATCHES.glob("*/*.patch") for patch in patches.read(path))
     answer = script("--version", env={"PATH": "/usr/bin:/bin"}, cwd="/")
     assert (answer.returncode, answer.stdout) == (0, f"uvicorn-usr1, patches at revision {newest}\n")
 

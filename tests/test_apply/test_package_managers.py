@@ -117,5 +117,5 @@ def test_debian_s_own_packages(tmp_path: Path, monkeypatch: MonkeyPatch) -> None
         assert patch and hashes(packages, patch) == list(patch.pristine.values()), release
         if " 12 " in Path("/etc/os-release").read_text():  # That of the document
             assert f"{patch.path.relative_to(ROOT)} {name}" in DOCUMENT.replace("package=", "")
-        command("patch", "-d", packages, "-p1", "--fuzz=0", "-i", patch.path)
+        command("patch", "-d", packages, "-p1", "--fuzz=0", "--no-backup-if-mismatch", "-i", patch.path)
         assert hashes(packages, patch) == list(patch.patched.values())

@@ -278,7 +278,7 @@ def _identify(where: Where, patch: Patch, fork: bool) -> Installed:
 def _superseded(where: Where) -> List[Patch]:
     """The earlier revisions that are kept."""
     directory = patches.PATCHES / where.distribution / "superseded"
-    kept = [patches.read(path) for path in sorted(directory.glob("*.patch"))]
+    kept = [patch for path in sorted(directory.glob("*.patch")) for patch in patches.read(path)]
     return [patch for patch in kept if where.published in patch.releases]
 
 

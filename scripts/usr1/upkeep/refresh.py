@@ -2,8 +2,8 @@
 Write all patches anew from the newest one of a project, and keep them in step with what upstream publishes.
 
 Which releases have a patch stands in the headers; everything else follows from the newest patch and from
-backports.DIFFERENCES: releases that follow on each other share a patch where the files and the differences
-are the same. People write the series in patches/upstream/.
+backports.DIFFERENCES: releases that follow on each other share a patch file where it says and changes the same in
+them, be it at other lines. People write the series in patches/upstream/.
 """
 
 import argparse
@@ -19,7 +19,7 @@ import tempfile
 import textwrap
 from email.parser import HeaderParser
 from pathlib import Path
-from typing import Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from packaging.version import Version
 
@@ -29,7 +29,7 @@ from usr1.forks import fork
 from usr1.patches import Patch, PatchError
 from usr1.refusal import Refusal
 from usr1.upkeep import backports, releases
-from usr1.upkeep.backports import Change, Difference, Edit
+from usr1.upkeep.backports import Change, Edit
 from usr1.upkeep.releases import ReleaseError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -45,9 +45,9 @@ superseded/ as CONTRIBUTING.md says.
 
 With VERSIONs (0.55 for uvicorn, uvicorn-worker==0.5 for another package),
 add these releases too. If a release takes the same patch as the one before or
-after it, that patch also names the new release. If not, the new release gets its
-own patch, shown for review. Then tests/properties run with the release, on
-$PYTHON if that is set, else on the Python that runs this."""
+after it, be it at other lines, that patch also names the new release. If not,
+the new release gets its own patch, shown for review. Then tests/properties run
+with the release, on $PYTHON if that is set, else on the Python that runs this."""
 STATUS = """\
 exit status: 0 done, or nothing to do; 1 --check found releases without a
 patch, or the property tests failed; 2 wrong arguments, no such release, no
@@ -67,6 +67,13 @@ class Wanted(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.distribution} {self.release}"
+
+
+class State(NamedTuple):
+    """Releases whose files are the same, and the change to these."""
+
+    names: List[str]
+    change: Change
 
 
 Texts = Dict[Path, str]  # Of the files in patches/
@@ -139,40 +146,48 @@ def _today() -> str:
     return datetime.datetime.fromtimestamp(int(epoch), datetime.timezone.utc).date().isoformat()
 
 
-def revision_of(like: Patch, release: str) -> int:
+def revision_of(like: Patch, names: Sequence[str]) -> int:
     """That of the newest patch, or one more than that of the last one that was published, and so is kept."""
-    kept = map(patches.read, (patches.PATCHES / like.distribution).glob("superseded/*.patch"))
-    return max([like.revision, *(1 + one.revision for one in kept if release in one.releases)])
+    files = (patches.PATCHES / like.distribution).glob("superseded/*.patch")
+    kept = [patch for path in files for patch in patches.read(path) if not set(names).isdisjoint(patch.releases)]
+    return max([like.revision, *(1 + patch.revision for patch in kept)])
 
 
-def composed(path: Path, like: Patch, names: Sequence[str], change: Change) -> str:
-    """The text of a patch file for some releases: with the header of another, brought up to date."""
-    synopsis, description = change.description.split("\n")
-    applies_to = " ".join(("Applies-To:", like.distribution, *names))
-    edits = sorted(change.edits.items())
-    hashes = [[patches.sha256(text.encode()) for text in edit] for _, edit in edits]
+def composed(path: Path, like: Patch, states: Sequence[State]) -> str:
+    """The text of a patch file for some states, the newest last: with the header of another, brought up to date."""
+    newest = states[-1].change
+    synopsis, description = newest.description.split("\n")
     fields = {
         "Description": f"{synopsis}\n{textwrap.fill(description, 79, initial_indent=' ', subsequent_indent=' ')}",
-        "Applies-To": textwrap.fill(applies_to, 78, subsequent_indent=" ", break_on_hyphens=False).partition(": ")[2],
-        "Revision": str(revision_of(like, names[0])),
-        "Pristine-SHA256": "\n ".join(before for before, _ in hashes),
-        "Patched-SHA256": "\n ".join(after for _, after in hashes),
+        "Revision": str(revision_of(like, [name for state in states for name in state.names])),
     }
-    diff = "".join(line for target, edit in edits for line in _diff(target, edit))
+    pinned = "".join(_pinned(like.distribution, state) for state in states)
 
     def updated(day: str) -> str:
         whole = re.findall(r"(?m)^(\S+): (.*\n(?: .*\n)*)", like.header)
         values = {**dict(whole), **fields, "Last-Update": day}
-        return "".join(f"{name}: {values[name].strip()}\n" for name, _ in whole) + diff
+        once = "".join(f"{name}: {values[name].strip()}\n" for name in values if name not in patches.PINNED)
+        return once + pinned + _diff(newest)
 
     committed = _committed(path)
     as_committed = updated(HeaderParser().parsestr(committed)["Last-Update"] or "")
     return as_committed if as_committed == committed else updated(_today())
 
 
-def _diff(target: str, edit: Edit) -> Iterator[str]:
-    old, new = (text.splitlines(keepends=True) for text in edit)
-    return difflib.unified_diff(old, new, f"a/{target}", f"b/{target}")
+def _pinned(distribution: str, state: State) -> str:
+    """The fields of a header that a state has for itself."""
+    applies_to = " ".join(("Applies-To:", distribution, *state.names))
+    hashes = ([patches.sha256(text.encode()) for text in edit] for _, edit in sorted(state.change.edits.items()))
+    fields = [f"{name}: " + "\n ".join(column) for name, column in zip(patches.PINNED[1:], zip(*hashes))]
+    return "\n".join([textwrap.fill(applies_to, 78, subsequent_indent=" ", break_on_hyphens=False), *fields, ""])
+
+
+def _diff(change: Change) -> str:
+    diff: List[str] = []
+    for target, edit in sorted(change.edits.items()):
+        old, new = (text.splitlines(keepends=True) for text in edit)
+        diff += difflib.unified_diff(old, new, f"a/{target}", f"b/{target}")
+    return "".join(diff)
 
 
 def path_of(distribution: str, names: Sequence[str]) -> Path:
@@ -180,37 +195,55 @@ def path_of(distribution: str, names: Sequence[str]) -> Path:
     return patches.PATCHES / distribution / f"{first if first == last else f'{first}-{last}'}.patch"
 
 
-def groups(distribution: str, names: Sequence[str], source: Change) -> Iterator[Tuple[List[str], Dict[str, str]]]:
-    """The releases that share a patch, in their order, with the files that it changes."""
+def fits(newer: Change, older: Change) -> bool:
+    """Whether the older change is the same at other lines: git apply makes it from the diffs of the newer one."""
+    pristine, patched = ({target: edit[side] for target, edit in older.edits.items()} for side in (0, 1))
+    try:
+        return newer.description == older.description and git_apply(pristine, _diff(newer))[0] == patched
+    except PatchError:
+        return False
 
-    def alike(release: str) -> Tuple[Dict[str, str], List[Difference]]:
-        targets = source.targets(distribution, release).values()
-        return published_files(distribution, release, targets), backports.differences(distribution, release)
 
-    for (files, _), together in itertools.groupby(names, alike):
-        yield list(together), files
+def sharing(states: List[State]) -> List[List[State]]:
+    """The states of each patch file, in their order; its diffs are those of the newest of them."""
+    files: List[List[State]] = []
+    for state in reversed(states):
+        if files and fits(files[0][-1].change, state.change):
+            files[0].insert(0, state)
+        else:
+            files.insert(0, [state])
+    return files
 
 
 def written(everything: List[Patch], named: Named, sources: Dict[str, Change]) -> Texts:
     """All that follows from the sources, for these releases; raises PatchError, or NeedsHand for those that are new."""
     texts = {}
-    known = {(patch.distribution, release) for patch in everything for release in patch.releases}
     for distribution, names in named.items():
-        source, like = sources[backports.SOURCES[distribution]], newest(distribution, everything)
-        for together, files in groups(distribution, names, source):
-            path = path_of(distribution, together)
-            try:
-                change = source.backported(distribution, together[-1], files)
-            except PatchError as error:
-                if not known.isdisjoint((distribution, release) for release in together):
-                    raise
-                what = f"describe in {TABLE} what is different in {distribution} {together[-1]}"
-                if source is sources.get(distribution) and Version(together[-1]) > Version(like.releases[-1]):
-                    what = f"Write {path} by hand, as CONTRIBUTING.md says"
-                raise NeedsHand(f"{error}\n{what}") from error
-            texts[path] = composed(path, like, together, change)
+        like = newest(distribution, everything)
+        changes = {release: change_to(Wanted(distribution, release), everything, sources) for release in names}
+        states = [State(list(same), change) for change, same in itertools.groupby(names, changes.__getitem__)]
+        for together in sharing(states):
+            path = path_of(distribution, [release for state in together for release in state.names])
+            texts[path] = composed(path, like, together)
         texts[patches.PATCHES / distribution / patches.PUBLISHED] = published(distribution, names)
     return texts
+
+
+def change_to(wanted: Wanted, everything: List[Patch], sources: Dict[str, Change]) -> Change:
+    """What follows from the sources for a release; raises PatchError, or NeedsHand if it is new."""
+    distribution, release = wanted
+    source = sources[backports.SOURCES[distribution]]
+    files = published_files(distribution, release, source.targets(distribution, release).values())
+    try:
+        return source.backported(distribution, release, files)
+    except PatchError as error:
+        ours = [name for patch in everything if patch.distribution == distribution for name in patch.releases]
+        if release in ours:
+            raise
+        what = f"describe in {TABLE} what is different in {wanted}"
+        if distribution in sources and Version(release) > max(map(Version, ours)):
+            what = f"Write {path_of(distribution, [release])} by hand, as CONTRIBUTING.md says"
+        raise NeedsHand(f"{error}\n{what}") from error
 
 
 def published(distribution: str, names: Sequence[str]) -> str:
@@ -242,15 +275,20 @@ def review(wanted: Wanted, texts: Texts) -> None:
     """Show what patch a release has got."""
     ours = [patch for patch in _parsed(texts) if patch.distribution == wanted.distribution]
     [patch] = [patch for patch in ours if wanted.release in patch.releases]
-    others = [release for release in patch.releases if release != wanted.release]
-    if others:
-        print(f"{wanted}: {' and '.join(patch.pristine)} as in {others[-1]}")
+    same = [release for release in patch.releases if release != wanted.release]
+    others = [one.releases[-1] for one in ours if one.path == patch.path and one != patch]
+    files = " and ".join(patch.pristine)
+    if same:
+        print(f"{wanted}: {files} as in {same[-1]}")
+    elif others:
+        print(f"{wanted}: {files} as in no other, but {patch.path.name} fits at other lines, as in {others[-1]}")
     else:
-        print(f"{wanted}: {' and '.join(patch.pristine)} as in no other. To review:\n\n{texts[patch.path]}")
+        print(f"{wanted}: {files} as in no other. To review:\n\n{texts[patch.path]}")
 
 
 def _parsed(texts: Texts) -> List[Patch]:
-    return [patches.parse(path, text) for path, text in texts.items() if path.suffix == ".patch"]
+    files = [(path, text) for path, text in texts.items() if path.suffix == ".patch"]
+    return [patch for path, text in files for patch in patches.parse(path, text)]
 
 
 def proved(wanted: Wanted, texts: Texts) -> bool:

@@ -107,8 +107,8 @@ class Case(NamedTuple):
 
     @property
     def removes_lines(self) -> bool:
-        """Whether a file is deleted, or emptied by a worker that starts: it has mode w."""
-        emptied = self.starts_again and any(handler.mode == "w" for handler in self.handlers)
+        """Whether a file is deleted, or emptied: of mode w, by a worker that starts, or by each signal as published."""
+        emptied = any(handler.mode == "w" and (self.starts_again or handler.own) for handler in self.handlers)
         return emptied or any(round.how == "deleted" for round in self.rounds)
 
     @property

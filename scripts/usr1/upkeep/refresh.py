@@ -2,8 +2,8 @@
 Write all patches anew from the newest one of a project, and keep them in step with what upstream publishes.
 
 Which releases have a patch stands in the headers; everything else follows from the newest patch and from
-backports.DIFFERENCES: releases that follow on each other share a patch file where it says and changes the same in
-them, be it at other lines. People write the series in patches/upstream/.
+backports.DIFFERENCES. Releases that follow each other share a patch file if the description and the change are the
+same, even at other lines. People write the series in patches/upstream/.
 """
 
 import argparse
@@ -44,8 +44,8 @@ this revision. So before you change a published patch, copy patches to
 superseded/ as CONTRIBUTING.md says.
 
 With VERSIONs (0.55 for uvicorn, uvicorn-worker==0.5 for another package),
-add these releases too. If a release takes the same patch as the one before or
-after it, be it at other lines, that patch also names the new release. If not,
+add these releases too. If the patch of the release before or after it also fits
+the new one, even at other lines, that patch names the new release too. If not,
 the new release gets its own patch, shown for review. Then tests/properties run
 with the release, on $PYTHON if that is set, else on the Python that runs this."""
 STATUS = """\

@@ -3,13 +3,13 @@
 #
 # Patches uvicorn, uvicorn-worker and Gunicorn in a virtual environment, and tests the result there. With
 # the patch, Gunicorn's workers reopen their log files on SIGUSR1 without losing a line or a worker.
-# The tests start servers of their own from VENV: with uvicorn's worker classes, if VENV has uvicorn; and with
-# Gunicorn's sync, gthread, asgi and gevent, if Gunicorn is patched by then or VENV has no uvicorn. A table shows
-# what some seconds of rotations did to such a server, before and after the patch. If a test fails, or the table
-# shows harm after the patch, VENV is restored (or removed, if this run has made it).
+# The tests start servers of their own from VENV. They use uvicorn's worker classes, if VENV has uvicorn. They use
+# Gunicorn's sync, gthread, asgi and gevent in two cases: VENV has no uvicorn, or Gunicorn is patched. A table
+# shows what some seconds of rotations did to such a server, before and after the patch. If a test fails, or the
+# table shows harm after the patch, VENV is restored (or removed, if this run has made it).
 # If root runs this script, the tests run as the owner of VENV. If root owns VENV, they run as the user nobody.
-# If this user cannot run them (because it cannot read this clone, for example), root runs them. Then apply.sh
-# refuses if any other user can write to the code in VENV. With --no-tests, root does not run that code.
+# If that user cannot run them (because it cannot read this clone, for example), root runs them, but only if root
+# alone can write to the code in VENV. Otherwise apply.sh stops; --no-tests then patches without tests.
 #
 #   --no-tests          patch, but do not test
 #   --create            if VENV does not exist, make it, with Gunicorn and the newest supported uvicorn[standard]

@@ -4,7 +4,7 @@
 # Makes gunicorn or nginx reopen its log files. Sends SIGUSR1 to the process in PIDFILE, which is Gunicorn's main
 # process (the arbiter) or nginx's (the master), and returns when no process writes to the rotated files any more.
 # Each FILE is a rotated file, a log, or a pattern for logs. For a log, reopen.sh finds the rotated files. Without a
-# FILE, it finds the rotated files of each log that the server has open, and any open file named like access.log.1.
+# FILE, it takes each log that the server has open, and each open file with a name such as access.log.1.
 #   -u, --unit UNIT        use the main process of this systemd unit instead of a PIDFILE
 #   -p, --pidfile PIDFILE  one more arbiter that writes to the same files
 #   -t, --timeout SECONDS  how long to wait (default: 40; set more than Gunicorn's --graceful-timeout, 30 by default)

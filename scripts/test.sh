@@ -22,7 +22,7 @@
 #   tests/unit                  the Dockerfiles in docs
 #   tests/test_bench.py         a small benchmark
 #
-# --environment VENV tests/properties runs these tests on one environment.
+# With --environment VENV tests/properties, the tests in tests/properties run on this environment.
 # --rest is for root, after an ordinary user's default run, with no file changed. It runs the tests that were skipped,
 # and those that check more as root.
 # Needs Python 3.9 or later, the Debian packages that tests/packages lists, and a package index for pip and uv.

@@ -40,21 +40,22 @@ DESCRIPTION = """\
 Write all patches again from the newest patch of uvicorn and the newest patch
 of Gunicorn. Edit only these two. Last-Update becomes today if the
 patch differs from the committed one. Revision is raised only if superseded/ has
-this revision. So before you change a published patch, copy patches to
+the present one. So before you change a published patch, copy patches to
 superseded/ as CONTRIBUTING.md says.
 
 With VERSIONs (0.55 for uvicorn, uvicorn-worker==0.5 for another package),
-add these releases too. If the patch of the release before or after it also fits
-the new one, even at other lines, that patch names the new release too. If not,
-the new release gets its own patch, shown for review. Then tests/properties run
-with the release, on $PYTHON if that is set, else on the Python that runs this."""
+add these releases too. refresh.sh tries the patches of the releases before and
+after a new one. If one of these patches fits, even at other lines, refresh.sh
+adds the release to it. If not, the new release gets its own patch, shown for
+review. Then tests/properties run with the release, on $PYTHON if that is set,
+else on the Python that runs this."""
 STATUS = """\
 exit status: 0 done, or nothing to do; 1 --check found releases without a
 patch, or the property tests failed; 2 wrong arguments, no such release, no
-package index, or an entry in scripts/usr1/upkeep/backports.py that replaces a text
-which the newest patch does not have; 3 a release for which a person must write
-the patch or an entry in backports.py. Files in patches/ change only with 0, or
-with 2 if writing them fails halfway."""
+package index, or an entry in scripts/usr1/upkeep/backports.py that no longer fits
+the newest patch; 3 a release for which a person must write
+the patch or an entry in backports.py. Files in patches/ change only with
+exit status 0, or with 2 if writing them fails halfway."""
 
 
 class NeedsHand(Exception):

@@ -22,15 +22,16 @@ note = SimpleNamespace(asked=0, looking=False, arbiter=os.geteuid(), inherited=s
 
 def is_plain(handler: Any) -> bool:
     """Whether nothing but the logging module opens and closes a log file."""
-    stream, methods = getattr(handler, "__dict__", {}).get("stream"), ("_open", "close", "flush")
-    raw = getattr(stream.buffer, "raw", None) if type(stream) is io.TextIOWrapper else None
-    if type(raw) is not io.FileIO or raw.name != getattr(handler, "baseFilename", None):
+    try:
+        stream = handler.__dict__["stream"]
+        raw = stream.buffer.raw if type(stream) is io.TextIOWrapper else None
+        if type(raw) is not io.FileIO or raw.name != handler.baseFilename or not hasattr(handler.lock, "_is_owned"):
+            return False
+        known = handler._open.__globals__ is handler.close.__globals__ is handler.flush.__globals__ is vars(logging)
+        # Only one may open a file of mode x, and another one may begin with a byte order mark
+        return known and handler.mode in ("a", "a+", "w", "w+") and "a".encode(stream.encoding) == b"a"
+    except (AttributeError, KeyError):
         return False
-    if any(getattr(getattr(handler, name, None), "__globals__", None) is not vars(logging) for name in methods):
-        return False
-    # Only one may open a file of mode x, and another one may begin with a byte order mark
-    shared = getattr(handler, "mode", None) in ("a", "a+", "w", "w+") and "a".encode(handler.stream.encoding) == b"a"
-    return shared and hasattr(handler.lock, "_is_owned")
 
 
 def reopen(handler: Any) -> None:

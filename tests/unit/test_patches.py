@@ -209,7 +209,7 @@ def test_the_patches_exchange_a_file_as_the_module_does(distribution: str) -> No
 
 
 def test_one_file_for_several_states() -> None:
-    older, newer = patches.read(patches.PATCHES / "gunicorn" / "27.0.0-27.0.1.patch")
+    *_, older, newer = patches.read(patches.PATCHES / "gunicorn" / "25.0.0-27.0.1.patch")
     assert (older.releases, newer.releases) == (("27.0.0",), ("27.0.1",))
     assert older.pristine.keys() == newer.pristine.keys() and older.pristine != newer.pristine
     assert newer == older._replace(releases=newer.releases, parts=newer.parts)

@@ -35,7 +35,7 @@ class Difference(NamedTuple):
     change: Tuple[Replacement, ...] = ()  # What the patched file has instead
     description: Tuple[Replacement, ...] = ()
     file: str = ""  # Which of the files that the newest patch changes, if they are several
-    without: bool = False  # The release does not have that file, or it needs no change there
+    without: Tuple[str, ...] = ()  # Files that the release does not have, or that need no change there
 
     def holds_in(self, distribution: str, release: str) -> bool:
         return distribution == self.distribution and Version(self.since) <= Version(release) <= Version(self.until)
@@ -99,11 +99,7 @@ DIFFERENCES = (
         "it runs with uvicorn before and after 0.29.0, so with either method of Server",
         *("uvicorn-worker", "0.2.0", "0.3.0"),
         change=(Replacement(CAPTURE, INSTALL_OR_CAPTURE),),
-        description=(
-            Replacement(
-                "Server.capture_signals() takes", "Server.install_signal_handlers() or Server.capture_signals() takes"
-            ),
-        ),
+        description=(Replacement("Server.capture", "Server.install_signal_handlers() or Server.capture"),),
     ),
     Difference(
         "upstream installs a handler from 0.19.0 on, and reset the signal before",
@@ -157,19 +153,14 @@ DIFFERENCES = (
         ),
     ),
     Difference(
-        "there was no asgi worker before 24.0.0",
-        *("gunicorn", "20.0.0", "23.0.0"),
-        file="gunicorn/workers/gasgi.py",
-        without=True,
+        "there were no dirty workers before 25.0.0",
+        *("gunicorn", "20.0.0", "24.1.1"),
+        without=("gunicorn/dirty/arbiter.py", "gunicorn/dirty/worker.py"),
     ),
-    *(
-        Difference(
-            "there were no dirty workers before 25.0.0",
-            *("gunicorn", "20.0.0", "24.1.1"),
-            file=f"gunicorn/dirty/{process}.py",
-            without=True,
-        )
-        for process in ("arbiter", "worker")
+    Difference(
+        "there was no asgi worker before 24.0.0, and gthread had no end of its own",
+        *("gunicorn", "20.0.0", "23.0.0"),
+        without=("gunicorn/workers/gasgi.py", "gunicorn/workers/gthread.py"),
     ),
     Difference(
         "the names of loggers were not copied before 21.0.0",
@@ -182,12 +173,6 @@ DIFFERENCES = (
         *("gunicorn", "20.0.0", "20.0.4"),
         upstream=(Replacement(FIRST, "\n" + FIRST),),
         file="gunicorn/glogging.py",
-    ),
-    Difference(
-        "gthread had no end of its own before 24.0.0",
-        *("gunicorn", "20.0.0", "23.0.0"),
-        file="gunicorn/workers/gthread.py",
-        without=True,
     ),
 )
 
@@ -219,7 +204,7 @@ class Change(NamedTuple):
 
     def targets(self, distribution: str, release: str) -> Dict[str, str]:
         """The files that it is made to in another release, by their names in this one."""
-        gone = {one.file for one in differences(distribution, release) if one.without}
+        gone = {file for one in differences(distribution, release) for file in one.without}
         renamed = RENAMED.get(distribution, {})
         return {file: renamed.get(file, file) for file in self.edits if file not in gone}
 

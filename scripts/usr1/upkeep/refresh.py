@@ -216,12 +216,12 @@ def sharing(states: List[State]) -> List[List[State]]:
     return files
 
 
-def written(everything: List[Patch], named: Named, sources: Dict[str, Change]) -> Texts:
+def written(named: Named, sources: Dict[str, Change]) -> Texts:
     """All that follows from the sources, for these releases; raises PatchError, or NeedsHand for those that are new."""
     texts = {}
     for distribution, names in named.items():
-        like = newest(distribution, everything)
-        changes = {release: change_to(Wanted(distribution, release), everything, sources) for release in names}
+        like = newest(distribution, patches.catalogue(distribution))
+        changes = {release: change_to(Wanted(distribution, release), sources) for release in names}
         states = [State(list(same), change) for change, same in itertools.groupby(names, changes.__getitem__)]
         for together in sharing(states):
             path = path_of(distribution, [release for state in together for release in state.names])
@@ -230,7 +230,7 @@ def written(everything: List[Patch], named: Named, sources: Dict[str, Change]) -
     return texts
 
 
-def change_to(wanted: Wanted, everything: List[Patch], sources: Dict[str, Change]) -> Change:
+def change_to(wanted: Wanted, sources: Dict[str, Change]) -> Change:
     """What follows from the sources for a release; raises PatchError, or NeedsHand if it is new."""
     distribution, release = wanted
     source = sources[backports.SOURCES[distribution]]
@@ -238,11 +238,11 @@ def change_to(wanted: Wanted, everything: List[Patch], sources: Dict[str, Change
     try:
         return source.backported(distribution, release, files)
     except PatchError as error:
-        ours = [name for patch in everything if patch.distribution == distribution for name in patch.releases]
+        ours = patches.releases(distribution)
         if release in ours:
             raise
         what = f"describe in {TABLE} what is different in {wanted}"
-        if distribution in sources and Version(release) > max(map(Version, ours)):
+        if distribution in sources and Version(release) > Version(ours[-1]):
             what = f"Write {path_of(distribution, [release])} by hand, as CONTRIBUTING.md says"
         raise NeedsHand(f"{error}\n{what}") from error
 
@@ -300,16 +300,6 @@ def proved(wanted: Wanted, texts: Texts) -> bool:
     requirements = [f"{wanted.distribution}=={wanted.release}", "uvicorn[standard]", "gunicorn"]
     releases.run(str(releases.UV), "venv", "--quiet", "--python", python, str(venv))
     releases.run(str(releases.UV), "pip", "install", "--quiet", "--python", str(venv), *requirements)
-    [site_packages] = venv.glob("lib/python3.*/site-packages")
-    for patch in _parsed(texts):
-        name = patch.distribution.replace("-", "_")
-        if not any((site_packages / f"{name}-{release}.dist-info").exists() for release in patch.releases):
-            continue
-        for part in patch.parts:
-            file = site_packages / part.target
-            after = part.apply(file.read_bytes())
-            file.unlink()  # uv links files to its cache: not to be written through
-            file.write_bytes(after)
     print(f"{wanted}: running the signal property tests in {venv}", flush=True)
     folder = WORK / "patches"  # They compare with the published files only what a patch names
     for path, text in texts.items():
@@ -319,12 +309,15 @@ def proved(wanted: Wanted, texts: Texts) -> bool:
     return subprocess.run(command, cwd=ROOT, env=proof.variables()).returncode == 0
 
 
-#: pytest in ROOT, with the patches that are in another folder.
+#: In ROOT, have the patches that are in another folder be applied to an environment, and tested there.
 PROVE = """
 import pathlib, sys
 sys.path.insert(0, "scripts")
 from usr1 import patches
 patches.PATCHES = pathlib.Path(sys.argv.pop(1))
+from usr1.apply import change, environment, installed
+venv = environment.find(pathlib.Path(sys.argv[-1]))
+change.make(venv, [(one, one.patched) for one in installed.find(venv) if one.patch])
 import pytest
 sys.exit(pytest.main(sys.argv[1:]))
 """
@@ -366,16 +359,14 @@ def left_to_do(before: List[Patch], everybody: List[Wanted]) -> List[str]:
     return found
 
 
-def expect_the_same_from_what_is_newest_now(
-    everything: List[Patch], named: Named, sources: Dict[str, Change], texts: Texts
-) -> None:
+def expect_the_same_from_what_is_newest_now(named: Named, sources: Dict[str, Change], texts: Texts) -> None:
     """
     Raises NeedsHand if a release that is new becomes the newest, and the rest does not follow from it as well.
 
     For its patch is what the next run takes for the source.
     """
     now = {name: newest(name, _parsed(texts)) for name in sources}
-    new = [name for name in sources if now[name].releases[-1] != newest(name, everything).releases[-1]]
+    new = [name for name in sources if now[name].releases[-1] not in patches.releases(name)]
     if not new:
         return
     problem = (
@@ -384,7 +375,7 @@ def expect_the_same_from_what_is_newest_now(
         f"describe in {TABLE} what is different in the older releases"
     )
     try:
-        again = written(everything, named, {**sources, **{name: change_of(now[name]) for name in new}})
+        again = written(named, {**sources, **{name: change_of(now[name]) for name in new}})
     except PatchError as error:
         raise NeedsHand(f"{problem}: {error}") from error
     changed = [path.name for path in texts if texts[path] != again.get(path)]
@@ -392,11 +383,9 @@ def expect_the_same_from_what_is_newest_now(
         raise NeedsHand(f"{problem}: {', '.join(changed)} would change")
 
 
-def all_named(everything: List[Patch], more: List[Wanted]) -> Named:
+def all_named(more: List[Wanted]) -> Named:
     """The releases that have a patch, and more that are to get one."""
-    found: Named = {distribution: [] for distribution in patches.DISTRIBUTIONS}
-    for patch in everything:
-        found[patch.distribution] += patch.releases
+    found = {distribution: patches.releases(distribution) for distribution in patches.DISTRIBUTIONS}
     for distribution, release in more:
         found[distribution].append(release)
     return {distribution: sorted(names, key=Version) for distribution, names in found.items()}
@@ -405,11 +394,11 @@ def all_named(everything: List[Patch], more: List[Wanted]) -> Named:
 def refresh(everybody: List[Wanted]) -> int:
     everything = catalogue()
     sources = {name: change_of(newest(name, everything)) for name in set(backports.SOURCES.values())}
-    named = all_named(everything, everybody)
-    texts = written(everything, named, sources)
+    named = all_named(everybody)
+    texts = written(named, sources)
     for wanted in everybody:
         review(wanted, texts)
-    expect_the_same_from_what_is_newest_now(everything, named, sources, texts)
+    expect_the_same_from_what_is_newest_now(named, sources, texts)
     texts.update(forks(_parsed(texts)))
     for wanted in everybody:
         if not proved(wanted, texts):
@@ -432,7 +421,7 @@ def refresh(everybody: List[Wanted]) -> int:
 
 def check() -> int:
     """Say what the index has and no patch names, from the first release with a patch on."""
-    named = all_named(catalogue(), [])
+    named = all_named([])
     missing = [
         Wanted(distribution, release)
         for distribution, names in named.items()

@@ -84,12 +84,9 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         if options.create and not exists(path):
             return apply_anew(path, options.only, tests)
         return apply(find(path), options.only, tests)
-    except Refusal as error:
+    except (Refusal, HalfDone) as error:
         say(f"apply.sh: {error}", stream=sys.stderr)
-        return REFUSED
-    except HalfDone as error:
-        say(f"apply.sh: {error}", stream=sys.stderr)
-        return HALF_DONE
+        return HALF_DONE if isinstance(error, HalfDone) else REFUSED
     except Interrupted as error:
         say(f"apply.sh: interrupted by {error.signal.name}; the state now:", stream=sys.stderr)
         say(_summary(_report(path, options.only, explain=False)), stream=sys.stderr)
@@ -249,18 +246,13 @@ def _line(one: Installed) -> str:
 
 
 def _known(environment: Environment, only: Only) -> List[Installed]:
-    """What is installed; raises Refusal if any of it is in no state that patches know."""
+    """What is installed; raises Refusal, with the way on without it, if any is in no state that patches know."""
     found = installed.find(environment, only)
+    others = "".join(f" --only {one.distribution}" for one in found if not one.problem)
     for one in found:
         if one.problem:
-            raise Refusal(f"{one.problem}{_leaving_alone(found)}")
+            raise Refusal(f"{one.problem}{others and f'; or leave it as it is:{others}'}")
     return found
-
-
-def _leaving_alone(found: List[Installed]) -> str:
-    """The way on without what is refused, if there is one."""
-    others = [f" --only {other.distribution}" for other in found if not other.problem]
-    return f"; or leave it as it is:{''.join(others)}" if others else ""
 
 
 def _tester(environment: Environment) -> Optional[User]:

@@ -12,7 +12,6 @@ from typing import NamedTuple, Optional
 
 
 class Line(NamedTuple):
-    path: str
     before: bytes
     digest: str  # Like "sha256=…"; empty in a RECORD without hashes
     after: bytes
@@ -35,4 +34,4 @@ def line(record: bytes, path: str) -> Optional[Line]:
     if len(matches) != 1 or bool(matches[0][2]) != bool(matches[0][3]):
         return None
     [match] = matches
-    return Line(path, record[: match.start(2)], match[2].decode(errors="replace"), record[match.end() :])
+    return Line(record[: match.start(2)], match[2].decode(errors="replace"), record[match.end() :])

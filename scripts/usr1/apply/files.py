@@ -15,8 +15,7 @@ import secrets
 import stat
 import struct
 from pathlib import Path
-from types import TracebackType
-from typing import Dict, Iterable, List, NamedTuple, Optional, Tuple, Type
+from typing import Dict, Iterable, List, NamedTuple, Tuple
 
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 FILE = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -52,9 +51,7 @@ class Tree:
     def __enter__(self) -> "Tree":
         return self
 
-    def __exit__(
-        self, kind: Optional[Type[BaseException]], error: Optional[BaseException], traceback: Optional[TracebackType]
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         for descriptor in self._open.values():
             with contextlib.suppress(OSError):  # It is closed anyway
                 os.close(descriptor)

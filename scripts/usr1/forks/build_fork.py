@@ -38,11 +38,6 @@ def build(distribution: str, releases: Sequence[str], outdir: Path) -> None:
     wheel.write(outdir / "SHA256SUMS", "".join(sums).encode())
 
 
-def _refused(error: Refusal) -> int:
-    print(f"build-fork.sh: {error}", file=sys.stderr)
-    return REFUSED
-
-
 def main(arguments: List[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="build-fork.sh",
@@ -66,13 +61,15 @@ def main(arguments: List[str]) -> int:
         for distribution in [options.distribution] if options.distribution else names if options.all else names[:1]:
             every = patches.releases(distribution)
             build(distribution, every if options.all else options.versions or every[-1:], options.outdir)
+        return 0
     except Refusal as error:
-        return _refused(error)
+        refused = error
     except OSError as error:
         expected = "a directory that may be written, with room on its disk"
         do = "name another one, or mend that"
-        return _refused(refusal(f"{options.outdir} cannot be written", expected, str(error), do))
-    return 0
+        refused = refusal(f"{options.outdir} cannot be written", expected, str(error), do)
+    print(f"build-fork.sh: {refused}", file=sys.stderr)
+    return REFUSED
 
 
 if __name__ == "__main__":

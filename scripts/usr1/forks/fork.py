@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Dict, List, NoReturn, Optional
 
 from usr1 import patches, wheel
-from usr1.patches import Part, Patch, PatchError
+from usr1.patches import Patch, PatchError
 from usr1.refusal import Refusal, refusal
 
 ConfigSettings = Optional[Dict[str, Any]]
@@ -85,7 +85,15 @@ def patched(patch: Patch, release: str, files: wheel.Files) -> wheel.Files:
     info, version = wheel.dist_info(files), f"{release}+usr1.{patch.revision}"
     forked = dict(files)
     for part in patch.parts:
-        forked[part.target] = _patched(patch, part, release, files[part.target])
+        try:
+            forked[part.target] = part.apply(files[part.target])
+        except PatchError as error:
+            raise refusal(
+                f"{part.target} is not the one of {patch.distribution} {release} as published",
+                f"SHA-256 {part.pristine_sha256}",
+                f"SHA-256 {patches.sha256(files[part.target])}",
+                f"look at the index that it came from ({patch.path.name}: {error})",
+            ) from error
     url = f"Project-URL: Patch set uvicorn-usr1, {header(patch)['Bug']}"
     _set(forked, f"{info}/METADATA", "Version", f"{version}\n{url}")
     _set(forked, f"{info}/WHEEL", "Generator", "uvicorn-usr1")
@@ -103,18 +111,6 @@ def _as_published(distribution: str, release: str, digest: str) -> None:
             f"SHA-256 {digest}",
             f"look at the index that it came from; if its files are to be like that, set {trusted}={digest}",
         )
-
-
-def _patched(patch: Patch, part: Part, release: str, pristine: bytes) -> bytes:
-    try:
-        return part.apply(pristine)
-    except PatchError as error:
-        raise refusal(
-            f"{part.target} is not the one of {patch.distribution} {release} as published",
-            f"SHA-256 {part.pristine_sha256}",
-            f"SHA-256 {patches.sha256(pristine)}",
-            f"look at the index that it came from ({patch.path.name}: {error})",
-        ) from error
 
 
 def _set(files: wheel.Files, name: str, field: str, value: str) -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 from pathlib import Path
 from typing import Dict, NamedTuple
 
@@ -19,11 +18,7 @@ def running() -> Dict[int, Process]:
         with contextlib.suppress(OSError):  # It has ended meanwhile
             state, parent, *more = (path / "stat").read_text(errors="replace").rpartition(")")[2].split()
             if state not in "ZX":
+                booted = Path("/proc/stat").read_text().partition("\nbtime ")[2].split()[0]
                 started = int(more[17]) / os.sysconf("SC_CLK_TCK")
-                found[int(path.name)] = Process(int(parent), _booted() + started)
+                found[int(path.name)] = Process(int(parent), int(booted) + started)
     return found
-
-
-def _booted() -> int:
-    found = re.search(r"^btime (\d+)$", Path("/proc/stat").read_text(), re.MULTILINE)
-    return int(found[1]) if found else 0

@@ -11,9 +11,7 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 # A dot each second, for as long as this shell is there
 dots() {
-    "$1" -c 'import os, time
-while not time.sleep(1) and os.getppid() == '$$':
-    os.write(2, b".")' &
+    while sleep 1 >/dev/null 2>&1 && kill -0 $$ 2>/dev/null; do printf .; done >&2 &
     dots=$!
     disown
 }
@@ -76,7 +74,7 @@ use_tools() {
     python=$(tools_python "$1") || exit 2
     new=$home.$$
     printf 'Setting up the tools in %s (once) ...\n' "$home" >&2
-    dots "$python"
+    dots
     trap 'quiet; rm -rf "$new"' EXIT
     said=$("$python" -m venv "$new" 2>&1) ||
         fail "cannot make the tools' environment (on Debian: apt install python3-venv): $(tail -n 3 <<<"$said" | paste -sd ' ')"

@@ -48,24 +48,23 @@ def started(user: Optional[User], module: str, *arguments: str) -> "Iterator[sub
     work = tempfile.mkdtemp(prefix="usr1-")
     if user:
         os.chown(work, user.number, user.group)
-    # In a session of its own: a Ctrl-C reaches it from here only, and a second one does not stop the stopping.
-    with contextlib.ExitStack() as stack:
-        stack.callback(shutil.rmtree, work, ignore_errors=True)
-        process = stack.enter_context(
-            subprocess.Popen(
-                [sys.executable, "-u", "-c", MODULE, str(ROOT), module, *arguments],
-                cwd=work, env={**variables(), "HOME": work, "TMPDIR": work}, preexec_fn=user and user.become,
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
-            )
-        )  # fmt: skip
-        try:
-            yield process
-        except BaseException:
-            process.send_signal(signal.SIGINT)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.communicate(timeout=30)
-            process.kill()
-            raise
+    try:
+        # In a session of its own: a Ctrl-C reaches it from here only, and a second one does not stop the stopping.
+        with subprocess.Popen(
+            [sys.executable, "-u", "-c", MODULE, str(ROOT), module, *arguments],
+            cwd=work, env={**variables(), "HOME": work, "TMPDIR": work}, preexec_fn=user and user.become,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        ) as process:  # fmt: skip
+            try:
+                yield process
+            except BaseException:
+                process.send_signal(signal.SIGINT)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.communicate(timeout=30)
+                process.kill()
+                raise
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def run_checks(environment: Environment, user: Optional[User] = None, verbose: bool = False) -> bool:

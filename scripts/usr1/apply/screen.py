@@ -1,7 +1,7 @@
 """What is said: lines that stay, and meanwhile what is waited for."""
 
 import os
-import selectors
+import select
 import shutil
 import subprocess
 import sys
@@ -65,17 +65,15 @@ def lines_of(process: "subprocess.Popen[bytes]", waiting: Callable[[], None]) ->
     """What a process prints, line by line; as long as it prints nothing, calls waiting() each second."""
     assert process.stdout is not None
     rest = b""
-    with selectors.DefaultSelector() as selector:
-        selector.register(process.stdout, selectors.EVENT_READ)
-        while True:
-            if not selector.select(PATIENCE):
-                waiting()
-                continue
-            said = os.read(process.stdout.fileno(), 65536)
-            if not said:
-                break
-            *lines, rest = (rest + said).split(b"\n")
-            yield from map(plain, lines)
+    while True:
+        if not select.select([process.stdout], [], [], PATIENCE)[0]:
+            waiting()
+            continue
+        said = os.read(process.stdout.fileno(), 65536)
+        if not said:
+            break
+        *lines, rest = (rest + said).split(b"\n")
+        yield from map(plain, lines)
     if rest:
         yield plain(rest)
 

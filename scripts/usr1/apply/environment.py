@@ -131,9 +131,8 @@ def find(path: Path) -> Environment:
         with Tree(path) as tree:
             version = _version(tree)
             number = re.escape(".".join(version.split(".")[:2])) or r"3\.\d+"
-            libraries = [
-                one for one in tree.names(_own(path / "lib"), "py*") if re.fullmatch(rf"py[a-z]+{number}t?", one.name)
-            ]
+            names = tree.names(_own(path / "lib"), "py*")
+            libraries = [one for one in names if re.fullmatch(rf"py[a-z]+{number}t?", one.name)]
             found = [_own(one / "site-packages") for one in libraries if tree.names(_own(one), "site-packages")]
     except OSError as error:
         raise unreadable(path, error) from error

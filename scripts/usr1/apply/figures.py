@@ -2,7 +2,7 @@
 
 import json
 import re
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, List, NamedTuple, Optional, Sequence
 
 from usr1.apply import proof
 from usr1.apply.environment import Environment
@@ -96,11 +96,9 @@ def table(columns: Columns) -> List[str]:
     lines = ", ".join(f"{one.lines // len(one.lost):,}{when}" for one, when in zip(all_figures, whens))
     asked = ", ".join(f"{one.requests:,}{when}" for one, when in zip(all_figures, whens))
     number = " / ".join(dict.fromkeys(str(one.rotations) for one in all_figures))
-    rows: List[Tuple[str, List[int], str]] = [
-        *(
-            (f"lines lost of {log}", [one.lost[log] for one in all_figures], f"   of {lines}")
-            for log in all_figures[0].lost
-        ),
+    lost = {log: [one.lost[log] for one in all_figures] for log in all_figures[0].lost}
+    rows = [
+        *((f"lines lost of {log}", cells, f"   of {lines}") for log, cells in lost.items()),
         ("lines written twice", [one.doubled for one in all_figures], ""),
         ("requests broken", [one.broken for one in all_figures], f"   of {asked}"),
         ("workers killed or hung", [one.dead + one.hung for one in all_figures], ""),

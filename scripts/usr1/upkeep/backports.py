@@ -42,9 +42,7 @@ class Difference(NamedTuple):
 
 
 CAPTURE = "    def capture_signals(self: Any) -> Any:\n"
-CAPTURED = "        return super().capture_signals()\n"
 INSTALL = "    def install_signal_handlers(self: Any) -> None:\n"
-INSTALLED = "        super().install_signal_handlers()\n"
 INSTALL_OR_CAPTURE = """\
     def install_signal_handlers(self: Any) -> None:  # Up to uvicorn 0.28.1
         self.worker._capture_usr1()
@@ -65,6 +63,8 @@ HANDLE = """\
         # Don't let SIGUSR1 disturb active requests by interrupting system calls
         signal.siginterrupt(signal.SIGUSR1, False)
 """
+AWAIT, RUN = "await server.serve(sockets={})", "loop.run_until_complete(server.serve(sockets={}))"
+UNWRAPPED = '[getattr(s, "sock", s) for s in self.sockets]'
 REENTRANT = (
     "Upstream reopens the files in the signal handler by closing them, so between any two bytecodes: in the middle "
     'of a log write, which fails with "reentrant call" and leaves files unrotated. A signal while the worker boots '
@@ -92,7 +92,10 @@ DIFFERENCES = (
     Difference(
         "Server takes its signals over in install_signal_handlers(); capture_signals() came with 0.29.0",
         *("uvicorn", "0.13.0", "0.28.1"),
-        change=(Replacement(CAPTURE, INSTALL), Replacement(CAPTURED, INSTALLED)),
+        change=(
+            Replacement(CAPTURE, INSTALL),
+            Replacement("return super().capture_signals()", "super().install_signal_handlers()"),
+        ),
         description=(Replacement("Server.capture_signals()", "Server.install_signal_handlers()"),),
     ),
     Difference(
@@ -125,18 +128,8 @@ DIFFERENCES = (
     Difference(
         "workers had no _serve() before 0.15.0",
         *("uvicorn", "0.13.0", "0.14.0"),
-        upstream=(
-            Replacement(
-                "        await server.serve(sockets=self.sockets)\n",
-                "        loop.run_until_complete(server.serve(sockets=self.sockets))\n",
-            ),
-        ),
-        change=(
-            Replacement(
-                '        await server.serve(sockets=[getattr(s, "sock", s) for s in self.sockets])',
-                '        loop.run_until_complete(server.serve(sockets=[getattr(s, "sock", s) for s in self.sockets]))',
-            ),
-        ),
+        upstream=(Replacement(AWAIT.format("self.sockets"), RUN.format("self.sockets")),),
+        change=(Replacement(AWAIT.format(UNWRAPPED), RUN.format(UNWRAPPED)),),
     ),
     Difference(
         "upstream annotated nothing before 0.14.0",

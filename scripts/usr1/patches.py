@@ -16,6 +16,9 @@ from typing import Dict, List, NamedTuple, Optional, Tuple
 PATCHES = Path(__file__).resolve().parents[2] / "patches"
 DISTRIBUTIONS = ("uvicorn", "uvicorn-worker", "gunicorn")
 
+#: The files of the earlier revisions that are kept.
+SUPERSEDED = "superseded/*.patch"
+
 #: The fields that a header has once for each state of the files, the oldest first; it has all others once.
 PINNED = ("Applies-To", "Pristine-SHA256", "Patched-SHA256")
 
@@ -126,9 +129,9 @@ def parse(path: Path, text: str) -> List[Patch]:
     return found
 
 
-def catalogue(distribution: str) -> List[Patch]:
+def catalogue(distribution: str, files: str = "*.patch") -> List[Patch]:
     """Every patch for a distribution, ordered by file name, and in a file the oldest first."""
-    return [patch for path in sorted((PATCHES / distribution).glob("*.patch")) for patch in read(path)]
+    return [patch for path in sorted((PATCHES / distribution).glob(files)) for patch in read(path)]
 
 
 def releases(distribution: str) -> List[str]:
@@ -143,8 +146,7 @@ def numbers(version: str) -> List[int]:
 
 def published(distribution: str) -> Dict[str, str]:
     """For each release a hash of all files of its wheel: see wheel.digest()."""
-    path = PATCHES / distribution / PUBLISHED
-    lines = path.read_text(encoding="ascii").splitlines() if path.exists() else []
+    lines = (PATCHES / distribution / PUBLISHED).read_text(encoding="ascii").splitlines()
     return {release: digest for digest, release in (line.split() for line in lines)}
 
 

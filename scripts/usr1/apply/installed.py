@@ -244,7 +244,8 @@ def _look_elsewhere(where: Where) -> None:
 
 
 def _identify(where: Where, patch: Patch, fork: bool) -> Installed:
-    revisions = [patch, *_superseded(where)]
+    superseded = patches.catalogue(where.distribution, patches.SUPERSEDED)
+    revisions = [patch, *(revision for revision in superseded if where.published in revision.releases)]
     files = _files(where, patch, revisions)
     applied = next((revision for revision in revisions if all(file.is_at(revision) for file in files)), None)
     is_published = all(file.sha256 == file.published for file in files)
@@ -273,13 +274,6 @@ def _identify(where: Where, patch: Patch, fork: bool) -> Installed:
     if any(file.recorded not in ("", record.digest(file.sha256)) for file in files):
         return installed._replace(unfinished="RECORD has other hashes, as after patch(1)")
     return installed
-
-
-def _superseded(where: Where) -> List[Patch]:
-    """The earlier revisions that are kept."""
-    directory = patches.PATCHES / where.distribution / "superseded"
-    kept = [patch for path in sorted(directory.glob("*.patch")) for patch in patches.read(path)]
-    return [patch for patch in kept if where.published in patch.releases]
 
 
 def _files(where: Where, patch: Patch, revisions: Sequence[Patch]) -> Tuple[File, ...]:

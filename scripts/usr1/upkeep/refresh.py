@@ -19,7 +19,7 @@ import tempfile
 import textwrap
 from email.parser import HeaderParser
 from pathlib import Path
-from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence
 
 from packaging.version import Version
 
@@ -30,7 +30,6 @@ from usr1.patches import Patch, PatchError
 from usr1.refusal import Refusal
 from usr1.upkeep import backports, releases
 from usr1.upkeep.backports import Change, Edit
-from usr1.upkeep.releases import ReleaseError
 
 ROOT = Path(__file__).resolve().parents[3]
 WORK = ROOT / ".cache" / "refresh"
@@ -85,9 +84,7 @@ def published_files(distribution: str, release: str, targets: Iterable[str]) -> 
     folder, files = releases.unpacked(distribution, release), {}
     for target in targets:
         if not (folder / target).exists():
-            raise ReleaseError(
-                f"{distribution} {release}: expected {target} in its wheel, found none; nothing to patch"
-            )
+            raise Refusal(f"{distribution} {release}: expected {target} in its wheel, found none; nothing to patch")
         files[target] = (folder / target).read_bytes().decode()
     return files
 
@@ -101,8 +98,8 @@ def newest(distribution: str, everything: List[Patch]) -> Patch:
     return max(candidates, key=lambda patch: Version(patch.releases[-1]))
 
 
-def git_apply(files: Dict[str, str], diff: str, *options: str) -> Tuple[Dict[str, str], str]:
-    """What a diff makes of some files, by their names, and what git says to it; raises PatchError with that."""
+def git_apply(files: Dict[str, str], diff: str, *options: str) -> Dict[str, str]:
+    """What a diff makes of some files; raises PatchError if it does not fit, or with --verbose only at other lines."""
     with tempfile.TemporaryDirectory() as work:
         for name, text in files.items():
             Path(work, name).parent.mkdir(parents=True, exist_ok=True)
@@ -112,9 +109,9 @@ def git_apply(files: Dict[str, str], diff: str, *options: str) -> Tuple[Dict[str
         command = ["git", "apply", *options, "-"]
         answer = subprocess.run(command, cwd=work, env=environment, input=diff.encode(), stderr=subprocess.PIPE)
         after = {name: Path(work, name).read_bytes().decode() for name in files}
-    if answer.returncode != 0:
+    if answer.returncode != 0 or b" (offset " in answer.stderr:
         raise PatchError(answer.stderr.decode().strip())
-    return after, answer.stderr.decode()
+    return after
 
 
 def change_of(patch: Patch) -> Change:
@@ -123,7 +120,7 @@ def change_of(patch: Patch) -> Change:
     # Without counts it is only such a line that ends the hunks of a file.
     diff = "".join(f"diff --git a/{part.target} b/{part.target}\n{part.text}" for part in patch.parts)
     try:
-        after, _ = git_apply(before, diff, "--recount")
+        after = git_apply(before, diff, "--recount")
     except PatchError as error:
         raise PatchError(f"{patch.path}: does not apply to {patch.releases[-1]}: {error}") from error
     synopsis, _, description = HeaderParser().parsestr(patch.header)["Description"].partition("\n")
@@ -149,30 +146,23 @@ def _today() -> str:
 
 def revision_of(like: Patch, names: Sequence[str]) -> int:
     """That of the newest patch, or one more than that of the last one that was published, and so is kept."""
-    files = (patches.PATCHES / like.distribution).glob("superseded/*.patch")
-    kept = [patch for path in files for patch in patches.read(path) if not set(names).isdisjoint(patch.releases)]
-    return max([like.revision, *(1 + patch.revision for patch in kept)])
+    superseded = patches.catalogue(like.distribution, patches.SUPERSEDED)
+    published = [patch.revision for patch in superseded if not set(names).isdisjoint(patch.releases)]
+    return max([like.revision, *(1 + revision for revision in published)])
 
 
 def composed(path: Path, like: Patch, states: Sequence[State]) -> str:
     """The text of a patch file for some states, the newest last: with the header of another, brought up to date."""
-    newest = states[-1].change
+    newest, committed = states[-1].change, _committed(path)
     synopsis, description = newest.description.split("\n")
-    fields = {
-        "Description": f"{synopsis}\n{textwrap.fill(description, 79, initial_indent=' ', subsequent_indent=' ')}",
-        "Revision": str(revision_of(like, [name for state in states for name in state.names])),
-    }
+    fields = dict(re.findall(r"(?m)^(\S+): (.*\n(?: .*\n)*)", like.header))
+    fields["Description"] = f"{synopsis}\n{textwrap.fill(description, 79, initial_indent=' ', subsequent_indent=' ')}"
+    fields["Revision"] = str(revision_of(like, [name for state in states for name in state.names]))
+    fields["Last-Update"] = HeaderParser().parsestr(committed)["Last-Update"] or ""
+    once = "".join(f"{name}: {value.strip()}\n" for name, value in fields.items() if name not in patches.PINNED)
     pinned = "".join(_pinned(like.distribution, state) for state in states)
-
-    def updated(day: str) -> str:
-        whole = re.findall(r"(?m)^(\S+): (.*\n(?: .*\n)*)", like.header)
-        values = {**dict(whole), **fields, "Last-Update": day}
-        once = "".join(f"{name}: {values[name].strip()}\n" for name in values if name not in patches.PINNED)
-        return once + pinned + _diff(newest)
-
-    committed = _committed(path)
-    as_committed = updated(HeaderParser().parsestr(committed)["Last-Update"] or "")
-    return as_committed if as_committed == committed else updated(_today())
+    text = once + pinned + _diff(newest)
+    return text if text == committed else re.sub("(?m)^Last-Update: .*", f"Last-Update: {_today()}", text, count=1)
 
 
 def _pinned(distribution: str, state: State) -> str:
@@ -200,7 +190,7 @@ def fits(newer: Change, older: Change) -> bool:
     """Whether the older change is the same at other lines: git apply makes it from the diffs of the newer one."""
     pristine, patched = ({target: edit[side] for target, edit in older.edits.items()} for side in (0, 1))
     try:
-        return newer.description == older.description and git_apply(pristine, _diff(newer))[0] == patched
+        return newer.description == older.description and git_apply(pristine, _diff(newer)) == patched
     except PatchError:
         return False
 
@@ -259,14 +249,14 @@ def published(distribution: str, names: Sequence[str]) -> str:
 
 def forks(everything: List[Patch]) -> Texts:
     """What the forks are, bit for bit, as whoever builds them should find it."""
-    lines: Dict[Path, List[str]] = {}
+    texts: Texts = {}
     for patch in everything:
-        sums = lines.setdefault(patches.PATCHES / patch.distribution / patches.FORKS, [])
+        path = patches.PATCHES / patch.distribution / patches.FORKS
         for release in patch.releases:
             files = wheel.installed(patch.distribution, [str(releases.unpacked(patch.distribution, release))])
             name, data = wheel.packed(fork.patched(patch, release, files))
-            sums.append(f"{patches.sha256(data)}  {name}\n")
-    return {path: "".join(sums) for path, sums in lines.items()}
+            texts[path] = texts.get(path, "") + f"{patches.sha256(data)}  {name}\n"
+    return texts
 
 
 # Releases that are new
@@ -293,7 +283,7 @@ def _parsed(texts: Texts) -> List[Patch]:
 
 
 def proved(wanted: Wanted, texts: Texts) -> bool:
-    """Whether the signal property tests pass on the release with these patches; raises ReleaseError."""
+    """Whether the signal property tests pass on the release with these patches; raises Refusal."""
     venv = WORK / f"{wanted.distribution}-{wanted.release}"
     shutil.rmtree(venv, ignore_errors=True)
     python = os.environ.get("PYTHON", sys.executable)
@@ -330,10 +320,8 @@ def stale(patch: Patch) -> str:
     files, only = published, [f"--include={name}" for name in patch.pristine]
     for diff in [*sorted(series.glob("*.patch")), series / "left-out.diff"]:
         try:
-            files, said = git_apply(files, diff.read_text(), "--verbose", *only)
-        except PatchError as error:
-            said = f"{error} (offset "
-        if " (offset " in said:
+            files = git_apply(files, diff.read_text(), "--verbose", *only)
+        except PatchError:
             return f"{diff.name} does not apply to {patch.releases[-1]} as it is"
     patched = {part.target: part.apply(published[part.target].encode()).decode() for part in patch.parts}
     return "" if files == patched else f"it does not end in what {patch.path.name} does"
@@ -447,7 +435,7 @@ def _wanted(version: str) -> Wanted:
 
 
 def _unnamed(everybody: List[Wanted]) -> List[Wanted]:
-    """Those that no patch names, spelled as they were published: 0.55 is 0.55.0; raises ReleaseError."""
+    """Those that no patch names, spelled as they were published: 0.55 is 0.55.0; raises Refusal."""
     unnamed = []
     for distribution, release in everybody:
         same = [one for one in releases.published(distribution) if Version(one) == Version(release)]
@@ -476,7 +464,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
     except NeedsHand as error:
         print(f"refresh.sh: {error}", file=sys.stderr)
         return 3
-    except (PatchError, Refusal, ReleaseError, OSError) as error:
+    except (PatchError, Refusal, OSError) as error:
         print(f"refresh.sh: {error}", file=sys.stderr)
         return 2
 

@@ -14,25 +14,22 @@ from typing import Callable, List
 from packaging.version import Version
 
 from usr1 import wheel
+from usr1.refusal import Refusal
 
 CACHE = Path(__file__).resolve().parents[3] / ".cache" / "releases"
 UV = Path(sys.executable).with_name("uv")
 
 
-class ReleaseError(Exception):
-    """The package index cannot be reached, or does not have the release; the message is pip's or uv's."""
-
-
 def run(*command: str) -> str:
-    """The standard output of a command; raises ReleaseError with what it says when it fails."""
+    """The standard output of a command; raises Refusal with what it says when it fails."""
     answer = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, errors="replace")
     if answer.returncode != 0:
-        raise ReleaseError(f"{' '.join(command)}: {answer.stderr.strip()}")
+        raise Refusal(f"{' '.join(command)}: {answer.stderr.strip()}")
     return answer.stdout
 
 
 def published(distribution: str) -> List[str]:
-    """The releases that the index offers, oldest first; not the yanked ones; raises ReleaseError."""
+    """The releases that the index offers, oldest first; not the yanked ones; raises Refusal."""
     listing = run(sys.executable, "-m", "pip", "index", "versions", "--ignore-requires-python", distribution)
     [versions] = [line for line in listing.splitlines() if line.startswith("Available versions:")]
     return sorted(versions.split(":")[1].replace(",", " ").split(), key=Version)
@@ -69,7 +66,7 @@ def unpacked(distribution: str, release: str) -> Path:
 
 
 def source(distribution: str, release: str) -> Path:
-    """The folder with the files of a release's source archive, fetched once; raises ReleaseError."""
+    """The folder with the files of a release's source archive, fetched once; raises Refusal."""
 
     def fetch(work: Path) -> Path:
         choice = ["--quiet", "--no-deps", "--ignore-requires-python", "--no-binary", distribution, "--dest", str(work)]

@@ -53,20 +53,19 @@ is_arbiter() {
 # Sets pid, or complaint. What is in the file is not shown: whoever may write to its directory could have put any
 # file there. Its owner can make root signal only what he may signal himself.
 read_pidfile() {
-    complaint='expected a pidfile, found no regular file to read; is the server running?' found=''
+    complaint='expected a pidfile, found no regular file to read; is the server running?' owner=''
     [ -f "$1" ] && [ ! -h "$1" ] || return
     complaint='expected a pidfile, cannot read it'
     { # All of the file that was opened, whatever the name leads to by now
         [ "$1" -ef /proc/self/fd/0 ] && [ ! -h "$1" ] || return
         if [ -O /proc/self/fd/0 ]; then # One's own: nobody to protect, and no program to start, which would take time
+            owner=0
             IFS= read -r pid
-            found=0$newline$pid
         else
-            found=$(stat -Lc %u /proc/self/fd/0 && exec head -c 20)
+            owner=$(stat -Lc %u /proc/self/fd/0) && pid=$(head -c 20)
         fi
     } 2>/dev/null <"$1"
-    [ -n "$found" ] || return
-    owner=${found%%"$newline"*} pid=${found#"$owner"} pid=${pid#"$newline"}
+    [ -n "$owner" ] || return
     complaint='expected a process id, found something else'
     case $pid in '' | 0* | *[!0-9]* | ???????????*) return 1 ;; esac
     complaint='stale, there is no such process; is the server running?'
@@ -211,7 +210,7 @@ check_files() {
         *[[:space:]*?[\"\'\\]*) ;;
         *) refuse "$given: expected the path of a log, found no such directory" ;;
         esac
-        [ ! -e "$given" ] && [ ! -h "$given" ] || { [ -f "$given" ] && [ ! -h "$given" ]; } && continue
+        [ -h "$given" ] || { [ -e "$given" ] && [ ! -f "$given" ]; } || continue
         known=$files && find_rotated "$given"
         [ "$files" != "$known" ] || refuse "$given: expected a log, found no regular file"
     done

@@ -43,11 +43,10 @@ class Part(NamedTuple):
     text: str  # Its diff
 
     def apply(self, pristine: bytes) -> bytes:
-        """The patched bytes; raises PatchError unless both sides hash to what the header says."""
+        """The patched bytes; raises PatchError unless both sides hash to what the header says, as revert does."""
         return self._change(pristine, self.pristine_sha256, self.patched_sha256, reverse=False)
 
     def revert(self, patched: bytes) -> bytes:
-        """The pristine bytes; raises PatchError unless both sides hash to what the header says."""
         return self._change(patched, self.patched_sha256, self.pristine_sha256, reverse=True)
 
     def _change(self, before: bytes, expected: str, result: str, reverse: bool) -> bytes:
@@ -151,5 +150,4 @@ def published(distribution: str) -> Dict[str, str]:
 
 
 def find(distribution: str, release: str) -> Optional[Patch]:
-    """The one patch pinned to a release, or None."""
     return next((patch for patch in catalogue(distribution) if release in patch.releases), None)

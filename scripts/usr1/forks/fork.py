@@ -85,13 +85,14 @@ def patched(patch: Patch, release: str, files: wheel.Files) -> wheel.Files:
     info, version = wheel.dist_info(files), f"{release}+usr1.{patch.revision}"
     forked = dict(files)
     for part in patch.parts:
+        pristine = files[part.target]
         try:
-            forked[part.target] = part.apply(files[part.target])
+            forked[part.target] = part.apply(pristine)
         except PatchError as error:
             raise refusal(
                 f"{part.target} is not the one of {patch.distribution} {release} as published",
                 f"SHA-256 {part.pristine_sha256}",
-                f"SHA-256 {patches.sha256(files[part.target])}",
+                f"SHA-256 {patches.sha256(pristine)}",
                 f"look at the index that it came from ({patch.path.name}: {error})",
             ) from error
     url = f"Project-URL: Patch set uvicorn-usr1, {header(patch)['Bug']}"

@@ -63,7 +63,8 @@ HANDLE = """\
         # Don't let SIGUSR1 disturb active requests by interrupting system calls
         signal.siginterrupt(signal.SIGUSR1, False)
 """
-AWAIT, RUN = "await server.serve(sockets={})", "loop.run_until_complete(server.serve(sockets={}))"
+AWAIT = "await server.serve(sockets={})"
+RUN = "loop.run_until_complete(server.serve(sockets={}))"
 UNWRAPPED = '[getattr(s, "sock", s) for s in self.sockets]'
 REENTRANT = (
     "Upstream reopens the files in the signal handler by closing them, so between any two bytecodes: in the middle "

@@ -153,7 +153,8 @@ def revision_of(like: Patch, names: Sequence[str]) -> int:
 
 def composed(path: Path, like: Patch, states: Sequence[State]) -> str:
     """The text of a patch file for some states, the newest last: with the header of another, brought up to date."""
-    newest, committed = states[-1].change, _committed(path)
+    newest = states[-1].change
+    committed = _committed(path)
     synopsis, description = newest.description.split("\n")
     fields = dict(re.findall(r"(?m)^(\S+): (.*\n(?: .*\n)*)", like.header))
     fields["Description"] = f"{synopsis}\n{textwrap.fill(description, 79, initial_indent=' ', subsequent_indent=' ')}"
@@ -162,7 +163,9 @@ def composed(path: Path, like: Patch, states: Sequence[State]) -> str:
     once = "".join(f"{name}: {value.strip()}\n" for name, value in fields.items() if name not in patches.PINNED)
     pinned = "".join(_pinned(like.distribution, state) for state in states)
     text = once + pinned + _diff(newest)
-    return text if text == committed else re.sub("(?m)^Last-Update: .*", f"Last-Update: {_today()}", text, count=1)
+    if text == committed:
+        return text
+    return re.sub("(?m)^Last-Update: .*", f"Last-Update: {_today()}", text, count=1)
 
 
 def _pinned(distribution: str, state: State) -> str:
@@ -353,17 +356,17 @@ def expect_the_same_from_what_is_newest_now(named: Named, sources: Dict[str, Cha
 
     For its patch is what the next run takes for the source.
     """
-    now = {name: newest(name, _parsed(texts)) for name in sources}
-    new = [name for name in sources if now[name].releases[-1] not in patches.releases(name)]
+    now = [newest(name, _parsed(texts)) for name in sources]
+    new = [patch for patch in now if patch.releases[-1] not in patches.releases(patch.distribution)]
     if not new:
         return
+    names = " and ".join(f"{patch.distribution} {patch.releases[-1]}" for patch in new)
     problem = (
-        "the older patches cannot be made from the patch of "
-        f"{' and '.join(f'{name} {now[name].releases[-1]}' for name in new)}; "
+        f"the older patches cannot be made from the patch of {names}; "
         f"describe in {TABLE} what is different in the older releases"
     )
     try:
-        again = written(named, {**sources, **{name: change_of(now[name]) for name in new}})
+        again = written(named, {**sources, **{patch.distribution: change_of(patch) for patch in new}})
     except PatchError as error:
         raise NeedsHand(f"{problem}: {error}") from error
     changed = [path.name for path in texts if texts[path] != again.get(path)]

@@ -64,13 +64,6 @@ def run(*command: object, cwd: Union[Path, str, None] = None, **variables: str) 
     )  # fmt: skip
 
 
-def path_without(program: str) -> str:
-    """The PATH less the directories that have this program."""
-    return os.pathsep.join(
-        place for place in os.environ["PATH"].split(os.pathsep) if not shutil.which(program, path=place)
-    )
-
-
 def _candidates() -> Iterator[str]:
     for minor, place in itertools.product(range(6, 16), os.environ["PATH"].split(os.pathsep)):
         found = shutil.which(f"python3.{minor}", path=place)
@@ -192,10 +185,6 @@ def patched(environment: Environment, distribution: str, release: str) -> None:
         new.replace(target)
 
 
-def patched_copy(original: Environment, path: Path, distribution: str, release: str) -> Environment:
-    return original.copied(path, f"{distribution} {release}")
-
-
 @functools.lru_cache(maxsize=None)
 def patched_until_exit(original: Environment, *names: str) -> Environment:
     """A copy for this process, with these patches: "DISTRIBUTION RELEASE"; other users may look into it."""
@@ -279,11 +268,9 @@ def workers(distribution: str, release: str) -> List[Workers]:
 
 
 #: Each combination of file and hook, and each release of uvicorn-worker with the oldest and the newest uvicorn.
-VARIANTS = tuple(
-    one
-    for distribution, releases in (("uvicorn", COMBINATIONS), ("uvicorn-worker", tuple(UVICORN_WORKER)))
-    for release in releases
-    for one in workers(distribution, release)
+VARIANTS = (
+    *map(uvicorn, COMBINATIONS),
+    *(one for release in UVICORN_WORKER for one in workers("uvicorn-worker", release)),
 )
 
 

@@ -1,8 +1,7 @@
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Iterator
 
+import environments
 import pytest
 from usr1.apply import proof
 from usr1.apply.environment import Environment
@@ -24,10 +23,8 @@ def run(capsys: pytest.CaptureFixture[str]) -> trees.Run:
 @pytest.fixture
 def place() -> Iterator[Path]:
     """Where anybody may look, unlike pytest's own directories."""
-    directory = Path(tempfile.mkdtemp())
-    directory.chmod(0o755)
-    yield directory
-    shutil.rmtree(directory)
+    with environments.open_directory() as directory:
+        yield directory
 
 
 @pytest.fixture

@@ -221,8 +221,7 @@ def test_figures_of_a_real_server(release: str, tmp_path: Path) -> None:
     python = environments.pythons_for(release)[-1 if release == trees.NEWEST else 0]
     gunicorn = RELEASES[release]
     pristine = environments.cached(python, *environments.packages(release, f"gunicorn=={gunicorn}"))
-    copy = environments.patched_copy(pristine, tmp_path / "venv", "uvicorn", release)
-    environments.patched(copy, "gunicorn", gunicorn)
+    copy = pristine.copied(tmp_path / "venv", f"uvicorn {release}", f"gunicorn {gunicorn}")
     before, after = (figures.measure(find(one.path), "here")["here"] for one in (pristine, copy))
     assert before.rotations == after.rotations == 6
     assert before.dead if release == "0.18.3" else sum(before.lost.values()) > before.requests / 4, before

@@ -11,6 +11,7 @@ from typing import Iterator, List
 
 import environments
 import pytest
+from usr1 import patches
 from usr1.apply import apply, installed, servers
 from usr1.apply.environment import Environment, find
 
@@ -29,7 +30,7 @@ def rename_release(environment: Environment, version: str) -> None:
 
 
 def test_pristine_and_patched(environment: Environment, run: Run) -> None:
-    patch = trees.newest_patch()
+    patch = patches.catalogue("uvicorn")[-1]
     named = f"patches/uvicorn/{patch.path.name}, revision {patch.revision}"
     uvicorn = f"{environment.path}: uvicorn {trees.NEWEST}"
     assert run(*CHECK, environment, status=1).out == f"{uvicorn}: pristine (its patch: {named})\n"

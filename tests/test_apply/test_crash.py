@@ -1,9 +1,11 @@
 """
-Killed at any system call, or failed there: whole files, a true exit status, and a next run that ends it well.
+Killed at any system call, failed there, or broken before: fully done or as before, and a true exit status.
 
-strace makes each file-system call of a change fail, or kills the process at it.
+strace makes each file-system call of a change fail, or kills the process at it; the next run ends it well.
+Environments are as broken as Hypothesis makes them, and nothing outside the files of uvicorn changes.
 """
 
+import contextlib
 import ctypes
 import functools
 import multiprocessing
@@ -12,20 +14,24 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from typing import Callable, Dict, List, NamedTuple, Optional
 from typing import Counter as CounterType
-from typing import Dict, List, NamedTuple, Optional
 
 import pytest
-from usr1 import patches
-from usr1.apply import change, installed
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from usr1 import patches, record
+from usr1.apply import apply, change, installed
 from usr1.apply.environment import Environment
-from usr1.apply.installed import State
+from usr1.apply.installed import UNFINISHED, State
 from usr1.refusal import HalfDone, Refusal
 
 from test_apply import trees
+from test_apply.trees import Run
 
 #: Tests run side by side: each takes every so-many-th of the calls.
 SHARDS = 4
@@ -47,19 +53,15 @@ BEGIN, END = "/the-change-begins", "/the-change-ends"
 PR_SET_PTRACER, ANY = 0x59616D61, -1
 
 
-def make(what: str, environment: Environment) -> None:
-    """What scripts/apply.sh does between finding the environment and testing it."""
-    with change.alone(environment):
-        found = installed.find(environment)
-        for one in found:
-            if one.problem:
-                raise one.problem
-        change.make(environment, [(one, one.patched if what == "apply" else one.pristine) for one in found])
-
-
-def status_of(what: str, environment: Environment) -> int:
+def make(what: str, environment: Environment) -> int:
+    """What scripts/apply.sh does between finding the environment and testing it; the exit status."""
     try:
-        make(what, environment)
+        with change.alone(environment):
+            found = installed.find(environment)
+            for one in found:
+                if one.problem:
+                    raise one.problem
+            change.make(environment, [(one, one.patched if what == "apply" else one.pristine) for one in found])
     except Refusal:
         return 2
     except HalfDone:
@@ -95,7 +97,7 @@ def _follow_me(what: str, environment: Environment, go: Event) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PTRACER, ANY, 0, 0, 0)
     go.wait()
     os.access(BEGIN, os.F_OK)
-    exit_status = status_of(what, environment)
+    exit_status = make(what, environment)
     os.access(END, os.F_OK)
     sys.exit(exit_status)
 
@@ -111,23 +113,6 @@ class Call(NamedTuple):
         return ["-e", f"trace={self.name}", "-e", f"inject={self.name}:{fault.rstrip('+')}:when={when}"]
 
 
-def calls(what: str, environment: Environment, log: Path) -> List[Call]:
-    """The file-system calls of a change, each once."""
-    assert followed(what, environment, log, "-e", f"trace={LOOKING},{CHANGING}") == 0
-    seen: CounterType[str] = Counter()
-    found: List[Call] = []
-    within = False
-    for name, rest in re.findall(r"(?m)^([a-z0-9_]+)\((.*)", log.read_text(errors="replace")):
-        seen[name] += 1
-        if BEGIN in rest or END in rest:
-            within = BEGIN in rest
-        elif within:  # An open that creates nothing only looks
-            changes = "O_CREAT" in rest if name.startswith("open") else f"?{name}" in CHANGING.split(",")
-            found.append(Call(name, seen[name], changes))
-    assert sum(call.changes for call in found) > 10
-    return found
-
-
 class Trial(NamedTuple):
     environment: Environment
     after: Dict[str, trees.Snapshot]
@@ -135,11 +120,22 @@ class Trial(NamedTuple):
     copy: Path
 
     def calls(self, what: str) -> List[Call]:
-        """The calls of a change that is yet to be made."""
-        make(OPPOSITE[what], self.environment)
+        """The file-system calls of a change that is yet to be made, each once."""
+        assert make(OPPOSITE[what], self.environment) == 0
         trees.compile_all(self.environment)
-        found = calls(what, self.environment, self.log)
-        make(OPPOSITE[what], self.environment)
+        assert followed(what, self.environment, self.log, "-e", f"trace={LOOKING},{CHANGING}") == 0
+        seen: CounterType[str] = Counter()
+        found: List[Call] = []
+        within = False
+        for name, rest in re.findall(r"(?m)^([a-z0-9_]+)\((.*)", self.log.read_text(errors="replace")):
+            seen[name] += 1
+            if BEGIN in rest or END in rest:
+                within = BEGIN in rest
+            elif within:  # An open that creates nothing only looks
+                changes = "O_CREAT" in rest if name.startswith("open") else f"?{name}" in CHANGING.split(",")
+                found.append(Call(name, seen[name], changes))
+        assert sum(call.changes for call in found) > 10
+        assert make(OPPOSITE[what], self.environment) == 0
         shutil.copytree(self.environment.path, self.copy, symlinks=True)
         return found
 
@@ -158,7 +154,7 @@ class Trial(NamedTuple):
         assert states <= {State.PRISTINE, State.PARTLY, State.PATCHED}, "each file is whole, old or new"
         now = trees.snapshot(self.environment.path)
         if fault == "error=EIO+" and call.name == "unlink":  # Nor can it remove what it has made then
-            now = {name: entry for name, entry in now.items() if not name.endswith(installed.UNFINISHED)}
+            now = {name: entry for name, entry in now.items() if not name.endswith(UNFINISHED)}
         if fault == "signal=KILL":
             assert status == -9
         elif status == 0:
@@ -169,22 +165,26 @@ class Trial(NamedTuple):
             assert status == 3 and fault.endswith("+"), "only an error that stays also keeps it from being undone"
 
         following = what if call.number % 2 else OPPOSITE[what]
-        assert status_of(following, self.environment) == 0
+        assert make(following, self.environment) == 0
         assert trees.snapshot(self.environment.path) == self.after[following]
         if following == what:
             shutil.rmtree(self.environment.path)
             shutil.copytree(self.copy, self.environment.path, symlinks=True)
 
 
-@pytest.fixture
-def trial(environment: Environment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trial:
-    """The patches are read before, for it is not their file system that fails."""
+@pytest.fixture(autouse=True)
+def read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not the file system of the patches that fails."""
     monkeypatch.setattr(patches, "catalogue", functools.lru_cache(patches.catalogue))
+
+
+@pytest.fixture
+def trial(environment: Environment, tmp_path: Path) -> Trial:
     pristine = trees.snapshot(environment.path)
-    make("apply", environment)
+    assert make("apply", environment) == 0
     assert trees.disagreements(environment) == []
     patched = trees.snapshot(environment.path)
-    make("revert", environment)
+    assert make("revert", environment) == 0
     assert trees.snapshot(environment.path) == pristine
     return Trial(environment, {"apply": patched, "revert": pristine}, tmp_path / "log", tmp_path / "copy")
 
@@ -218,3 +218,140 @@ def test_a_disk_that_is_full_or_fails_for_good(fault: str, what: str, trial: Tri
 def test_a_write_that_lies(what: str, trial: Trial) -> None:
     """One that writes nothing, and says it has written all."""
     trial.try_all(what, f"retval={2**20}", [call for call in trial.calls(what) if call.name == "write"])
+
+
+class Files:
+    """Those of uvicorn in an environment, some of which may be gone already."""
+
+    def __init__(self, environment: Environment) -> None:
+        self.source = trees.workers(environment)
+        self.info = sorted(environment.site_packages.glob("uvicorn-*.dist-info"))[0]
+        self.record = self.info / "RECORD"
+        self.metadata = self.info / "METADATA"
+
+
+Damage = Callable[[Files], object]
+
+
+def edit(path: Path, change: Callable[[bytes], bytes]) -> None:
+    path.write_bytes(change(path.read_bytes()))
+
+
+def patch_by_hand(files: Files) -> None:
+    """As patch(1) would, or a run of this that was killed."""
+    [part] = patches.catalogue("uvicorn")[-1].parts
+    if patches.sha256(files.source.read_bytes()) == part.pristine_sha256:
+        edit(files.source, part.apply)
+
+
+def patch_record(files: Files) -> None:
+    [part] = patches.catalogue("uvicorn")[-1].parts
+    digest = record.digest(part.patched_sha256)
+    edit(files.record, lambda text: re.sub(rb"(?<=workers\.py,)sha256=[^,]*", digest.encode(), text))
+
+
+def make_directory(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+LINE = rb'(?m)^"?uvicorn/workers\.py"?,.*\n'
+
+
+def line(change: Callable[["re.Match[bytes]"], bytes]) -> Callable[[Files], object]:
+    """Change the one line of RECORD."""
+    return lambda files: edit(files.record, lambda text: re.sub(LINE, change, text))
+
+
+def version(text: bytes) -> Callable[[Files], object]:
+    return lambda files: edit(files.metadata, lambda old: re.sub(rb"(?m)^Version: .*", b"Version: " + text, old))
+
+
+DAMAGES: Dict[str, Damage] = {
+    "source missing": lambda files: files.source.unlink(),
+    "source with CRLF": lambda files: edit(files.source, lambda text: text.replace(b"\n", b"\r\n")),
+    "source in no encoding": lambda files: edit(files.source, lambda text: text + b"# \xff\n"),
+    "source a directory": lambda files: make_directory(files.source),
+    "source a link": lambda files: files.source.symlink_to(files.source.rename(files.source.with_name("w.py"))),
+    "source read-only": lambda files: files.source.chmod(0o400),
+    "source patched by hand": patch_by_hand,
+    "RECORD says patched": patch_record,
+    "RECORD missing": lambda files: files.record.unlink(),
+    "RECORD with CRLF": lambda files: edit(files.record, lambda text: text.replace(b"\n", b"\r\n")),
+    "RECORD a directory": lambda files: make_directory(files.record),
+    "RECORD without the line": line(lambda match: b""),
+    "RECORD with the line twice": line(lambda match: match[0] * 2),
+    "RECORD with more lines": line(lambda match: b"../other,sha256=x,1\n\xff,,\n" + match[0] + b"\n,,\n"),
+    "RECORD without hashes": line(lambda match: b"uvicorn/workers.py,,\n"),
+    "RECORD without the size": line(lambda match: re.sub(rb",\d+", b",", match[0])),
+    "RECORD with quotes": line(lambda match: match[0].replace(b"uvicorn/workers.py", b'"uvicorn/workers.py"')),
+    "RECORD with another hash": line(lambda match: match[0].replace(b"sha256=", b"sha256=x")),
+    "METADATA missing": lambda files: files.metadata.unlink(),
+    "METADATA without a version": lambda files: files.metadata.write_bytes(b"\xff"),
+    "another version": version(b"0.54.0.post1"),
+    "a version that is none": version(b"\xff??"),
+    "a fork's version": version(b"0.54.0+usr1.1"),
+    "two dist-infos": lambda files: shutil.copytree(files.info, files.info.with_name("uvicorn-0.1.dist-info")),
+    "no dist-info": lambda files: shutil.rmtree(files.info),
+    "bytecode missing": lambda files: shutil.rmtree(files.source.with_name("__pycache__")),
+    "source left behind": lambda files: files.source.with_name(f".workers.py.x{UNFINISHED}").touch(),
+    "RECORD left behind": lambda files: (files.info / f".RECORD.x{UNFINISHED}").touch(),
+    "editable": lambda files: (files.info / "direct_url.json").write_text('{"dir_info": {"editable": true}}'),
+    "archive": lambda files: (files.info / "direct_url.json").write_text("{"),
+}
+
+
+def check_truth(option: str, environment: Environment) -> None:
+    """One run: fully done or byte-identical to before."""
+    before = trees.snapshot(environment.path, compiled=True)
+    status = apply.main([option, "--only", "uvicorn", str(environment.path)])
+    now = trees.snapshot(environment.path, compiled=True)
+    if status == 2:
+        assert now == before
+        return
+    assert status == 0
+    differing = {name for name in {*before, *now} if before.get(name) != now.get(name)}
+    for name in differing:
+        assert re.search(rf"/uvicorn/(__pycache__/)?workers\.|/RECORD$|\.x{re.escape(UNFINISHED)}$", name), name
+    assert not [name for name in now if name.endswith(UNFINISHED)]
+    one = trees.only(environment)
+    assert one.finished
+    assert one.state in ((State.PATCHED, State.FORK) if option == "--no-tests" else (State.PRISTINE,))
+    assert trees.stale(environment) == [] or not differing
+    # Only that line of RECORD is another, and it is true
+    name = os.fspath(one.record.relative_to(environment.path))
+    others = [re.sub(LINE, b"", content) for content in (before[name][-1], now[name][-1]) if isinstance(content, bytes)]
+    assert others[0] == others[1]
+    assert not [wrong for wrong in trees.disagreements(environment) if "uvicorn/workers.py" in wrong]
+
+
+@pytest.mark.parametrize("name", DAMAGES)
+def test_one_damage(name: str, environment: Environment) -> None:
+    before = trees.snapshot(environment.path, compiled=True)
+    DAMAGES[name](Files(environment))
+    assert trees.snapshot(environment.path, compiled=True) != before
+    check_truth("--no-tests", environment)
+
+
+OPTIONS = st.lists(st.sampled_from(["--no-tests", "--revert"]), min_size=1, max_size=3)
+
+
+def test_several_damages(request: pytest.FixtureRequest, run: Run) -> None:
+    @settings(max_examples=2000 if request.config.getoption("--full") else 30, deadline=None)
+    @given(st.booleans(), st.lists(st.sampled_from(sorted(DAMAGES)), min_size=2, max_size=4), OPTIONS)
+    def check(patched: bool, names: List[str], options: List[str]) -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            environment = trees.light(Path(directory, "venv"), trees.source())
+            if patched:
+                run("--no-tests", "--only", "uvicorn", environment)
+            for name in names:
+                # One before may have removed what it is to damage
+                with contextlib.suppress(OSError, IndexError):
+                    DAMAGES[name](Files(environment))
+            before = trees.snapshot(environment.path, compiled=True)
+            assert apply.main(["--check", str(environment.path)]) in (0, 1)
+            assert trees.snapshot(environment.path, compiled=True) == before
+            for option in options:
+                check_truth(option, environment)
+
+    check()

@@ -100,7 +100,7 @@ def everything(directory: Path) -> object:
 @pytest.mark.parametrize("killed", [False, True], ids=["swaps", "kills and swaps"])
 def test_an_owner_who_keeps_swapping(killed: bool, place: Path, run: Run) -> None:
     """Whatever comes of the environment, nothing outside is written to."""
-    environment, outside = trees.light(place / "venv", trees.source(), bytecode=True), place / "outside"
+    environment, outside = trees.light(place / "venv", trees.source()), place / "outside"
     shutil.copytree(environment.path, outside, symlinks=True)
     subprocess.run(["chown", "-R", str(NOBODY), environment.path], check=True)
     before, untouched = trees.snapshot(environment.path), everything(outside)

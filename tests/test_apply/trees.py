@@ -20,12 +20,6 @@ NEWEST = environments.COMBINATIONS[-1]
 SCRIPTS = patches.PATCHES.parent / "scripts"
 
 
-def newest_patch() -> patches.Patch:
-    patch = patches.find("uvicorn", NEWEST)
-    assert patch is not None
-    return patch
-
-
 def source(release: str = NEWEST, *others: str) -> Environment:
     """An environment made by uv on a Python that the release runs on, not to be changed."""
     pythons = list(environments.pythons())
@@ -33,33 +27,28 @@ def source(release: str = NEWEST, *others: str) -> Environment:
     return find(environments.cached(python, f"uvicorn=={release}", "gunicorn", *others).path)
 
 
-def light(path: Path, like: Environment, python: Optional[Path] = None, bytecode: bool = False) -> Environment:
+def light(path: Path, like: Environment, python: Optional[Path] = None) -> Environment:
     """
     A copy of what apply.sh looks at, all made of real files, that costs a few milliseconds.
 
-    With bytecode listed in RECORD, as by pip, if wanted; on another Python than the original, if named.
+    With bytecode listed in RECORD, as by pip; on another Python than the original, if named.
     """
+    python = Path(os.path.realpath(python or like.python))
     (path / "bin").mkdir(parents=True)
-    (path / "bin" / "python").symlink_to(os.path.realpath(python or like.python))
-    number = (python or like.site_packages.parent).name[len("python") :]
-    (path / "lib" / f"python{number}" / "site-packages").mkdir(parents=True)
-    if python:
-        (path / "pyvenv.cfg").write_text(f"home = {python.parent}\nversion = {number}\n")
-    else:
-        shutil.copy(like.path / "pyvenv.cfg", path)
+    (path / "bin" / "python").symlink_to(python)
+    (path / "pyvenv.cfg").write_text(f"home = {python.parent}\nversion = {python.name[len('python') :]}\n")
+    (path / "lib" / python.name / "site-packages").mkdir(parents=True)
     copy = find(path)
-    for pattern in ("uvicorn*", "gunicorn*"):
-        for directory in like.site_packages.glob(pattern):
-            shutil.copytree(directory, copy.site_packages / directory.name, ignore=shutil.ignore_patterns("*.pyc"))
+    for directory in like.site_packages.glob("*icorn*"):
+        shutil.copytree(directory, copy.site_packages / directory.name, ignore=shutil.ignore_patterns("*.pyc"))
     for script in like.path.glob("bin/*icorn*"):
         text = script.read_bytes().replace(os.fsencode(like.path), os.fsencode(path))
         (copy.path / "bin" / script.name).write_bytes(text)
-    if bytecode:
-        compile_all(copy)
-        for one in installed.find(copy):
-            with one.record.open("a", newline="") as lines:
-                made = [cache for path in one.contents for cache in caches(path)]
-                lines.writelines(f"{cache.relative_to(copy.site_packages)},,\r\n" for cache in made)
+    compile_all(copy)
+    for one in installed.find(copy):
+        with one.record.open("a", newline="") as lines:
+            made = [cache for path in one.contents for cache in caches(path)]
+            lines.writelines(f"{cache.relative_to(copy.site_packages)},,\r\n" for cache in made)
     return copy
 
 
@@ -171,24 +160,19 @@ def caches(source: Path) -> List[Path]:
     return [Path(f"{stem}.cpython-{tag}.pyc") for tag in ("311", "311.opt-2", "36")]
 
 
-def bytecode(environment: Environment, one: installed.Installed) -> List[Path]:
-    with files.Tree(environment.path) as tree:
-        return installed.bytecode(tree, one)
-
-
 Snapshot = Dict[str, Tuple[object, ...]]
 
 
 def snapshot(path: Path, compiled: bool = False) -> Snapshot:
     """Everything in a directory but times and, unless wanted, bytecode."""
-    entries = (entry for entry in path.rglob("*") if compiled or entry.suffix != ".pyc")
-    return {os.fspath(entry.relative_to(path)): _entry(entry) for entry in entries}
-
-
-def _entry(path: Path) -> Tuple[object, ...]:
-    status = path.lstat()
-    content = os.readlink(path) if path.is_symlink() else path.read_bytes() if path.is_file() else None
-    return stat.filemode(status.st_mode), status.st_uid, status.st_gid, content
+    found: Snapshot = {}
+    for one in path.rglob("*"):
+        if compiled or one.suffix != ".pyc":
+            status = one.lstat()
+            content = os.readlink(one) if one.is_symlink() else one.read_bytes() if one.is_file() else None
+            mode = stat.filemode(status.st_mode)
+            found[os.fspath(one.relative_to(path))] = mode, status.st_uid, status.st_gid, content
+    return found
 
 
 def disagreements(environment: Environment) -> List[str]:

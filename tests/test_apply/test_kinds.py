@@ -31,7 +31,6 @@ DOCUMENT = (ROOT / "docs" / "installations.md").read_text()
 RELEASES = {"gunicorn": patches.releases("gunicorn")[-1], "uvicorn": trees.NEWEST}
 REQUIREMENTS = [f"{distribution}=={release}" for distribution, release in RELEASES.items()]
 
-
 Made = Tuple[Environment, Callable[..., str]]
 
 
@@ -49,16 +48,20 @@ def made_by_uv(path: Path) -> Made:
     return environment, lambda what, *arguments: command(*uv, what, "--python", environment.python, *arguments)
 
 
-def check_reinstall(environment: Environment, run: Run) -> None:
-    """What is to be done says how to bring the published files back; then --check says so."""
+@pytest.mark.parametrize("make", [made_by_pip, made_by_uv])
+def test_it_is_one_of_theirs(make: Callable[[Path], Made], tmp_path: Path, run: Run, monkeypatch: MonkeyPatch) -> None:
+    # A hard link to uv's cache has the owner and mode of the file there, which may be anybody's.
+    monkeypatch.setenv("UV_LINK_MODE", "copy")
+    environment, installer = make(tmp_path / "venv")
     before = trees.snapshot(environment.site_packages)
     run("--no-tests", environment)
     assert trees.disagreements(environment) == []
+
+    # What is to be done says how to bring the published files back
     trees.workers(environment).write_text("changed = True\n")
     said = run("--no-tests", environment, status=2).err
     [advice] = re.findall(r"  do:       (.*), then run this again", said)
-    by_pip = (environment.path / "bin" / "pip").exists()
-    assert advice.startswith(f"{environment.path}/bin/pip install " if by_pip else "uv pip ")
+    assert advice.startswith(f"{environment.path}/bin/pip install " if make is made_by_pip else "uv pip ")
     command("bash", "-c", advice)
     run("--check", environment, status=1)
     run("--revert", environment)
@@ -68,13 +71,6 @@ def check_reinstall(environment: Environment, run: Run) -> None:
     info = trees.dist_info(environment).name
     assert {name for name in {*now, *before} if now.get(name) != before.get(name)} <= {info + note for note in notes}
 
-
-@pytest.mark.parametrize("make", [made_by_pip, made_by_uv])
-def test_it_is_one_of_theirs(make: Callable[[Path], Made], tmp_path: Path, run: Run, monkeypatch: MonkeyPatch) -> None:
-    # A hard link to uv's cache has the owner and mode of the file there, which may be anybody's.
-    monkeypatch.setenv("UV_LINK_MODE", "copy")
-    environment, installer = make(tmp_path / "venv")
-    check_reinstall(environment, run)
     run("--no-tests", environment)
     installer("check")
     assert REQUIREMENTS[1] in installer("freeze")

@@ -156,25 +156,22 @@ def test_of_two_each_is_told_apart(option: str, said: str, names: List[str], tmp
     assert re.findall(said, run(option, both).out) == names
 
 
-NEWEST_OF_EACH = ("uvicorn", "uvicorn-worker", "gunicorn")
-KINDS = [
-    *((release, ("uvicorn", "gunicorn"), n % 5 == 0) for n, release in enumerate(environments.COMBINATIONS)),
-    *((trees.NEWEST, kept, True) for kept in (NEWEST_OF_EACH, NEWEST_OF_EACH[1:], NEWEST_OF_EACH[2:])),
-]
+@pytest.mark.parametrize("release", environments.parameters(environments.COMBINATIONS, environments.COMBINATIONS[::5]))
+def test_every_combination(release: str, tmp_path: Path) -> None:
+    """Of files and hooks."""
+    environment = trees.light(tmp_path / "venv", trees.source(release))
+    assert list(states(environment)) == ["uvicorn", "gunicorn"]
+    check_both_ways(environment.path, environment)
 
 
-@pytest.mark.parametrize(
-    "release, kept",
-    [pytest.param(release, kept, marks=[] if chosen else [pytest.mark.full]) for release, kept, chosen in KINDS],
-)
-def test_every_combination(release: str, kept: Tuple[str, ...], tmp_path: Path) -> None:
-    """Of files and hooks, and of distributions."""
-    source = trees.source(release, *(["uvicorn-worker"] if "uvicorn-worker" in kept else []))
-    environment = trees.light(tmp_path / "venv", source)
-    if "uvicorn" not in kept:
-        for path in (environment.site_packages / "uvicorn", *environment.site_packages.glob("uvicorn-*")):
+@pytest.mark.parametrize("number", range(3))
+def test_without_so_many_distributions(number: int, tmp_path: Path) -> None:
+    environment = trees.light(tmp_path / "venv", trees.source(trees.NEWEST, "uvicorn-worker"))
+    for distribution in patches.DISTRIBUTIONS[:number]:
+        name = distribution.replace("-", "_")
+        for path in (environment.site_packages / name, *environment.site_packages.glob(f"{name}-*")):
             shutil.rmtree(path)
-    assert set(states(environment)) == set(kept)
+    assert tuple(states(environment)) == patches.DISTRIBUTIONS[number:]
     check_both_ways(environment.path, environment)
 
 

@@ -33,9 +33,6 @@ from usr1.refusal import HalfDone, Refusal
 from test_apply import trees
 from test_apply.trees import Run
 
-#: Tests run side by side: each takes every so-many-th of the calls.
-SHARDS = 4
-
 #: What touches files; what CPython does not use on this machine is simply not found.
 LOOKING = (
     "?access,?close,?dup,?dup3,?fadvise64,?fcntl,?flock,?fstat,?fstatfs,?getdents64,?lseek,?lstat,?newfstatat,"
@@ -190,10 +187,9 @@ def trial(environment: Environment, tmp_path: Path) -> Trial:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("shard", range(SHARDS))
 @pytest.mark.parametrize("what", OPPOSITE)
-def test_any_call_may_fail(what: str, shard: int, trial: Trial) -> None:
-    trial.try_all(what, "error=EIO", trial.calls(what)[shard::SHARDS])
+def test_any_call_may_fail(what: str, trial: Trial) -> None:
+    trial.try_all(what, "error=EIO", trial.calls(what))
 
 
 @pytest.mark.parametrize("what", ["apply", pytest.param("revert", marks=pytest.mark.full)])

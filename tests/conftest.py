@@ -82,12 +82,8 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 
 
 def _record_of(config: pytest.Config) -> Path:
-    """Where it stands which tests have passed with these very files; with --full some do more."""
-    return PASSED / f"{'full' if config.getoption('--full') else 'default'}-{_fingerprint()}"
-
-
-def _fingerprint() -> str:
-    """Of all that tests can depend on in this repository."""
+    """Where it stands which tests have passed with these very files in this repository; with --full some do more."""
     files = sorted(path for pattern in ("[!.]*", "[!.]*/**/*") for path in ROOT.glob(pattern) if path.suffix != ".pyc")
     contents = (path.read_bytes() for path in files if path.is_file())
-    return hashlib.sha256(b"".join(contents)).hexdigest()
+    fingerprint = hashlib.sha256(b"".join(contents)).hexdigest()
+    return PASSED / f"{'full' if config.getoption('--full') else 'default'}-{fingerprint}"

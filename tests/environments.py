@@ -38,7 +38,6 @@ class NotInstallable(Exception):
 
 class Environment(NamedTuple):
     path: Path
-    requirements: Tuple[str, ...]
 
     @property
     def python(self) -> Path:
@@ -137,7 +136,7 @@ def make(
                 raise RuntimeError(said)
             shutil.rmtree(path, ignore_errors=True)
             raise NotInstallable(said[:300])
-    return Environment(path, requirements)
+    return Environment(path)
 
 
 def cached(python: Version, *requirements: str, exclude_newer: Optional[str] = None) -> Environment:
@@ -151,7 +150,7 @@ def cached(python: Version, *requirements: str, exclude_newer: Optional[str] = N
             shutil.rmtree(path, ignore_errors=True)
             make(path, python, *requirements, exclude_newer=exclude_newer, compiled=True)
             (path / "whole").touch()
-    return Environment(path, requirements)
+    return Environment(path)
 
 
 def packages(release: str, gunicorn: str = "gunicorn", standard: bool = True) -> Tuple[str, ...]:

@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Any, Callable, Dict, List
+from typing import Callable, Dict, List
 
 import pytest
 from pytest import MonkeyPatch
@@ -60,17 +60,10 @@ def test_bytecode_has_left_the_disk_before_the_source_changes(
 
 def test_what_cannot_be_put_back_is_said(environment: Environment, run: Run, monkeypatch: MonkeyPatch) -> None:
     pristine = trees.snapshot(environment.path)
+    new = sum(len(one.written) for one in installed.find(environment))
     with monkeypatch.context() as patched:
-        write, written = Tree.write, []
-
-        def failing(self: Tree, path: Any, *arguments: Any) -> Any:
-            if path in written:
-                trees.fail()
-            written.append(path)
-            return write(self, path, *arguments)
-
-        patched.setattr(Tree, "write", failing)
         trees.before(patched, "rename", 3, trees.fail)
+        trees.before(patched, "write", new + 1, trees.fail)
         assert "could not be undone" in run("--no-tests", environment, status=3).err
     run("--revert", environment)
     assert trees.snapshot(environment.path) == pristine
@@ -78,10 +71,9 @@ def test_what_cannot_be_put_back_is_said(environment: Environment, run: Run, mon
 
 def test_told_to_end_while_changing(environment: Environment, monkeypatch: MonkeyPatch) -> None:
     before = trees.snapshot(environment.path)
-    with monkeypatch.context() as patched:
-        patched.setattr(change, "leftovers", lambda tree, installed: sys.exit(143))
-        with pytest.raises(SystemExit):
-            apply.main(["--no-tests", str(environment.path)])
+    monkeypatch.setattr(change, "leftovers", lambda tree, installed: sys.exit(143))
+    with pytest.raises(SystemExit):
+        apply.main(["--no-tests", str(environment.path)])
     assert trees.snapshot(environment.path) == before
 
 
@@ -129,12 +121,10 @@ def write_patch(path: Path, word: str, *files: str) -> None:
 
 @pytest.fixture
 def patch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "patches"
-    shutil.copytree(patches.PATCHES, folder)
-    name = refresh.newest("gunicorn", patches.catalogue("gunicorn")).path.name
-    monkeypatch.setattr(patches, "PATCHES", folder)
-    write_patch(folder / "gunicorn" / name, "new", *FILES)
-    return folder / "gunicorn" / name
+    monkeypatch.setattr(patches, "PATCHES", shutil.copytree(patches.PATCHES, tmp_path / "patches"))
+    path = refresh.newest("gunicorn", patches.catalogue("gunicorn")).path
+    write_patch(path, "new", *FILES)
+    return path
 
 
 def words(environment: Environment) -> List[str]:

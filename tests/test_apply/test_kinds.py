@@ -251,11 +251,9 @@ print(b"handle_usr1" in marshal.dumps(SourceFileLoader("workers", sys.argv[1]).g
 
 @pytest.mark.root
 def test_owner_and_mode_are_kept(environment: Environment) -> None:
-    for path in environment.site_packages.rglob("*"):
-        if os.getuid() == 0:
-            os.chown(path, 12345, 54321)
-        if path.is_file():
-            path.chmod(0o640)
+    if os.getuid() == 0:
+        subprocess.run(["chown", "-R", "12345:54321", environment.site_packages], check=True)
+    set_modes(environment.site_packages, 0o755, 0o640)
     check_both_ways(environment.path, environment)
 
 

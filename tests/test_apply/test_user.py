@@ -63,19 +63,16 @@ def open_environment(place: Path) -> Environment:
     return trees.light(place / "venv", trees.source(), python=python)
 
 
-def to_nobody(path: Path, place: Path) -> Path:
-    """Have it in another place, and given to nobody."""
-    path.rename(place)
-    os.chown(place, NOBODY, NOBODY)
-    return place
-
-
 def a_pth(added: Path, environment: Environment) -> None:
     theirs = environment.path.parent / "theirs"
     theirs.mkdir()
-    to_nobody(added, theirs / added.name)
+    added.rename(theirs / added.name)
     os.chown(theirs, NOBODY, NOBODY)
     (environment.site_packages / "some.pth").write_text(f"# to a project\n{theirs}\n")
+
+
+def sitecustomize(added: Path, environment: Environment) -> None:
+    os.chown(added.rename(added.with_name("sitecustomize.py")), NOBODY, NOBODY)
 
 
 def a_directory_above_the_python(added: Path, environment: Environment) -> None:
@@ -91,7 +88,7 @@ Way = Callable[[Path, Environment], object]
 WAYS: Dict[str, Way] = {
     "a .pth": a_pth,
     "mode 0666": lambda added, environment: added.chmod(0o666),
-    "sitecustomize": lambda added, environment: to_nobody(added, added.with_name("sitecustomize.py")),
+    "sitecustomize": sitecustomize,
     "a directory above": lambda added, environment: environment.path.parent.chmod(0o777),
     "a directory in which anybody may add": lambda added, environment: environment.site_packages.chmod(0o1777),
     "a directory above the python": a_directory_above_the_python,

@@ -21,9 +21,7 @@ from usr1.apply.environment import Environment
 from usr1.apply.user import NOBODY
 
 from test_apply import trees
-from test_apply.trees import Run, dist_info, workers
-
-root_only = pytest.mark.skipif(os.getuid() != 0, reason="only root can do this")
+from test_apply.trees import Run, dist_info, root_only, workers
 
 INFO = f"uvicorn-{trees.NEWEST}.dist-info"
 #: As site-packages has them.

@@ -15,11 +15,9 @@ from usr1.refusal import Refusal
 
 from test_apply import trees
 from test_apply.test_cli import suite
-from test_apply.trees import Run
+from test_apply.trees import Run, root_only
 
 TESTS_ONLY = ("--tests-only", "--no-figures")
-
-root_only = pytest.mark.skipif(os.getuid() != 0, reason="only root can run tests as another user")
 
 #: A property that imports what is to be found, and leaves a note of whose directory it is run in.
 IMPORTS = """

@@ -207,12 +207,6 @@ def test_a_disk_that_is_full_or_fails_for_good(fault: str, what: str, trial: Tri
     trial.try_all(what, fault, [call for call in changes if call.name in names])
 
 
-@pytest.mark.parametrize("what", OPPOSITE)
-def test_a_write_that_lies(what: str, trial: Trial) -> None:
-    """One that writes nothing, and says it has written all."""
-    trial.try_all(what, f"retval={2**20}", [call for call in trial.calls(what) if call.name == "write"])
-
-
 class Files:
     """Those of uvicorn in an environment, some of which may be gone already."""
 

@@ -63,7 +63,7 @@ def test_what_cannot_be_put_back_is_said(environment: Environment, run: Run, mon
     new = sum(len(one.written) for one in installed.find(environment))
     with monkeypatch.context() as patched:
         trees.before(patched, "rename", 3, trees.fail)
-        trees.before(patched, "write", new + 1, trees.fail)
+        trees.before(patched, "write", new + 1, trees.fail)  # The first that is to be put back
         assert "could not be undone" in run("--no-tests", environment, status=3).err
     run("--revert", environment)
     assert trees.snapshot(environment.path) == pristine
@@ -99,7 +99,8 @@ def test_many(environment: Environment, run: Run) -> None:
     assert [(one.communicate()[0], one.returncode)[1] for one in runs] == [0] * 12
     one = trees.only(environment)
     assert one.state in (State.PRISTINE, State.PATCHED) and one.finished
-    assert trees.disagreements(environment) == [] and trees.stale(environment) == []
+    assert trees.disagreements(environment) == []
+    assert trees.stale(environment) == []
     run("--revert", environment)
     assert trees.snapshot(environment.path) == pristine, "no lock file is left"
 

@@ -36,11 +36,11 @@ def test_pristine_and_patched(environment: Environment, run: Run) -> None:
     assert run(*CHECK, environment, status=1).out == f"{uvicorn}: pristine (its patch: {named})\n"
     run("--no-tests", environment)
     assert run(*CHECK, environment).out == f"{uvicorn}: patched ({named})\n"
-    leftover = trees.workers(environment).with_name(f".workers.py.x{installed.UNFINISHED}")
-    leftover.touch()
+    done = trees.snapshot(environment.path)
+    trees.workers(environment).with_name(f".workers.py.x{installed.UNFINISHED}").write_text("half a fi")
     assert "; an earlier run was interrupted, run scripts/apply.sh to finish it" in run(*CHECK, environment).out
     run("--no-tests", environment)
-    assert run(*CHECK, environment).out == f"{uvicorn}: patched ({named})\n" and not leftover.exists()
+    assert trees.snapshot(environment.path) == done
     [report] = json.loads(run(*CHECK, "--json", environment).out)
     assert (report["venv"], report["patched"], report["python"]) == (str(environment.path), True, environment.version)
     assert report["gunicorn"] and report["restart"] == [] and report["problem"] is None
@@ -202,15 +202,18 @@ def test_several(environment: Environment, tmp_path: Path, run: Run) -> None:
         run("--no-tests", one)
     said = run("--check", environment, other).out
     assert [line.split(":")[0] for line in said.splitlines()] == [str(environment.path), str(other.path)]
-    assert ": uvicorn 0." in said and "; uvicorn-worker 0." in said
+    assert ": uvicorn 0." in said
+    assert "; uvicorn-worker 0." in said
     assert len(run("--check", environment, other, changed, status=1).out.splitlines()) == 3
     reports = json.loads(run("--check", "--json", environment, other, changed, status=1).out)
     assert [report["patched"] for report in reports] == [True, True, False]
 
 
-def test_a_path_that_leads_nowhere(environment: Environment, tmp_path: Path, run: Run) -> None:
+@pytest.mark.parametrize("name", ["loop", "x" * 300], ids=["loop", "long"])
+def test_a_path_that_leads_nowhere(name: str, environment: Environment, tmp_path: Path, run: Run) -> None:
     """Of several the others are still told."""
-    path = f"{tmp_path}/{'x' * 300}"
+    (tmp_path / "loop").symlink_to("loop")
+    path = f"{tmp_path}/{name}"
     for options in ([], ["--no-tests"], ["--revert"], ["--check"]):
         run.refused(f"cannot look at {path}", *options, path)
     one, middle, other = run("--check", environment, path, environment, status=2).out.splitlines()

@@ -131,7 +131,8 @@ def check_both_ways(path: Path, environment: Environment) -> None:
     before = trees.snapshot(environment.path)
     assert apply.main(["--no-tests", str(path)]) == 0
     assert set(states(environment).values()) == {State.PATCHED}
-    assert trees.disagreements(environment) == [] and trees.stale(environment) == []
+    assert trees.disagreements(environment) == []
+    assert trees.stale(environment) == []
     changed = {name for name, entry in trees.snapshot(environment.path).items() if entry != before.get(name)}
     ours = {file for one in installed.find(environment) for file in one.written}
     assert {environment.path / name for name in changed} <= ours

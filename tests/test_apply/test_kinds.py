@@ -188,13 +188,14 @@ def test_relative(directory: str, name: str, environment: Environment, monkeypat
     assert link.is_symlink()
 
 
-def test_conda(environment: Environment, tmp_path: Path) -> None:
+def test_conda(environment: Environment, tmp_path: Path, run: Run) -> None:
     """It has no pyvenv.cfg, and its files are hard links to conda's cache of packages, as uv's are to its own."""
     (environment.path / "pyvenv.cfg").unlink()
     (environment.path / "conda-meta").mkdir()
     shutil.copytree(environment.site_packages, tmp_path / "pkgs", copy_function=os.link)
     before = trees.snapshot(tmp_path / "pkgs")
     check_both_ways(environment.path, environment)
+    run("--no-tests", environment)
     assert trees.snapshot(tmp_path / "pkgs") == before
 
 

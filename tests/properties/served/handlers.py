@@ -1,6 +1,6 @@
 """Log handlers as applications make them, each with something of its own; HANDLERS says which: see ../cases.py."""
 
-import gzip
+import functools
 import io
 import json
 import logging
@@ -9,7 +9,6 @@ import multiprocessing
 import os
 import queue
 import signal
-import threading
 
 
 def own_path(path):
@@ -20,26 +19,6 @@ class Header:
     def _open(self):
         stream = super()._open()
         stream.write("# header\n")
-        return stream
-
-
-class Named:
-    """Opens another file than the one that it is named after, a new one each time."""
-
-    opened = 0
-
-    def _open(self):
-        self.opened += 1
-        return open("%s-%d" % (own_path(self.baseFilename), self.opened), "a", encoding=self.encoding)
-
-
-class Moded:
-    """Has the mode of its file where others have that of open()."""
-
-    def _open(self):
-        self.mode = 0o640
-        stream = open(self.baseFilename, "a", encoding=self.encoding)  # noqa: SIM115
-        os.chmod(self.baseFilename, self.mode)
         return stream
 
 
@@ -58,11 +37,11 @@ class Lazy:
 
 
 class Assigned:
-    """Has an _open() that was assigned to it."""
+    """Has an _open() that was assigned to it, and is no function."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self._open = self.open_for_the_group
+        self._open = functools.partial(self.open_for_the_group)
 
     def open_for_the_group(self):
         descriptor = os.open(self.baseFilename, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
@@ -76,23 +55,11 @@ class Flushing:
         pass
 
 
-class Compressed:
-    def _open(self):
-        return gzip.open(self.baseFilename, "at", encoding=self.encoding)
-
-
 class Footer:
     def close(self):
         if self.stream:
             self.stream.write("# footer\n")
         super().close()
-
-
-class Emitting:
-    def emit(self, record):
-        self.stream = self.stream or self._open()
-        self.stream.write(self.format(record) + "\n")
-        self.stream.flush()
 
 
 class Interrupted:
@@ -122,55 +89,11 @@ class Equal:
         return True
 
 
-class Incomparable:
-    __hash__ = object.__hash__
-
-    def __eq__(self, other):
-        raise RuntimeError("is not to be compared")
-
-
-class Lock:
-    """With the methods that logging calls, and no more."""
-
-    def __init__(self):
-        self.lock = threading.RLock()
-
-    def acquire(self):
-        return self.lock.acquire()
-
-    def release(self):
-        self.lock.release()
-
-    def __enter__(self):
-        self.acquire()
-
-    def __exit__(self, *exc_info):
-        self.release()
-
-
 class Locked:
-    def createLock(self):
-        self.lock = Lock()
-
-
-class Shared:
     """Among processes."""
 
     def createLock(self):
         self.lock = multiprocessing.RLock()
-
-
-class Stream:
-    """With the methods that logging calls, and no more."""
-
-    def __init__(self, stream):
-        self.write, self.flush, self.close = stream.write, stream.flush, stream.close
-
-
-class Streaming:
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.stream = self.stream and Stream(self.stream)
 
 
 class EndingStream(io.TextIOWrapper):
@@ -232,10 +155,6 @@ class BeingMade:
     def createLock(self):
         os.kill(os.getpid(), signal.SIGUSR1)
         super().createLock()
-
-
-class Born(BeingMade):
-    stream = None
 
 
 def make(number, own, base, mode, delay, encoding):

@@ -122,7 +122,7 @@ def costs(subjects: Sequence[Subject], rounds: int, seconds: float) -> Figures:
             before, start = processor_time(pids), time.monotonic()
             with Load(server.socket, 4, requests_each=subject.requests_each) as load:
                 time.sleep(seconds)
-            answered = max(len(load.answered), 1)
+            answered = max(len(load.requests), 1)
             took = time.monotonic() - start
             found.setdefault(name, []).append((answered / took, (processor_time(pids) - before) / answered))
     first = [cost for _, cost in found[subjects[0].name]]

@@ -6,7 +6,7 @@ import select
 import socket
 import threading
 from pathlib import Path
-from typing import Callable, List, Optional, Sequence, Tuple
+from typing import Callable, List, Optional, Sequence
 
 from properties import wait
 from properties.expect import BREAKS, Unanswered, expect
@@ -105,7 +105,7 @@ class Load:
         self.path = path
         self.kinds = kinds
         self.requests_each = requests_each  # for each connection, which is then made anew
-        self.answered: List[Tuple[str, bytes]] = []
+        self.requests: List[str] = []  # Those that were answered
         self.broken: List[str] = []
         self.stopping = False
         self.threads = [threading.Thread(target=self._run, args=(seed,), daemon=True) for seed in range(clients)]
@@ -120,30 +120,26 @@ class Load:
         for thread in self.threads:
             thread.join()
 
-    @property
-    def requests(self) -> List[str]:
-        return [request for request, _ in self.answered]
-
     def answered_since(self, request: str) -> List[str]:
         """The answered requests that were sent after another one was named."""
         return [other for other in self.requests if _number(other) > _number(request)]
 
     def wait_for_answers(self, number: int) -> None:
         """Wait for so many answers more than there are now."""
-        wanted = len(self.answered) + number
-        patience.until(lambda: len(self.answered) >= wanted, lambda: self._unanswered(wanted), BREAKS)
+        wanted = len(self.requests) + number
+        patience.until(lambda: len(self.requests) >= wanted, lambda: self._unanswered(wanted), BREAKS)
 
     def expect_unbroken(self) -> None:
         expect(
             not self.broken,
-            lambda: f"{len(self.broken):,} of {len(self.answered) + len(self.broken):,} requests broken; "
+            lambda: f"{len(self.broken):,} of {len(self.requests) + len(self.broken):,} requests broken; "
             f"the first: {self.broken[0]}",
             BREAKS,
         )
 
     def _unanswered(self, wanted: int) -> str:
         broken = f", {len(self.broken):,} were broken" if self.broken else ""
-        return f"only {len(self.answered):,} of {wanted:,} requests were answered within {patience}{broken}"
+        return f"only {len(self.requests):,} of {wanted:,} requests were answered within {patience}{broken}"
 
     def _run(self, seed: int) -> None:
         choose = random.Random(seed)
@@ -153,7 +149,8 @@ class Load:
                 with Client(self.path) as client:
                     for _ in range(self.requests_each):
                         request = new_request()
-                        self.answered.append((request, client.get(choose.choice(self.kinds), request)))
+                        client.get(choose.choice(self.kinds), request)
+                        self.requests.append(request)
                         if self.stopping:
                             return
                         if client.closing:

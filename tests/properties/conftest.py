@@ -235,7 +235,7 @@ class Servers:
         try:
             yield server
             server.wait_until_serving()
-            if server.logs.rotated() or server.logs.taken:
+            if server.logs.rotated() or server.logs.removed:
                 server.signal("arbiter")
                 server.wait_until_reopened(server.pids("all"))
                 server.logs.discard(server.logs.rotated())

@@ -11,7 +11,6 @@ import math
 import signal
 import sys
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Sequence
 
@@ -116,14 +115,10 @@ class Watched:
             return sum(not ended(pid) for pid in workers)
         return 0
 
-    def requests(self, name: str) -> "Counter[str]":
-        """How many lines each request has in a log."""
-        return self.server.logs.requests(name)
-
     def figures(self) -> Dict[str, Any]:
         """At the end, which this is."""
         hung = self.hung()
-        lines = {name: self.requests(name) for name in self.names}
+        lines = {name: self.server.logs.requests(name) for name in self.names}
         numbers = {name: [lines[name][request] for request in self.answered] for name in self.names}
         slowest = max(self.letting_go, default=0.0)
         return {

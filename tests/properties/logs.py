@@ -4,7 +4,7 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Callable, Dict, Iterable, List, Set, TextIO, Tuple
+from typing import Iterable, List, Optional, Set, TextIO, Tuple
 
 from properties import wait
 from properties.expect import LOSES, MISSES, count, expect
@@ -21,8 +21,7 @@ class Logs:
         self.directory = directory
         self.settling = settling
         self.rotations = 0
-        self.deleted: List[Tuple[str, TextIO]] = []
-        self.taken: List[Tuple[str, TextIO, str]] = []
+        self.removed: List[Tuple[str, TextIO, Optional[str]]] = []  # And what had been read of them until then
         directory.mkdir()
 
     def path(self, name: str) -> Path:
@@ -43,14 +42,14 @@ class Logs:
         """Remove files, but go on reading what is written to them."""
         for name in names:
             if self.path(name).exists():
-                self.deleted.append((name, open(self.path(name), errors="replace")))  # noqa: SIM115
+                self.removed.append((name, open(self.path(name), errors="replace"), None))  # noqa: SIM115
                 self.path(name).unlink()
 
     def take(self) -> None:
         """Read the rotated files and remove them, as compression does: what is written to them later is lost."""
         for path in self.rotated():
             file = open(path, errors="replace")  # noqa: SIM115  Nobody else gets its inode as long as it is open
-            self.taken.append((re.sub(r"\.\d+$", "", path.name), file, file.read()))
+            self.removed.append((re.sub(r"\.\d+$", "", path.name), file, file.read()))
             path.unlink()
 
     def rotated(self) -> List[Path]:
@@ -59,15 +58,14 @@ class Logs:
     def discard(self, files: Iterable[Path]) -> None:
         for file in files:
             file.unlink()
-        for _, taken, _ in self.taken:
-            taken.close()
-        self.taken.clear()
+        for _, removed, _ in self.removed:
+            removed.close()
+        self.removed.clear()
 
     def held(self, pids: Iterable[int], files: Iterable[Path]) -> List[str]:
         """Which of these processes has which of these files open, in words."""
         inodes = {_inode(os.stat(file)): file.name for file in files}
-        gone = [*self.deleted, *((name, file) for name, file, _ in self.taken)]
-        inodes.update((_inode(os.fstat(file.fileno())), f"a deleted {name}") for name, file in gone)
+        inodes.update((_inode(os.fstat(file.fileno())), f"a deleted {name}") for name, file, _ in self.removed)
         return [
             f"process {pid} still writes to {inodes[inode]}" for pid in pids for inode in _open_files(pid) & set(inodes)
         ]
@@ -75,10 +73,10 @@ class Logs:
     def lines(self, name: str, current_only: bool = False) -> List[str]:
         files = [self.path(name)] if current_only else self.directory.glob(f"{name}*")
         texts = [file.read_text(errors="replace") for file in files if file.exists()]
-        for file in [] if current_only else [file for deleted, file in self.deleted if deleted == name]:
-            file.seek(0)
-            texts.append(file.read())
-        texts += [] if current_only else [text for taken, _, text in self.taken if taken == name]
+        for removed, file, text in [] if current_only else self.removed:
+            if removed == name:
+                file.seek(0)
+                texts.append(file.read() if text is None else text)
         return [line for text in texts for line in text.splitlines()]
 
     def requests(self, name: str, current_only: bool = False) -> "Counter[str]":
@@ -88,7 +86,7 @@ class Logs:
     def not_exactly_once(self, requests: Iterable[str], names: Iterable[str] = NAMES) -> List[str]:
         """Which requests were lost and which doubled in which log, in words."""
         requests = list(requests)
-        found: Dict[str, "Counter[str]"] = {name: self.requests(name) for name in names}
+        found = {name: self.requests(name) for name in names}
         return [
             f"{name} has {found[name][request]} lines of {request}"
             for name in names
@@ -98,27 +96,24 @@ class Logs:
 
     def expect_exactly_once(self, requests: Iterable[str], names: Iterable[str] = NAMES) -> None:
         """Each of these requests has its line in each of these logs, once, over all files."""
-        requests, names = list(requests), list(names)
-        self._expect_settled(lambda: self._wrong_anywhere(requests, names), LOSES)
-
-    def _wrong_anywhere(self, requests: List[str], names: List[str]) -> List[str]:
-        lines = {name: self.requests(name) for name in names}
-        return [self._wrong(name, requests, lines[name]) for name in names]
-
-    def _expect_settled(self, wrong: Callable[[], List[str]], harm: str) -> None:
-        self.settling.until(lambda: not any(wrong()), lambda: "; ".join(filter(None, wrong())), harm)
+        self._expect_once(requests, names, current_only=False)
 
     def expect_in_new_files(self, requests: Iterable[str], names: Iterable[str] = NAMES) -> None:
         """Each of these requests has its line in the current file of each of these logs, once."""
+        self._expect_once(requests, names, current_only=True)
+
+    def _expect_once(self, requests: Iterable[str], names: Iterable[str], current_only: bool) -> None:
         requests, names = list(requests), list(names)
-        self._expect_settled(lambda: self._wrong_in_new(requests, names), MISSES)
 
-    def _wrong_in_new(self, requests: List[str], names: List[str]) -> List[str]:
-        lines = {name: self.requests(name, current_only=True) for name in names}
-        return [self._wrong(f"the new {name}", requests, lines[name]) for name in names]
+        def wrong() -> str:
+            return "; ".join(filter(None, (self._wrong(name, requests, current_only) for name in names)))
 
-    def _wrong(self, where: str, requests: List[str], lines: "Counter[str]") -> str:
+        self.settling.until(lambda: not wrong(), wrong, MISSES if current_only else LOSES)
+
+    def _wrong(self, name: str, requests: List[str], current_only: bool) -> str:
+        lines = self.requests(name, current_only)
         numbers = Counter(lines[request] for request in requests if lines[request] != 1)
+        where = f"the new {name}" if current_only else name
         return ", ".join(
             f"{where} has {count(number, 'line')} of {affected:,} of {count(len(requests), 'request')}"
             for number, affected in sorted(numbers.items())
@@ -127,8 +122,7 @@ class Logs:
     def expect_let_go(self, pids: Iterable[int], when: str) -> None:
         """None of these processes has a rotated file open."""
         pids = list(pids)
-        held = self.held(pids, self.rotated())
-        expect(not held, lambda: f"{self.holders(pids)} {when}", MISSES)
+        expect(not self.held(pids, self.rotated()), lambda: f"{self.holders(pids)} {when}", MISSES)
 
     def holders(self, pids: Iterable[int]) -> str:
         """How many of these processes still write to how many rotated files, in words."""

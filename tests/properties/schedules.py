@@ -75,10 +75,10 @@ def play(schedule: List[Step], server: Server, clients: int, kinds: List[str]) -
     return load
 
 
-def storm(server: Server, load: Load, rotations: int, gap: float = 0.002) -> None:
+def storm(server: Server, load: Load, rotations: int) -> None:
     """Rotations in quick succession, so that signals come in the middle of whatever the workers do."""
     for _ in range(rotations):
         server.logs.rotate()
         server.signal("arbiter")
-        time.sleep(gap)
+        time.sleep(0.002)
     load.wait_for_answers(1)

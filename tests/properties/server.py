@@ -47,9 +47,8 @@ class Hold:
 
     def __init__(self, server: "Server", place: str) -> None:
         self.server = server
-        self.control = server.control
         self.place = place
-        self.file = self.control / f"hold.{place}"
+        self.file = server.control / f"hold.{place}"
 
     def reached(self) -> int:
         """Wait for a process to come to this place; its process id."""
@@ -61,12 +60,12 @@ class Hold:
 
     def marks(self) -> List[int]:
         """The processes that have come to this place."""
-        return [int(mark.suffix[1:]) for mark in self.control.glob(f"{self.place}.*")]
+        return [int(mark.suffix[1:]) for mark in self.server.control.glob(f"{self.place}.*")]
 
     def release(self) -> None:
         self.file.unlink()
         for pid in self.marks():
-            (self.control / f"{self.place}.{pid}").unlink()
+            (self.server.control / f"{self.place}.{pid}").unlink()
 
 
 class Server:
@@ -259,11 +258,11 @@ class Server:
         self.signal(target, times=times)
         self.wait_until_reopened(self.reached_by(target))
 
-    def get(self, kind: str = "async", query: str = "") -> str:
+    def get(self, kind: str = "async") -> str:
         """One request on a new connection; its name."""
         request = new_request()
         with Client(self.socket) as client:
-            client.get(kind, request, query)
+            client.get(kind, request)
         return request
 
     # What it says

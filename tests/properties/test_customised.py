@@ -2,7 +2,6 @@
 
 import signal
 from pathlib import Path
-from typing import Sequence
 
 import pytest
 from hypothesis import given
@@ -10,6 +9,7 @@ from hypothesis import strategies as st
 
 from properties import wait
 from properties.activities import Activities, ended
+from properties.cases import Case, Handler
 from properties.clients import Load
 from properties.conftest import Servers, expect_gunicorns_patch
 from properties.environment import Environment, is_own
@@ -18,15 +18,12 @@ from properties.logs import NAMES
 from properties.schedules import storm, targets
 from properties.server import Server, send
 
-#: Gunicorn's own classes are done with signals before the application is loaded.
-ONLY_UVICORN = "only uvicorn's patch takes the signal over again, as uvicorn does with other signals"
-
 EXTENDED = ("customised.Extending", "--logger-class", "customised.NotingLogger")
 
 
-def rotate_and_check(server: Server, target: str = "arbiter", kinds: Sequence[str] = ("async", "thread")) -> None:
+def rotate_and_check(server: Server, target: str = "arbiter") -> None:
     """A rotation loses no line and leaves no process with a rotated file."""
-    with Load(server.socket, 2, kinds) as load:
+    with Load(server.socket, 2, ("async", "thread")) as load:
         load.wait_for_answers(5)
         server.rotate(target=target)
         storm(server, load, rotations=10)
@@ -82,13 +79,14 @@ def test_root_logger(environment: Environment, worker_class: str) -> None:
 
 def test_own_files(environment: Environment, one_worker_class: str) -> None:
     """A rotation leaves a file alone that the application has put in the place of sys.stdout or of a log."""
-    variables = {"OWN_OUTPUT": "output", "OWN_FILE": "file"}
+    handler = Handler(("Elsewhere",), encoding="utf-8")
+    variables = {"OWN_OUTPUT": "output", **Case((handler,)).variables}
     server = Server(environment.python, one_worker_class, 1, ["--capture-output"], variables)
-    server.logs.path("application.log").touch()
+    server.logs.path("drawn-0.log").touch()
     with server:
         request = server.get("print")
-        for name, line in (("output", f"printed {request}"), ("file", request)):
-            found = (server.directory / name).read_text().count(line)
+        for name, line in (("output", f"printed {request}"), (f"logs/{handler.log(0)}", request)):
+            found = (server.directory / name).read_text(errors="replace").count(line)
             expect(found == 1, f"a file of the application's own has {count(found, 'line')} of a request, not 1", LOSES)
 
 
@@ -159,7 +157,8 @@ def test_replaced_reopening(environment: Environment, one_worker_class: str) -> 
 
 def expect_uvicorns_patch(environment: Environment, worker_class: str) -> None:
     if is_own(worker_class) or environment.is_published(worker_class):
-        pytest.skip(ONLY_UVICORN)
+        # Gunicorn's own classes are done with signals before the application is loaded.
+        pytest.skip("only uvicorn's patch takes the signal over again, as uvicorn does with other signals")
 
 
 def test_ignored_signal(environment: Environment, one_worker_class: str) -> None:
@@ -258,28 +257,21 @@ def wait_in_read(pid: int, activities: Activities) -> None:
         except OSError:  # The process has ended
             return True
 
-    wait.until(
-        waits,
-        lambda: f"the application did not come to call read(2) within {wait.PATIENCE:g} s",
-    )
+    wait.until(waits, lambda: f"the application did not come to call read(2) within {wait.PATIENCE:g} s")
 
 
 def test_forked_process(environment: Environment, one_worker_class: str) -> None:
     """A process that the application forks reopens its logs on SIGUSR1, whatever it is logging."""
     with Server(environment.python, one_worker_class, 1, ["--capture-output"]) as server:
-        signal_forked_process(server, "by a process that the application forked")
-
-
-def signal_forked_process(server: Server, who: str) -> None:
-    quiet = server.stderr()
-    with Activities(server, ["fork"]) as activities:
-        child = activities.running[0].pid
-        for _ in range(300):
-            server.logs.rotate(create=True)
-            send([child], signal.SIGUSR1)
-        server.reopening.until(
-            lambda: ended(child) or not server.logs.held([child], server.logs.rotated()),
-            lambda: f"{server.logs.holders([child])} {server.reopening} after SIGUSR1",
-        )
-        activities.finish().expect_lossless(who)
-    server.expect_silence(quiet, f"written {who}")
+        quiet = server.stderr()
+        with Activities(server, ["fork"]) as activities:
+            child = activities.running[0].pid
+            for _ in range(300):
+                server.logs.rotate(create=True)
+                send([child], signal.SIGUSR1)
+            server.reopening.until(
+                lambda: ended(child) or not server.logs.held([child], server.logs.rotated()),
+                lambda: f"{server.logs.holders([child])} {server.reopening} after SIGUSR1",
+            )
+            activities.finish().expect_lossless("by a process that the application forked")
+        server.expect_silence(quiet, "written by a process that the application forked")

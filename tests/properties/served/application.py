@@ -24,20 +24,11 @@ import finalization  # noqa: F401  only there to end with the interpreter
 import habits
 import handlers
 
-
-class OwnFile(logging.FileHandler):
-    """Writes to another file than the one that it is named after, as some do to tell processes apart."""
-
-    def _open(self):
-        return open(os.environ["OWN_FILE"], "a")
-
-
 by, path = os.environ.get("LOGGED_BY", "named"), os.environ["APPLICATION_LOG"]
 log = logging.getLogger(None if by == "root" else "application")
 log.setLevel(logging.INFO)
 log.propagate = False
-Handler = OwnFile if "OWN_FILE" in os.environ else logging.FileHandler
-handler = Handler(path, mode=os.environ.get("APPLICATION_LOG_MODE", "a"))
+handler = logging.FileHandler(path, mode=os.environ.get("APPLICATION_LOG_MODE", "a"))
 handler.setFormatter(logging.Formatter("[%(process)d] %(message)s"))
 if by == "queue":
     lines = queue.Queue()

@@ -142,7 +142,7 @@ class Streamless:
 
 
 class Elsewhere:
-    """Writes to a stream that it was given, and its own file does not matter."""
+    """Writes to a stream that it was given, and its own file does not matter: some tell processes apart like that."""
 
     def __init__(self, path, *args, **kwargs):
         super().__init__(path, *args, **dict(kwargs, delay=True))

@@ -67,18 +67,13 @@ def runs(gunicorn: str, workers: Workers, python: Version) -> bool:
     return python >= GUNICORNS[gunicorn] and Release(gunicorn) >= Release(workers.gunicorn)
 
 
-SWALLOWED = ("test_serving.py::test_promptness", "processes still wrote to a rotated .* after SIGUSR1")
-KILLED = ("test_serving.py::test_survival", r"workers? killed by SIGUSR1")
-MISSED = ("test_boot.py::test_boot", "process(es)? still wrote to a rotated .* after SIGUSR1 during post_fork")
-
-
 def reason(workers: Workers) -> Tuple[str, str]:
     """Which property fails on a pristine release, and what it says then."""
     if workers.distribution == "uvicorn" and Release(workers.release) < Release("0.13.3"):
-        return SWALLOWED
+        return "test_serving.py::test_promptness", "processes still wrote to a rotated .* after SIGUSR1"
     if workers.distribution == "uvicorn" and Release(workers.release) < Release("0.19.0"):
-        return KILLED
-    return MISSED
+        return "test_serving.py::test_survival", r"workers? killed by SIGUSR1"
+    return "test_boot.py::test_boot", "process(es)? still wrote to a rotated .* after SIGUSR1 during post_fork"
 
 
 def pristine(workers: Workers) -> Environment:
@@ -150,7 +145,7 @@ def test_unprivileged(open_clone: None) -> None:
         pytest.skip(f"the user nobody may run no Python here that uvicorn {release} runs on")
     gunicorn = environments.GUNICORN
     original = environments.cached(python, *environments.packages(release, f"gunicorn=={gunicorn}"))
-    output = hold(original, f"uvicorn {release}", f"gunicorn {gunicorn}", test="test_unprivileged.py")
+    output = hold(original, f"uvicorn {release}", f"gunicorn {gunicorn}", test="test_customised.py::test_unprivileged")
     assert "skipped" not in output, output
 
 

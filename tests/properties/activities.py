@@ -5,7 +5,7 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
-from typing import NamedTuple, Optional, Sequence
+from typing import IO, Iterator, List, NamedTuple, Optional, Sequence
 
 from properties import wait
 from properties.clients import Client, new_request
@@ -61,32 +61,9 @@ class Activity:
         return Counter(int(match[1]) for match in map(line.search, self.server.logs.lines(log)) if match)
 
 
-class Activities:
-    """Some of these kinds at a time; those that block have a worker each, and there must be one more for the others."""
-
-    def __init__(self, server: Server, kinds: Sequence[str]) -> None:
-        self.server = server
-        self.kinds = sorted(kinds, key=KINDS.index)  # A blocked worker takes no more requests: the others do.
-        self.stack = contextlib.ExitStack()
-
-    def __enter__(self) -> "Activities":
-        fifo = self.server.control / "fifo"
-        os.mkfifo(fifo)
-        self.stack.callback(fifo.unlink)
-        # For reading too, as that does not wait for the other end
-        self.fifo = self.stack.enter_context(open(fifo, "r+b", buffering=0))
-        with self.stack:
-            self.running = [self._start(kind) for kind in self.kinds]
-            self.stack = self.stack.pop_all()
-        return self
-
-    def _start(self, kind: str) -> Activity:
-        request = new_request()
-        client = self.stack.enter_context(Client(self.server.socket))
-        return Activity(self.server, kind, client, self.stack.enter_context(self.server.hold(request)), request)
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.stack.close()
+class Activities(NamedTuple):
+    running: List[Activity]
+    fifo: IO[bytes]
 
     def finish(self) -> Outcome:
         """Let them end, and look for their lines."""
@@ -107,6 +84,24 @@ class Activities:
         lost = sum(found[number] == 0 for found in logs for number in range(1, lines + 1))
         doubled = sum(n > 1 for found in logs for n in found.values())
         return Outcome(lost, doubled, lines * len(logs), broken=0, killed=0)
+
+
+@contextlib.contextmanager
+def doing(server: Server, kinds: Sequence[str]) -> Iterator[Activities]:
+    """Some of these kinds at a time; those that block have a worker each, and there must be one more for the others."""
+    path = server.control / "fifo"
+    os.mkfifo(path)
+    with contextlib.ExitStack() as stack:
+        stack.callback(path.unlink)
+        # For reading too, as that does not wait for the other end
+        fifo = stack.enter_context(open(path, "r+b", buffering=0))
+        running = []
+        for kind in sorted(kinds, key=KINDS.index):  # A blocked worker takes no more requests: the others do.
+            request = new_request()
+            client = stack.enter_context(Client(server.socket))
+            hold = stack.enter_context(server.hold(request))
+            running.append(Activity(server, kind, client, hold, request))
+        yield Activities(running, fifo)
 
 
 def ended(pid: int) -> bool:

@@ -27,7 +27,7 @@ OWN = (
     "Header", "Assigned", "Lazy", "Flushing", "Footer", "Interrupted",
     "Equal", "Locked", "Ending", "Computed", "Elsewhere", "BeingMade",
 )  # fmt: skip
-PLACES = ("logger", "root", "queue", "memory", "nowhere", "loggers", "unused", "removed")
+PLACES = ("logger", "root", "queue", "memory", "nowhere", "unused", "removed")
 #: What served/habits.py knows.
 INTERRUPTED = ("make_handler", "deplete", "hold_first_line")
 DOES = ("nothing", "hold_locks", "starve", *INTERRUPTED)
@@ -40,10 +40,6 @@ class Handler(NamedTuple):
     delay: bool = False
     encoding: Optional[str] = None
     place: str = "logger"
-
-    @property
-    def is_written(self) -> bool:
-        return self.place not in ("unused", "removed")
 
     def log(self, number: int) -> str:
         own = "own-" if "Elsewhere" in self.own else ""
@@ -108,9 +104,7 @@ class Case(NamedTuple):
     def raises(self) -> bool:
         """Whether a handler of the application's own fails, in what a signal interrupts or in a thread that logs."""
         own = any(handler.own or handler.base == "WatchedFileHandler" for handler in self.handlers)
-        # What two loggers have is opened twice, and the second time it is there
-        twice = any(handler.place == "loggers" and handler.mode == "x" for handler in self.handlers)
-        return twice or own and any(round.how == "closed" for round in self.rounds)
+        return own and any(round.how == "closed" for round in self.rounds)
 
     @property
     def shares_mode_x(self) -> bool:
@@ -156,7 +150,6 @@ Held = Set[Tuple[bool, str]]  # Whether by the arbiter, and which log
 class Found(NamedTuple):
     """What became of a server: how often what is bad, and by log its lines and files."""
 
-    broken: int  # Requests
     bad: Dict[str, float]
     lines: Dict[str, Lines]
     files: Dict[str, Dict[str, Tuple[str, int]]]  # What is in them, and their mode, by log
@@ -171,7 +164,7 @@ class Found(NamedTuple):
 
     @property
     def fails(self) -> bool:
-        return bool(self.broken) or self.has_died
+        return bool(self.bad["broken requests"]) or self.has_died
 
 
 handlers = st.builds(
@@ -243,7 +236,7 @@ class Play:
         logs = {handler.log(n): handler for n, handler in enumerate(self.case.handlers)}
         files = {log: self.files(log, handler) for log, handler in logs.items()}
         lines = {
-            log: self.judge({name: text for name, (text, _) in files[log].items()}, handler.is_written)
+            log: self.judge({name: text for name, (text, _) in files[log].items()}, handler.place)
             for log, handler in logs.items()
         }
         bad = {
@@ -261,7 +254,7 @@ class Play:
             lines[name] = self.judge(
                 {path.name: path.read_text(errors="replace") for path in self.server.logs.directory.glob(f"{name}*")}
             )
-        return Found(len(self.broken), bad, lines, files, self.held)
+        return Found(bad, lines, files, self.held)
 
     def ask(self, kind: str = "async") -> None:
         request, start = f"id-{len(self.asked) + 1}", time.monotonic()  # The same on both servers
@@ -329,9 +322,9 @@ class Play:
             for path in self.server.logs.directory.glob(f"{log}*")
         }
 
-    def judge(self, files: Dict[str, str], is_written: bool = True) -> Lines:
+    def judge(self, files: Dict[str, str], place: str = "logger") -> Lines:
         """What is wrong with the lines in the files of a log."""
-        expected = set(self.asked) - self.broken if is_written else set()
+        expected = set() if place in ("unused", "removed") else set(self.asked) - self.broken
         found = {name: Counter(re.findall(r"\bid-\d+\b", text)) for name, text in files.items()}
         total = sum(found.values(), Counter())
         late = sum(
@@ -354,7 +347,7 @@ def compare(case: Case, ours: Found, published: Found) -> None:
             worse[f"{number:.3g} {what}, where the published server has {most:.3g}"] = HARM.get(what, CHANGES)
     for log, lines in ours.lines.items():
         for number, most, what in zip(lines, published.lines[log], WRONG):
-            missing = published.broken  # Requests whose lines are not looked for
+            missing = published.bad["broken requests"]  # Requests whose lines are not looked for
             if number > most + missing and are_lines_comparable(what, log, case, published):
                 worse[f"{number} {what} {log}, where the published server has {most}"] = LOSES
     for log, files in ours.files.items():

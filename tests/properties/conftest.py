@@ -204,11 +204,6 @@ def environment(request: pytest.FixtureRequest) -> Environment:
     return _environment(request.config)
 
 
-def expect_gunicorns_patch(environment: Environment) -> None:
-    if not environment.own_classes:
-        pytest.skip("uvicorn's patch alone leaves this to Gunicorn, which does it as published")
-
-
 class Servers:
     """Keeps one server of each kind running from example to example."""
 
@@ -218,18 +213,12 @@ class Servers:
 
     @contextlib.contextmanager
     def use(
-        self, worker_class: str, *options: str, workers: int = 2, base: str = "", variables: Mapping[str, str] = {}
+        self, worker_class: str, *options: str, workers: int = 2, variables: Mapping[str, str] = {}
     ) -> Iterator[Server]:
-        """
-        A server that serves and has no rotated files; one that an example spoils is not used again.
-
-        base is what worker_class, if it is one of served/customised.py, derives from.
-        """
-        key = worker_class, *options, str(workers), base, str(variables)
+        """A server that serves and has no rotated files; one that an example spoils is not used again."""
+        key = worker_class, *options, str(workers), str(variables)
         if key not in self.running:
-            server = Server(
-                self.environment.python, worker_class, workers, options, {"WORKER_CLASS": base, **variables}
-            )
+            server = Server(self.environment.python, worker_class, workers, options, variables)
             self.running[key] = server.__enter__()
         server = self.running[key]
         try:

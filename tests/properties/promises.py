@@ -14,7 +14,6 @@ KINDS = {
     "test_system_calls": "serving",
     "test_exit": "stopping",
     "test_customised": "logging set-ups",
-    "test_unprivileged": "logging set-ups",
     "test_forked_process": "forked processes",
     "test_inheritance": "forked processes",
     "test_dispositions": "other signals",

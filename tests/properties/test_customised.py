@@ -1,22 +1,27 @@
 """What the settings and extension points of gunicorn make different."""
 
+import functools
+import os
+import re
 import signal
+import subprocess
 from pathlib import Path
+from typing import Iterator, List, Tuple
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from properties import wait
-from properties.activities import Activities, ended
+from properties.activities import Activities, doing, ended
 from properties.cases import Case, Handler
-from properties.clients import Load
-from properties.conftest import Servers, expect_gunicorns_patch
+from properties.clients import Client, Load, new_request
+from properties.conftest import Servers
 from properties.environment import Environment, is_own
-from properties.expect import BREAKS, CHANGES, LOSES, MISSES, count, expect
+from properties.expect import BREAKS, CHANGES, LOSES, MISSES, Unanswered, count, expect
 from properties.logs import NAMES
 from properties.schedules import storm, targets
-from properties.server import Server, send
+from properties.server import NOBODY, SERVED, Server, send
 
 EXTENDED = ("customised.Extending", "--logger-class", "customised.NotingLogger")
 
@@ -124,10 +129,15 @@ def test_unreachable_log(environment: Environment, one_worker_class: str) -> Non
         server.logs.expect_exactly_once([*requests, server.get()])
 
 
+def expect_gunicorns_patch(environment: Environment) -> None:
+    if not environment.own_classes:
+        pytest.skip("uvicorn's patch alone leaves this to Gunicorn, which does it as published")
+
+
 def test_extended_handler(environment: Environment, servers: Servers, one_worker_class: str) -> None:
     """A subclass of the worker that extends handle_usr1(), and a logger class, are still called."""
     expect_gunicorns_patch(environment)
-    with servers.use(*EXTENDED, base=one_worker_class, workers=1) as server:
+    with servers.use(*EXTENDED, workers=1, variables={"WORKER_CLASS": one_worker_class}) as server:
         handled, reopened = server.times("handled"), server.times("reopened")
         rotate_and_check(server)
         expect(server.times("handled") > handled, "the subclass's handle_usr1 was not called", MISSES)
@@ -236,9 +246,9 @@ def test_failing_reopening(environment: Environment, servers: Servers, one_worke
 
 def test_system_calls(servers: Servers, one_worker_class: str) -> None:
     """SIGUSR1 interrupts no system call of C code."""
-    with servers.use(*EXTENDED, base=one_worker_class, workers=1) as server:
+    with servers.use(*EXTENDED, workers=1, variables={"WORKER_CLASS": one_worker_class}) as server:
         [worker], interrupted = server.workers(), server.times("interrupted")
-        with Activities(server, ["reading"]) as activities:
+        with doing(server, ["reading"]) as activities:
             wait_in_read(worker, activities)
             server.signal("worker", times=5)
             wait_in_read(worker, activities)
@@ -264,7 +274,7 @@ def test_forked_process(environment: Environment, one_worker_class: str) -> None
     """A process that the application forks reopens its logs on SIGUSR1, whatever it is logging."""
     with Server(environment.python, one_worker_class, 1, ["--capture-output"]) as server:
         quiet = server.stderr()
-        with Activities(server, ["fork"]) as activities:
+        with doing(server, ["fork"]) as activities:
             child = activities.running[0].pid
             for _ in range(300):
                 server.logs.rotate(create=True)
@@ -275,3 +285,76 @@ def test_forked_process(environment: Environment, one_worker_class: str) -> None
             )
             activities.finish().expect_lossless("by a process that the application forked")
         server.expect_silence(quiet, "written by a process that the application forked")
+
+
+@pytest.fixture
+def unprivileged(environment: Environment, worker_class: str) -> Iterator[Server]:
+    """One whose worker may write to the application's log, but create nothing beside the other two."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can start Gunicorn with --user")
+    expect_gunicorns_patch(environment)
+    server = Server(environment.python, worker_class, 1, ["--user", str(NOBODY)])
+    server.let_others_in()
+    if not may_import(environment.python, SERVED, server.control):
+        server.discard()
+        pytest.skip(
+            f"the user nobody may not read what a worker needs of {environment.path}, {SERVED} or {server.directory}"
+        )
+    with server:
+        yield server
+
+
+def may_import(python: Path, *directories: Path) -> bool:
+    code = "import os, sys, gunicorn; print(*map(os.listdir, sys.argv[1:]))"
+    become = functools.partial(os.setuid, NOBODY)
+    command = [str(python), "-I", "-B", "-W", "ignore", "-c", code, *map(str, directories)]
+    try:
+        return subprocess.call(command, preexec_fn=become, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) == 0
+    except PermissionError:  # For the interpreter itself
+        return False
+
+
+def test_unprivileged(unprivileged: Server) -> None:
+    """With --user, workers that may not create the new log reopen it all the same, and break no request."""
+    server = unprivileged
+    for names in (["access.log"], ["access.log", "error.log"]):
+        before = [owner(server, name) for name in names]
+        server.logs.rotate(names)
+        server.signal("arbiter")
+        answered = ask(server, 50)
+        server.logs.expect_exactly_once(answered, ["access.log", "error.log"])
+        server.reopening.until(
+            lambda: not server.logs.held(server.pids("all"), server.logs.rotated()),
+            lambda: f"{server.logs.holders(server.pids('all'))} {server.reopening} after SIGUSR1",
+        )
+        server.logs.expect_in_new_files(ask(server, 1), names)
+        after = [owner(server, name) for name in names]
+        expect(after == before, f"a new log has owner, group and mode {after}, not {before}")
+
+
+def owner(server: Server, name: str) -> Tuple[int, int, str]:
+    status = server.logs.path(name).stat()
+    return status.st_uid, status.st_gid, oct(status.st_mode)
+
+
+def ask(server: Server, number: int) -> List[str]:
+    """The names of so many requests; raises Broken if one of them was."""
+    answered: List[str] = []
+    ended = len(server.exits())
+    for n in range(1, number + 1):
+        request = new_request()
+        try:
+            with Client(server.socket) as client:
+                client.get("async", request)
+            answered.append(request)
+        except Unanswered as error:
+            said = f"request {n} of {number} was broken under --user: {error}"
+            expect_unread(server, request, ended + n - len(answered), said)
+    return answered
+
+
+def expect_unread(server: Server, request: str, ends: int, said: str) -> None:
+    """A worker that ends, for whatever reason, closes the connection whose request it has not read: uvicorn does."""
+    application_log = Path(server.variables["APPLICATION_LOG"]).read_text()
+    expect(not re.search(rf"\b{request}\b", application_log), said, BREAKS)
+    server.reopening.until(lambda: len(server.exits()) >= ends, lambda: said, BREAKS)

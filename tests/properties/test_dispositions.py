@@ -6,7 +6,7 @@ import re
 import signal
 import time
 from pathlib import Path
-from typing import Dict, Iterator, List, Sequence, Set, Tuple
+from typing import Dict, Iterator, List, Set, Tuple
 
 import pytest
 
@@ -28,9 +28,11 @@ def masks(status: str) -> Masks:
     return {kind: {s.name for s in signal.Signals if int(mask, 16) >> (s - 1) & 1} for kind, mask in found.items()}
 
 
-def life(server: Server, places: Sequence[str]) -> Dict[str, Masks]:
+def life(server: Server) -> Dict[str, Masks]:
     """The masks of one worker from place to place, and of a process that its application starts."""
     found = {}
+    starting = ["load"] if is_wsgi(server.worker_class) else ["load", "lifespan"]
+    places = [*starting, "async", "worker_exit", "atexit"]
 
     def look(place: str) -> int:
         worker = holds[place].reached()
@@ -41,7 +43,7 @@ def life(server: Server, places: Sequence[str]) -> Dict[str, Masks]:
     with contextlib.ExitStack() as stack:
         holds = {place: stack.enter_context(server.hold(place)) for place in places}
         server.signal("workers", signal.SIGKILL)
-        for place in places[: places.index("async")]:
+        for place in starting:
             look(place)
         with Client(server.socket) as client:
             client.send("async", "async")
@@ -53,12 +55,6 @@ def life(server: Server, places: Sequence[str]) -> Dict[str, Masks]:
         look("worker_exit")
         server.exit_of(look("atexit"))
     return found
-
-
-@pytest.fixture
-def places(worker_class: str) -> List[str]:
-    """Where to look at a worker of this class: one that serves WSGI has no lifespan."""
-    return ["load", *([] if is_wsgi(worker_class) else ["lifespan"]), "async", "worker_exit", "atexit"]
 
 
 @contextlib.contextmanager
@@ -78,9 +74,9 @@ def pair(servers: Servers, published: Dict[str, str], worker_class: str) -> Iter
         yield pair
 
 
-def test_dispositions(pair: Tuple[Server, Server], places: List[str]) -> None:
+def test_dispositions(pair: Tuple[Server, Server]) -> None:
     """At each stage of a worker's life, every other signal is handled as in the published release."""
-    ours, upstreams = (life(server, places) for server in pair)
+    ours, upstreams = (life(server) for server in pair)
     for place, kinds in ours.items():
         for kind, signals in kinds.items():
             differing = ", ".join(sorted((signals ^ upstreams[place][kind]) - {"SIGUSR1"}))
@@ -89,9 +85,9 @@ def test_dispositions(pair: Tuple[Server, Server], places: List[str]) -> None:
             )
 
 
-def test_inheritance(pair: Tuple[Server, Server], places: List[str]) -> None:
+def test_inheritance(pair: Tuple[Server, Server]) -> None:
     """SIGUSR1 is neither blocked nor ignored in a serving worker, nor in a program that it starts."""
-    found = life(pair[0], places)
+    found = life(pair[0])
     expect("SIGUSR1" in found["async"]["SigCgt"], "a worker that serves does not catch SIGUSR1", KILLS)
     for place, kind in itertools.product(found.keys() - {"worker_exit", "atexit"}, ("SigBlk", "SigIgn")):
         expect("SIGUSR1" not in found[place][kind], f"at {place} SIGUSR1 {KINDS[kind]}", MISSES)
@@ -128,11 +124,8 @@ def ends(pair: Tuple[Server, Server], number: signal.Signals) -> List[str]:
         late = not exits and time.monotonic() > deadline
         return ["goes on"] * 2 if late and all(map(goes_on, pair, workers)) else []
 
-    found = wait.until(
-        agree,
-        lambda: f"{number.name} ends one of the patched worker and the pristine one, and not the other",
-        harm=KILLS,
-    )
+    split = f"{number.name} ends one of the patched worker and the pristine one, and not the other"
+    found = wait.until(agree, lambda: split, harm=KILLS)
     for server in pair:
         server.wait_until_serving()
     return found

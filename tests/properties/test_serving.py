@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from properties import wait
-from properties.activities import BLOCKING, Activities
+from properties.activities import BLOCKING, doing
 from properties.clients import Client, Load, new_request
 from properties.conftest import Servers
 from properties.environment import GEVENT, SYNC
@@ -126,7 +126,7 @@ def test_blocked_loop(servers: Servers, worker_class: str) -> None:
     """An application that blocks its event loop writes to the new files after a rotation."""
     if worker_class == GEVENT:
         pytest.skip("gevent's worker leaves it to a greenlet, which waits until the application yields")
-    with servers.use(worker_class, workers=len(BLOCKING)) as server, Activities(server, BLOCKING) as activities:
+    with servers.use(worker_class, workers=len(BLOCKING)) as server, doing(server, BLOCKING) as activities:
         logging = [activity for activity in activities.running if activity.kind != "reading"]
 
         def counts() -> List[int]:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from properties.activities import BLOCKING, KINDS, Activities
+from properties.activities import BLOCKING, KINDS, doing
 from properties.cases import ENDED, HUP, KILL, OTHERS, PRELOAD, USER, Case, Handler, Play, Round, cases, compare
 from properties.environment import SYNC, Environment, inspect, is_own, is_wsgi
 from properties.expect import BREAKS, KILLS, LOSES, Broken, Unanswered, expect
@@ -167,7 +167,7 @@ def figures(server: Server, kinds: Sequence[str], rotations: Sequence[Rotation])
     """What becomes of a server whose application does this, and whose logs are rotated like that."""
     answered: List[str] = []
     broken = 0
-    with Activities(server, kinds) as activities:
+    with doing(server, kinds) as activities:
         children = [activity.pid for activity in activities.running if activity.kind == "fork"]
         for create, target in rotations:
             server.logs.rotate(create=create)

@@ -180,14 +180,10 @@ class Drawn:
         self.pid = None
         if self.log.propagate:
             logging.root.handlers.append(self.handler)  # No addHandler(): it compares them
-        elif place in ("logger", "loggers", "removed"):
+        elif place == "logger":
             self.log.handlers.append(self.handler)
         elif place == "memory":
             self.log.addHandler(logging.handlers.MemoryHandler(1, target=self.handler))
-        if place == "loggers":
-            logging.getLogger("another.%d" % number).handlers.append(self.handler)
-        if place == "removed":
-            del self.log.handlers[:]
 
     def record(self, request):
         if self.place == "removed":

@@ -48,12 +48,19 @@ def cases() -> Iterator[Any]:
 
 
 def every_release() -> Iterator[Any]:
-    """Each on its oldest and its newest Python here, with the Gunicorns by turns; and each patch with each of these."""
+    """
+    Each on its oldest and its newest Python here, the newest on all, with the Gunicorns by turns.
+
+    And each patch with each of these.
+    """
     for patch in [patch for distribution in MODULES for patch in patches.catalogue(distribution)]:
         releases = [one for name in patch.releases for one in environments.workers(patch.distribution, name)]
         times: "Counter[str]" = Counter()
         for workers in releases:
-            for python in sorted({*workers.pythons()[:1], *workers.pythons()[-1:]}):
+            pythons = workers.pythons()
+            if workers != environments.uvicorn(environments.NEWEST):
+                pythons = sorted({*pythons[:1], *pythons[-1:]})
+            for python in pythons:
                 gunicorn = min((one for one in GUNICORNS if runs(one, workers, python)), key=times.__getitem__)
                 times[gunicorn] += 1
                 yield workers, python, gunicorn
@@ -147,15 +154,6 @@ def test_unprivileged(open_clone: None) -> None:
     original = environments.cached(python, *environments.packages(release, f"gunicorn=={gunicorn}"))
     output = hold(original, f"uvicorn {release}", f"gunicorn {gunicorn}", test="test_customised.py::test_unprivileged")
     assert "skipped" not in output, output
-
-
-@pytest.mark.full
-@pytest.mark.parametrize("python", environments.pythons(), ids="{0[0]}.{0[1]}".format)
-def test_every_python(python: Version) -> None:
-    """Of this machine, with the newest release that it runs."""
-    release = [one for one in environments.COMBINATIONS if python in environments.pythons_for(one)][-1]
-    original = environments.cached(python, *environments.packages(release))
-    hold(original, f"uvicorn {release}", only="uvicorn.workers")
 
 
 @pytest.mark.full

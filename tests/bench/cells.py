@@ -25,27 +25,20 @@ CLIENTS = 16
 SCHEDULES = ("a", "b", "c", "d", "e", "f", "g root", "g queue")
 
 
-class Rotated(Watched):
-    """Logs rotated by real logrotate, too."""
-
-    def __init__(self, server: Server) -> None:
-        super().__init__(server, NAMES, patience=10)
-        self.runs = 0
-
-    def logrotate(self, directives: str, postrotate: str = "") -> None:
-        directory = self.server.directory
-        killall = directory / "killall"  # Of this server's processes only
-        killall.write_text(f"#!/bin/sh\nkill -USR1 {' '.join(map(str, self.server.pids('all')))}\n")
-        killall.chmod(0o755)
-        (directory / "pidfile").write_text(f"{self.server.arbiter}\n")
-        reopen = ["-t", 2, directory / "pidfile"]
-        path = f"{directory}:{os.environ['PATH']}:/usr/sbin:/sbin"
-        logrotate = Logrotate(self.server.logs, reopen, postrotate, directives)
-        # It fails where reopen.sh says that a log is not let go of, and keeps that.
-        logrotate.run(["env", f"PATH={path}"])
-        logrotate.unpack()
-        self.server.logs.take()
-        self.runs += 1
+def logrotate(server: Server, directives: str, postrotate: str = "") -> None:
+    """Have real logrotate rotate them."""
+    directory = server.directory
+    killall = directory / "killall"  # Of this server's processes only
+    killall.write_text(f"#!/bin/sh\nkill -USR1 {' '.join(map(str, server.pids('all')))}\n")
+    killall.chmod(0o755)
+    (directory / "pidfile").write_text(f"{server.arbiter}\n")
+    reopen = ["-t", 2, directory / "pidfile"]
+    path = f"{directory}:{os.environ['PATH']}:/usr/sbin:/sbin"
+    rotation = Logrotate(server.logs, reopen, postrotate, directives)
+    # It fails where reopen.sh says that a log is not let go of, and keeps that.
+    rotation.run(["env", f"PATH={path}"])
+    rotation.unpack()
+    server.logs.take()
 
 
 def losses(subject: Subject, schedule: str, rotations: int) -> Figures:
@@ -54,11 +47,11 @@ def losses(subject: Subject, schedule: str, rotations: int) -> Figures:
     letter, _, by = schedule.partition(" ")
     kinds = ["async"] * 300 + ["late"] if letter == "f" else ["async"]
     with subject.server("--capture-output", variables={"LOGGED_BY": by or "named"}) as server:
-        watched = Rotated(server)
+        watched = Watched(server, NAMES, patience=10)
         steps: Dict[str, Callable[[], None]] = {
-            "b": lambda: watched.logrotate("", "killall -s USR1 gunicorn"),
-            "c": lambda: watched.logrotate("sharedscripts"),
-            "d": lambda: watched.logrotate("copytruncate", "true"),
+            "b": lambda: logrotate(server, "", "killall -s USR1 gunicorn"),
+            "c": lambda: logrotate(server, "sharedscripts"),
+            "d": lambda: logrotate(server, "copytruncate", "true"),
         }
         rotate = steps.get(letter, lambda: watched.rotate("arbiter"))
         if letter == "e":
@@ -71,7 +64,7 @@ def losses(subject: Subject, schedule: str, rotations: int) -> Figures:
                 for _ in range(rotations):
                     rotate()
                     wait_for_answers(load)
-        return {**watched.figures(), "rotations": max(watched.runs, len(watched.letting_go))}
+        return {**watched.figures(), "rotations": rotations if letter in steps else len(watched.letting_go)}
 
 
 def wait_for_answers(load: Load) -> None:
@@ -103,7 +96,7 @@ def reopening(subjects: Sequence[Subject], rounds: int) -> Figures:
                 one.server.logs.rotate(one.names)
                 one.server.signal("arbiter")
                 one.let_go(one.server.pids("all"), time.monotonic() + 1)
-                one.server.logs.discard(one.server.logs.rotated())
+                one.server.logs.discard()
             found.setdefault(name, []).append((processor_time(pids) - before) / 10 / len(pids) * 1e6)
     return {name: spread(values) for name, values in found.items()}
 
@@ -150,7 +143,7 @@ def letting_go(subjects: Sequence[Subject], workers: int, loaded: bool, rounds: 
                 one.server.signal("arbiter")
                 gone = one.let_go(pids, start + 1)
                 found.setdefault(subject.name, []).append(time.monotonic() - start if gone else float("inf"))
-            logs.discard(logs.rotated())
+            logs.discard()
             one.server.signal("arbiter")
         # What looking costs
         start = time.monotonic()

@@ -93,13 +93,10 @@ class Watched:
         """Reload, and rotate as soon as there is a new worker, while nobody asks for anything."""
         before = self.server.workers()
         self.server.signal("arbiter", signal.SIGHUP)
-        new: List[int] = []
-        try:
-            new += wait.until(lambda: set(self.server.workers()) - set(before), lambda: "", self.patience)
+        with contextlib.suppress(Broken):  # Those that are asked next say what has become of it
+            wait.until(lambda: set(self.server.workers()) - set(before), lambda: "", self.patience)
             self.rotate("all")
             wait.until(self._all_started, lambda: "", self.patience)
-        except Broken:
-            return  # Those that are asked next say what has become of it
 
     def _all_started(self) -> bool:
         started = {int(details[0]) for event, *details in self.server.events() if event == "started"}
@@ -109,11 +106,9 @@ class Watched:
         """Tell the server to end; how many of the workers do not."""
         workers = self.server.workers()
         self.server.signal("arbiter", signal.SIGTERM)
-        try:
+        with contextlib.suppress(Broken):
             wait.until(lambda: all(map(ended, workers)), lambda: "", self.patience)
-        except Broken:
-            return sum(not ended(pid) for pid in workers)
-        return 0
+        return sum(not ended(pid) for pid in workers)
 
     def figures(self) -> Dict[str, Any]:
         """At the end, which this is."""

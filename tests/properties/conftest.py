@@ -45,7 +45,6 @@ OWN_TESTS = {
     ASGI: ("test_turnover", "test_exactly_once", "test_silence", "test_unprivileged"),
     GEVENT: ("test_boot", "test_inheritance", "test_survival"),
 }
-EXAMPLES = {"quick": 3, "default": 10, "thorough": 150}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -53,7 +52,7 @@ def pytest_configure(config: pytest.Config) -> None:
     effort = config.getoption("--effort")
     hypothesis.settings.register_profile(
         "signals",
-        max_examples=EXAMPLES[effort],
+        max_examples={"quick": 3, "default": 10, "thorough": 150}[effort],
         derandomize=effort != "thorough",  # The same ones each time, or apply.sh and the default tests fail by chance
         deadline=None,
         database=None,
@@ -227,7 +226,7 @@ class Servers:
             if server.logs.rotated() or server.logs.removed:
                 server.signal("arbiter")
                 server.wait_until_reopened(server.pids("all"))
-                server.logs.discard(server.logs.rotated())
+                server.logs.discard()
         except BaseException:
             del self.running[key]
             server.__exit__()

@@ -55,8 +55,8 @@ class Logs:
     def rotated(self) -> List[Path]:
         return sorted(self.directory.glob("*.log.*"))
 
-    def discard(self, files: Iterable[Path]) -> None:
-        for file in files:
+    def discard(self) -> None:
+        for file in self.rotated():
             file.unlink()
         for _, removed, _ in self.removed:
             removed.close()
@@ -83,16 +83,12 @@ class Logs:
         """How many lines each request has in a log: in all its files, or in the current one only."""
         return Counter(number for line in self.lines(name, current_only) for number in re.findall(r"\bid-\d+\b", line))
 
-    def not_exactly_once(self, requests: Iterable[str], names: Iterable[str] = NAMES) -> List[str]:
-        """Which requests were lost and which doubled in which log, in words."""
+    def not_exactly_once(
+        self, requests: Iterable[str], names: Iterable[str] = NAMES, current_only: bool = False
+    ) -> List[str]:
+        """Which logs have lost lines of these requests, or doubled them, in words."""
         requests = list(requests)
-        found = {name: self.requests(name) for name in names}
-        return [
-            f"{name} has {found[name][request]} lines of {request}"
-            for name in names
-            for request in requests
-            if found[name][request] != 1
-        ]
+        return list(filter(None, (self._wrong(name, requests, current_only) for name in names)))
 
     def expect_exactly_once(self, requests: Iterable[str], names: Iterable[str] = NAMES) -> None:
         """Each of these requests has its line in each of these logs, once, over all files."""
@@ -106,7 +102,7 @@ class Logs:
         requests, names = list(requests), list(names)
 
         def wrong() -> str:
-            return "; ".join(filter(None, (self._wrong(name, requests, current_only) for name in names)))
+            return "; ".join(self.not_exactly_once(requests, names, current_only))
 
         self.settling.until(lambda: not wrong(), wrong, MISSES if current_only else LOSES)
 

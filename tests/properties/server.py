@@ -187,9 +187,8 @@ class Server:
     def pids(self, target: str) -> List[int]:
         """The processes that a target names: arbiter, worker (one), workers, or all, as killall would."""
         workers = self.workers()
-        return {"arbiter": [self.arbiter], "worker": workers[:1], "workers": workers, "all": [self.arbiter, *workers]}[
-            target
-        ]
+        pids = {"arbiter": [self.arbiter], "worker": workers[:1], "workers": workers, "all": [self.arbiter, *workers]}
+        return pids[target]
 
     def reached_by(self, target: str) -> List[int]:
         """The processes that a signal to the target reaches: the arbiter passes it on."""
@@ -283,31 +282,26 @@ class Server:
 
     def expect_no_deaths(self, when: str) -> None:
         """No worker has ended but by itself, or by SIGKILL, which only tests send."""
-        ends = [status for status in self.exits().values() if status not in (0, signal.SIGKILL)]
-        deaths = collections.Counter(map(describe, ends))
-        expect(not deaths, lambda: f"{_in_words(deaths)} {when}", KILLS)
+        _expect_none(when, (status for status in self.exits().values() if status not in (0, signal.SIGKILL)))
 
     def expect_same_workers(self, workers: Sequence[int], when: str) -> None:
         """These workers are still there, and no others."""
         more = len(set(self.workers()) - set(workers))
-        deaths = collections.Counter(describe(status) for pid, status in self.exits().items() if pid in workers)
-        expect(not deaths, lambda: f"{_in_words(deaths)} {when}", KILLS)
+        _expect_none(when, (status for pid, status in self.exits().items() if pid in workers))
         expect(not more, lambda: f"{count(more, 'worker')} more than before {when}", KILLS)
 
     def expect_silence(self, stderr: str, when: str) -> None:
         """Nothing more on stderr than this."""
         said = self.stderr()[len(stderr) :].splitlines()
-        expect(not said, lambda: f"{count(len(said), 'line')} on stderr {when}, such as {_telling(said)!r}", COMPLAINS)
+        telling = [*filter(EXCEPTION.match, said), *said]  # What an exception is, if there is one
+        expect(not said, lambda: f"{count(len(said), 'line')} on stderr {when}, such as {telling[0]!r}", COMPLAINS)
 
 
-def _in_words(deaths: Mapping[str, int]) -> str:
-    """Such as "37 workers killed by SIGUSR1, 1 worker exited with 3"."""
-    return ", ".join(f"{count(number, 'worker')} {how}" for how, number in sorted(deaths.items()))
-
-
-def _telling(lines: Sequence[str]) -> str:
-    """The line that says most: what an exception is, if there is one."""
-    return next(filter(EXCEPTION.match, lines), lines[0])
+def _expect_none(when: str, statuses: Iterable[int]) -> None:
+    """Raises Broken with, say, "37 workers killed by SIGUSR1, 1 worker exited with 3 under load"."""
+    deaths = collections.Counter(map(describe, statuses))
+    words = ", ".join(f"{count(number, 'worker')} {how}" for how, number in sorted(deaths.items()))
+    expect(not deaths, f"{words} {when}", KILLS)
 
 
 def send(pids: Iterable[int], number: int) -> None:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from properties import wait
-from properties.activities import Activities, doing, ended
+from properties.activities import Activities, doing
 from properties.cases import Case, Handler
 from properties.clients import Client, Load, new_request
 from properties.conftest import Servers
@@ -85,7 +85,7 @@ def test_root_logger(environment: Environment, worker_class: str) -> None:
 def test_own_files(environment: Environment, one_worker_class: str) -> None:
     """A rotation leaves a file alone that the application has put in the place of sys.stdout or of a log."""
     handler = Handler(("Elsewhere",), encoding="utf-8")
-    variables = {"OWN_OUTPUT": "output", **Case((handler,)).variables}
+    variables = {"ON_LOAD": "sys.stdout = open('output', 'a', buffering=1)", **Case((handler,)).variables}
     server = Server(environment.python, one_worker_class, 1, ["--capture-output"], variables)
     server.logs.path("drawn-0.log").touch()
     with server:
@@ -279,10 +279,7 @@ def test_forked_process(environment: Environment, one_worker_class: str) -> None
             for _ in range(300):
                 server.logs.rotate(create=True)
                 send([child], signal.SIGUSR1)
-            server.reopening.until(
-                lambda: ended(child) or not server.logs.held([child], server.logs.rotated()),
-                lambda: f"{server.logs.holders([child])} {server.reopening} after SIGUSR1",
-            )
+            server.wait_until_reopened([child])
             activities.finish().expect_lossless("by a process that the application forked")
         server.expect_silence(quiet, "written by a process that the application forked")
 
@@ -323,10 +320,7 @@ def test_unprivileged(unprivileged: Server) -> None:
         server.signal("arbiter")
         answered = ask(server, 50)
         server.logs.expect_exactly_once(answered, ["access.log", "error.log"])
-        server.reopening.until(
-            lambda: not server.logs.held(server.pids("all"), server.logs.rotated()),
-            lambda: f"{server.logs.holders(server.pids('all'))} {server.reopening} after SIGUSR1",
-        )
+        server.wait_until_reopened(server.pids("all"))
         server.logs.expect_in_new_files(ask(server, 1), names)
         after = [owner(server, name) for name in names]
         expect(after == before, f"a new log has owner, group and mode {after}, not {before}")

@@ -57,21 +57,12 @@ def life(server: Server) -> Dict[str, Masks]:
     return found
 
 
-@contextlib.contextmanager
-def both(
-    servers: Servers, published: Dict[str, str], worker_class: str, *options: str
-) -> Iterator[Tuple[Server, Server]]:
-    """The same server as it is, and as published."""
-    ours = servers.use(worker_class, *options, workers=1)
-    with ours as server, servers.use(worker_class, *options, workers=1, variables=published) as other:
-        yield server, other
-
-
 @pytest.fixture
 def pair(servers: Servers, published: Dict[str, str], worker_class: str) -> Iterator[Tuple[Server, Server]]:
-    """Both, with workers that end by themselves."""
-    with both(servers, published, worker_class, "--max-requests", "2") as pair:
-        yield pair
+    """The same server as it is, and as published, with workers that end by themselves."""
+    ending = worker_class, "--max-requests", "2"
+    with servers.use(*ending, workers=1) as ours, servers.use(*ending, workers=1, variables=published) as other:
+        yield ours, other
 
 
 def test_dispositions(pair: Tuple[Server, Server]) -> None:
@@ -133,9 +124,10 @@ def ends(pair: Tuple[Server, Server], number: signal.Signals) -> List[str]:
 
 def test_other_ends(servers: Servers, published: Dict[str, str], worker_class: str) -> None:
     """SIGTERM, SIGINT and SIGQUIT end a worker as they end a published one."""
-    with both(servers, published, worker_class) as pair:
+    server = servers.use(worker_class, workers=1)
+    with server as patched, servers.use(worker_class, workers=1, variables=published) as pristine:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-            ours, upstreams = ends(pair, number)
+            ours, upstreams = ends((patched, pristine), number)
             expect(
                 ours == upstreams,
                 f"a worker told to stop by {number.name} {ours}, where the pristine one {upstreams}",

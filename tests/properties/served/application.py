@@ -59,8 +59,6 @@ def begin(kind, request):
 
 exec(os.environ.get("ON_LOAD", ""))  # What a test adds
 atexit.register(checkpoints.pause, "atexit")
-if "OWN_OUTPUT" in os.environ:
-    sys.stdout = open(os.environ["OWN_OUTPUT"], "a", buffering=1)  # noqa: SIM115
 ON_USR1 = {
     "ignore": signal.SIG_IGN,
     "reset": signal.SIG_DFL,
@@ -120,12 +118,6 @@ async def stream(send, request, chunks):
         await checkpoints.pause_async(request)
         await asyncio.sleep(0.001)
     await send({"type": "http.response.body", "body": last})
-
-
-async def read_body(receive, request):
-    checkpoints.mark(request)
-    while (await receive()).get("more_body"):
-        pass
 
 
 def spin(seconds):
@@ -212,7 +204,9 @@ async def app(scope, receive, send):
     if kind == "executing":
         return await answer(send, str(await execute(None, log_until_released, request, time.sleep)))
     if kind == "upload":
-        await read_body(receive, request)
+        checkpoints.mark(request)
+        while (await receive()).get("more_body"):
+            pass
     elif kind == "async":
         await checkpoints.pause_async(request)
     await answer(send, str(block(kind, request)))

@@ -21,10 +21,9 @@ def text(environ, kind, request):
     if kind == "upload":
         checkpoints.mark(request)
         environ["wsgi.input"].read()
-    elif kind == "async":
+    elif kind in ("async", "errors"):
         checkpoints.pause(request)
-    elif kind == "errors":
-        checkpoints.pause(request)
+    if kind == "errors":
         environ["wsgi.errors"].write("written late by %s\n" % request)
     return block(kind, request)
 

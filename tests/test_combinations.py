@@ -5,7 +5,7 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Any, Dict, Iterator, Tuple
+from typing import Any, Dict, Iterator, List, Tuple
 
 import environments
 import pytest
@@ -38,13 +38,11 @@ GUNICORNS: Dict[str, Version] = {
 }
 
 
-def cases() -> Iterator[Any]:
+def cases() -> List[Any]:
     assert set(BY_DEFAULT) <= set(map(str, environments.VARIANTS))
-    for workers in environments.VARIANTS:
-        marks = [] if str(workers) in BY_DEFAULT else [pytest.mark.full]
-        if workers == environments.VARIANTS[0]:  # On the oldest Python, which may be root's
-            marks.append(pytest.mark.root)
-        yield pytest.param(workers, id=str(workers), marks=marks)
+    oldest, *others = environments.parameters(environments.VARIANTS, BY_DEFAULT)
+    # On the oldest Python, which may be root's
+    return [pytest.param(*oldest.values, id=oldest.id, marks=pytest.mark.root), *others]
 
 
 def every_release() -> Iterator[Any]:

@@ -47,7 +47,7 @@ def losses(subject: Subject, schedule: str, rotations: int) -> Figures:
     letter, _, by = schedule.partition(" ")
     kinds = ["async"] * 300 + ["late"] if letter == "f" else ["async"]
     with subject.server("--capture-output", variables={"LOGGED_BY": by or "named"}) as server:
-        watched = Watched(server, NAMES, patience=10)
+        watched = Watched(server, NAMES)
         steps: Dict[str, Callable[[], None]] = {
             "b": lambda: logrotate(server, "", "killall -s USR1 gunicorn"),
             "c": lambda: logrotate(server, "sharedscripts"),
@@ -105,11 +105,9 @@ def costs(subjects: Sequence[Subject], rounds: int, seconds: float) -> Figures:
     """Requests a second and processor time of the workers per request, in shuffled rounds."""
     found: Dict[str, List[Tuple[float, float]]] = {}
     with contextlib.ExitStack() as stack:
+        servers = [(one.name, one, stack.enter_context(one.server())) for one in subjects]
         # The first one twice: how much it differs from itself is the noise.
-        servers: List[Tuple[str, Subject, Server]] = [
-            (name, subject, stack.enter_context(subject.server()))
-            for name, subject in [*((one.name, one) for one in subjects), ("itself", subjects[0])]
-        ]
+        servers.append(("itself", subjects[0], stack.enter_context(subjects[0].server())))
         for name, subject, server in shuffled(servers, rounds):
             pids = server.workers()
             before, start = processor_time(pids), time.monotonic()

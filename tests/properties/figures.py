@@ -27,6 +27,9 @@ LOGROTATE = 0.25
 #: Seconds after which nobody waits any more for what takes milliseconds.
 PATIENCE = 1.0
 
+#: Seconds after which a worker that has not started, or not ended, does hang.
+HANGING = 10.0
+
 CLIENTS = 8
 LOGS = (*NAMES, "root.log")
 
@@ -37,13 +40,10 @@ ORDERLY = (0, signal.SIGTERM)
 class Watched:
     """A running server, and what has been seen of it."""
 
-    def __init__(
-        self, server: Server, names: Sequence[str] = LOGS, patience: float = PATIENCE, compressing: float = LOGROTATE
-    ) -> None:
-        """patience is for workers that start and end, compressing for those that still write to a rotated file."""
+    def __init__(self, server: Server, names: Sequence[str] = LOGS, compressing: float = LOGROTATE) -> None:
+        """compressing is how long those have that still write to a rotated file."""
         self.server = server
         self.names = names
-        self.patience = patience
         self.compressing = compressing
         self.answered: List[str] = []
         self.broken = 0
@@ -94,9 +94,9 @@ class Watched:
         before = self.server.workers()
         self.server.signal("arbiter", signal.SIGHUP)
         with contextlib.suppress(Broken):  # Those that are asked next say what has become of it
-            wait.until(lambda: set(self.server.workers()) - set(before), lambda: "", self.patience)
+            wait.until(lambda: set(self.server.workers()) - set(before), lambda: "", HANGING)
             self.rotate("all")
-            wait.until(self._all_started, lambda: "", self.patience)
+            wait.until(self._all_started, lambda: "", HANGING)
 
     def _all_started(self) -> bool:
         started = {int(details[0]) for event, *details in self.server.events() if event == "started"}
@@ -107,7 +107,7 @@ class Watched:
         workers = self.server.workers()
         self.server.signal("arbiter", signal.SIGTERM)
         with contextlib.suppress(Broken):
-            wait.until(lambda: all(map(ended, workers)), lambda: "", self.patience)
+            wait.until(lambda: all(map(ended, workers)), lambda: "", HANGING)
         return sum(not ended(pid) for pid in workers)
 
     def figures(self) -> Dict[str, Any]:
@@ -134,9 +134,8 @@ def say(text: str) -> None:
 
 
 def measure(server: Server) -> Dict[str, Any]:
-    # The second that the promise gives: what is lost by then is lost for good, on a busy machine too. And whoever has
-    # not ended after so many does hang.
-    watched = Watched(server, patience=10 * PATIENCE, compressing=PATIENCE)
+    # The second that the promise gives: what is lost by then is lost for good, on a busy machine too.
+    watched = Watched(server, compressing=PATIENCE)
     steps: List[Callable[[], None]] = [
         *[lambda: watched.serve(0.1, "arbiter")] * 3,
         *[lambda: watched.serve(0.1, "all")] * 2,  # killall: the arbiter passes on what each has got already

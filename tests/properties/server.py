@@ -72,8 +72,7 @@ class Server:
     """
     Gunicorn with the application in served/, listening on a Unix socket in a directory of its own.
 
-    options are gunicorn's command line options, variables go into its environment, and modules
-    are the sources, by name, of modules that it can import.
+    modules are the sources, by name, of modules that it can import.
     """
 
     def __init__(

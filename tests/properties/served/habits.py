@@ -61,7 +61,7 @@ def nothing():
 
 def hold_locks():
     """As a write to a slow disk does, in a thread that has to wait for the other locks."""
-    locks = [one.handler.lock for one in handlers.drawn] or [logging.root.handlers[0].lock]
+    locks = [one.handler.lock for one in handlers.drawn]
     held = threading.Event()
 
     def hold():

@@ -11,10 +11,6 @@ import queue
 import signal
 
 
-def own_path(path):
-    return os.path.join(os.path.dirname(path), "own-" + os.path.basename(path))
-
-
 class Header:
     def _open(self):
         stream = super()._open()
@@ -129,7 +125,7 @@ class Computed:
 class Streamless:
     """Has no stream: it opens its file for each line."""
 
-    def __init__(self, path, mode, delay, encoding, **rotates):
+    def __init__(self, path, mode, delay, encoding):
         logging.Handler.__init__(self)
         self.baseFilename, self.mode, self.encoding = path, mode, encoding
 
@@ -146,7 +142,8 @@ class Elsewhere:
 
     def __init__(self, path, *args, **kwargs):
         super().__init__(path, *args, **dict(kwargs, delay=True))
-        self.stream = open(own_path(path), "a", encoding=self.encoding)  # noqa: SIM115
+        own = os.path.join(os.path.dirname(path), "own-" + os.path.basename(path))
+        self.stream = open(own, "a", encoding=self.encoding)  # noqa: SIM115
 
 
 class BeingMade:

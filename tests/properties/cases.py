@@ -144,6 +144,7 @@ class Lines(NamedTuple):
     zeros: int  # Bytes of zero
 
 
+Files = Dict[str, Tuple[str, int]]  # What is in them, and their mode
 Held = Set[Tuple[bool, str]]  # Whether by the arbiter, and which log
 
 
@@ -152,7 +153,7 @@ class Found(NamedTuple):
 
     bad: Dict[str, float]
     lines: Dict[str, Lines]
-    files: Dict[str, Dict[str, Tuple[str, int]]]  # What is in them, and their mode, by log
+    files: Dict[str, Files]
     held: List[Held]  # Of which logs rotated files are open after each round
 
     @property
@@ -234,11 +235,10 @@ class Play:
         for path in self.server.logs.directory.glob("*.log"):
             self.bad["files that their owner may not read or write"] += path.stat().st_mode & 0o600 != 0o600
         logs = {handler.log(n): handler for n, handler in enumerate(self.case.handlers)}
-        files = {log: self.files(log, handler) for log, handler in logs.items()}
-        lines = {
-            log: self.judge({name: text for name, (text, _) in files[log].items()}, handler.place)
-            for log, handler in logs.items()
-        }
+        files = {log: self.files(log, handler.encoding) for log, handler in logs.items()}
+        lines = {log: self.judge(files[log], handler.place) for log, handler in logs.items()}
+        for log in ("error.log", "application.log"):
+            lines[log] = self.judge(self.files(log))
         bad = {
             "processes that failed": sum(status not in ORDERLY for status in self.server.exits().values()),
             "processes that ended": 0 if self.case.user else len(self.server.exits()),  # With --user some must end
@@ -250,10 +250,6 @@ class Play:
             "signals to the application's own handler": self.server.times("noted"),
             "rotated files in use": len(self.held[-1]),
         }
-        for name in ("error.log", "application.log"):
-            lines[name] = self.judge(
-                {path.name: path.read_text(errors="replace") for path in self.server.logs.directory.glob(f"{name}*")}
-            )
         return Found(bad, lines, files, self.held)
 
     def ask(self, kind: str = "async") -> None:
@@ -282,9 +278,7 @@ class Play:
         if round.number in (signal.SIGHUP, signal.SIGKILL):
             wait.until(lambda: not set(workers) & set(server.workers()), lambda: "workers were not replaced")
             server.wait_until_serving()
-        start = time.monotonic()
         self.held.append(self.wait_until_let_go(round.target))
-        self.letting_go = max(self.letting_go, time.monotonic() - start)
 
     def rotate(self, round: Round) -> None:
         logs = self.server.logs
@@ -309,23 +303,25 @@ class Play:
             }
             # The arbiter passes a signal on when it has reopened its own logs: on a busy machine that may take long.
             patience = 5 if self.published or (True, "error.log") in held else 0.5
-            if held <= known or time.monotonic() > start + patience:
+            seconds = time.monotonic() - start
+            if held <= known or seconds > patience:
+                self.letting_go = max(self.letting_go, seconds)
                 return held
             time.sleep(0.005)
 
-    def files(self, log: str, handler: Handler) -> Dict[str, Tuple[str, int]]:
+    def files(self, log: str, encoding: Optional[str] = None) -> Files:
         """What is in the files of a log, and their mode."""
         # As root the patched server keeps the mode of a file, and the published one does not.
         keep = 0 if os.geteuid() == 0 else 0o777
         return {
-            path.name: (path.read_text(handler.encoding or "utf-8", "replace"), path.stat().st_mode & keep)
+            path.name: (path.read_text(encoding or "utf-8", "replace"), path.stat().st_mode & keep)
             for path in self.server.logs.directory.glob(f"{log}*")
         }
 
-    def judge(self, files: Dict[str, str], place: str = "logger") -> Lines:
+    def judge(self, files: Files, place: str = "logger") -> Lines:
         """What is wrong with the lines in the files of a log."""
         expected = set() if place in ("unused", "removed") else set(self.asked) - self.broken
-        found = {name: Counter(re.findall(r"\bid-\d+\b", text)) for name, text in files.items()}
+        found = {name: Counter(re.findall(r"\bid-\d+\b", text)) for name, (text, _) in files.items()}
         total = sum(found.values(), Counter())
         late = sum(
             bool(lines[request])
@@ -334,7 +330,7 @@ class Play:
             if re.search(r"\.\d{6}$", name) and int(name[-6:]) <= rounds
         )
         lost = sum(not total[request] for request in expected)
-        zeros = sum(text.count("\0") for text in files.values())
+        zeros = sum(text.count("\0") for text, _ in files.values())
         return Lines(lost, sum(n > 1 for n in total.values()), lost + late, zeros)
 
 

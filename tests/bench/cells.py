@@ -93,7 +93,7 @@ def reopening(subjects: Sequence[Subject], rounds: int) -> Figures:
             pids = one.server.workers()
             before = processor_time(pids)
             for _ in range(10):
-                one.server.logs.rotate(one.names)
+                one.server.logs.rotate()
                 one.server.signal("arbiter")
                 one.let_go(one.server.pids("all"), time.monotonic() + 1)
                 one.server.logs.discard()
@@ -136,7 +136,7 @@ def letting_go(subjects: Sequence[Subject], workers: int, loaded: bool, rounds: 
             pids, logs = one.server.pids("all"), one.server.logs
             with Load(one.server.socket, 8 if loaded else 0, requests_each=subject.requests_each) as load:
                 load.wait_for_answers(100 if loaded else 0)
-                logs.rotate([path.name for path in logs.directory.glob("*.log")])
+                logs.rotate()
                 start = time.monotonic()
                 one.server.signal("arbiter")
                 gone = one.let_go(pids, start + 1)

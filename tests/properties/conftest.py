@@ -105,14 +105,10 @@ def _classes(modules: List[List[str]], effort: str, where: str) -> List[str]:
     return [names[n % len(names) if serving else 0] for n, names in enumerate(modules)]
 
 
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    drawn = getattr(function(item), "hypothesis", None)
+def pytest_runtest_setup(item: pytest.Function) -> None:
+    drawn = getattr(item.function, "hypothesis", None)
     if drawn:
         drawn.inner_test = failing_once(inspect.unwrap(drawn.inner_test))
-
-
-def function(item: pytest.Item) -> Any:
-    return item.function  # type: ignore[attr-defined]  # All are functions
 
 
 def failing_once(test: Callable[..., None]) -> Callable[..., None]:
@@ -139,10 +135,10 @@ def failing_once(test: Callable[..., None]) -> Callable[..., None]:
 
 
 @pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: "pytest.CallInfo[None]") -> Generator[None, Any, None]:
+def pytest_runtest_makereport(item: pytest.Function, call: "pytest.CallInfo[None]") -> Generator[None, Any, None]:
     outcome = yield
     reason, harm = _reason(call.excinfo.value) if call.excinfo else ("", "")
-    sentence = function(item).__doc__.splitlines()[0]
+    sentence = item.function.__doc__.splitlines()[0]
     # What goes wrong before a test begins tells nothing about the server, unless a promise is broken.
     untested = call.when == "setup" and harm == UNTOLD
     vars(outcome.get_result()).update(sentence=sentence, reason=reason, harm=harm, untested=untested)

@@ -94,9 +94,7 @@ class Server:
         self.opened = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
         self.socket = Path(f"/proc/self/fd/{self.opened}/socket")
         for name, source in modules.items():
-            module = self.directory / f"{name}.py"
-            module.parent.mkdir(parents=True, exist_ok=True)
-            module.write_text(source, encoding="utf-8")
+            (self.directory / f"{name}.py").write_text(source, encoding="utf-8")
         self.worker_class, self.worker_count = worker_class, workers
         self.reopening = reopening["gunicorn" if is_own(base) else base.rpartition(".")[0]]
         threads = ["--threads", "8"] if base in (GTHREAD, "gthread") else []

@@ -41,17 +41,15 @@ def test_captured_output(
     environment: Environment, servers: Servers, one_worker_class: str, boot: bool, target: str
 ) -> None:
     """With --capture-output, what the application prints goes to the new error log after a rotation."""
-    boot = boot and bool(environment.own_classes)  # uvicorn's patch alone does not look at what is captured then
     # The access log goes the same way, by a name that never names a rotated file
     options = ("--capture-output", "--access-logfile", "/dev/stdout")
     with servers.use(one_worker_class, *options, workers=1) as server:
         server.get("print")
-        if boot:
+        if boot and environment.own_classes:  # uvicorn's patch alone does not look at what is captured then
             with server.booting():
                 server.logs.rotate(create=True)
                 server.signal(target)
-                if environment.own_classes:  # With Gunicorn's patch it is honoured at once
-                    server.wait_until_reopened(server.reached_by(target))
+                server.wait_until_reopened(server.reached_by(target))
             server.wait_until_serving()
         else:
             server.rotate(target=target)
@@ -200,9 +198,8 @@ def test_own_server(environment: Environment, one_worker_class: str) -> None:
     """A subclass of the worker that runs uvicorn's own Server reopens its logs."""
     if not environment.has_serve:
         pytest.skip("workers of this release have no _serve() to override")
-    with Server(
-        environment.python, "customised.ServingItself", 1, variables={"WORKER_CLASS": one_worker_class}
-    ) as server:
+    variables = {"WORKER_CLASS": one_worker_class}
+    with Server(environment.python, "customised.ServingItself", 1, variables=variables) as server:
         rotate_and_check(server)
 
 

@@ -80,29 +80,25 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> Optio
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     environment, effort = _environment(metafunc.config), metafunc.config.getoption("--effort")
     if "worker_class" in metafunc.fixturenames:
-        where = metafunc.module.__name__
-        names = [*_classes(environment.modules, effort, where), *_own(environment, effort, metafunc.function)]
+        names = _classes(environment, effort, metafunc.function)
         metafunc.parametrize("worker_class", names, scope="session")
     if "one_worker_class" in metafunc.fixturenames:
         names = [names[0] for names in environment.modules] or [SYNC]
         metafunc.parametrize("one_worker_class", names, scope="session")
 
 
-def _own(environment: Environment, effort: str, test: Callable[..., None]) -> List[str]:
-    """Gunicorn's own classes that a property runs with: see the table above."""
-    names = environment.own_classes
+def _classes(environment: Environment, effort: str, test: Callable[..., None]) -> List[str]:
+    """Those that a property runs with: see the table above."""
+    modules, own = environment.modules, environment.own_classes
+    if effort == "thorough":
+        return [*environment.worker_classes, *own]
     serving = test.__module__ == "properties.test_serving"
-    if effort == "thorough" or serving and not environment.worker_classes or not names:
-        return names
-    return [next((name for name in names if test.__name__ in OWN_TESTS.get(name, ())), names[0])]
-
-
-def _classes(modules: List[List[str]], effort: str, where: str) -> List[str]:
-    """The classes of uvicorn and uvicorn-worker that a property runs with: see the table above."""
-    serving = where == "properties.test_serving"
-    if effort == "thorough" or serving and (effort == "quick" or len(modules) == 1):
-        return [name for names in modules for name in names]
-    return [names[n % len(names) if serving else 0] for n, names in enumerate(modules)]
+    classes = [names[n % len(names) if serving else 0] for n, names in enumerate(modules)]
+    if serving and (effort == "quick" or len(modules) == 1):
+        classes = environment.worker_classes
+    if own and not (serving and not modules):
+        own = [next((name for name in own if test.__name__ in OWN_TESTS.get(name, ())), own[0])]
+    return [*classes, *own]
 
 
 def pytest_runtest_setup(item: pytest.Function) -> None:

@@ -56,7 +56,6 @@ print(json.dumps({
 }))
 """
 
-
 #: Gunicorn's own worker classes, but for tornado's, whose access log is tornado's own.
 OWN = (
     "gunicorn.workers.sync.SyncWorker",

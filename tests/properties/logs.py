@@ -11,7 +11,6 @@ from properties.expect import LOSES, MISSES, count, expect
 
 NAMES = ("access.log", "error.log", "application.log")
 
-
 #: How long to wait for lines that are written before the answer to their request, and after it.
 at_once, settling = wait.Patience(0), wait.Patience(5)
 

@@ -29,7 +29,6 @@ COMPLAINT = re.compile(r"Traceback|Error|Exception|\[ERROR\]|\[CRITICAL\]|--- Lo
 #: The last line of a traceback, which names the cause of other complaints.
 EXCEPTION = re.compile(r"^[\w.]+(Error|Exception)\b")
 
-
 #: The bytecode of an environment that has none, as uv leaves it: each worker would compile all that it imports
 BYTECODE = tempfile.TemporaryDirectory(prefix="usr1-")
 

@@ -21,7 +21,6 @@ from properties.server import SERVED, Server, send
 #: The releases of uvicorn whose workers ignore SIGUSR1 as published
 IGNORING = ("0.13.0", "0.13.1", "0.13.2")
 
-
 #: How often the published server plays a case, at most: if chance does harm to both, it does it in one of these plays.
 PLAYS = 5
 

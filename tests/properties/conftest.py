@@ -28,7 +28,6 @@ from typing import Any, Callable, Dict, Generator, Iterator, List, Mapping, Opti
 import hypothesis
 import pytest
 from usr1 import patches
-from usr1.patches import Part
 
 from properties import environment as environments
 from properties.environment import ASGI, GEVENT, GTHREAD, SYNC, Environment, release
@@ -224,10 +223,6 @@ class Servers:
             server.__exit__()
             raise
 
-    def close(self) -> None:
-        for server in self.running.values():
-            server.__exit__()
-
 
 @pytest.fixture(scope="session")
 def published(environment: Environment) -> Iterator[Dict[str, str]]:
@@ -252,22 +247,20 @@ def put_published(environment: Environment, path: Path) -> bool:
         for part in patch.parts:
             target = path / part.target
             source = target.read_bytes()
-            patched |= patches.sha256(source) == part.patched_sha256
-            target.write_bytes(as_published(part, source))
+            if patches.sha256(source) == part.patched_sha256:
+                patched = True
+                source = part.revert(source)
+            if patches.sha256(source) != part.pristine_sha256:
+                odd = f"{part.target} is neither as published nor as patched"
+                pytest.skip(f"{odd}: there is nothing to compare it with")
+            target.write_bytes(source)
     compileall.compile_dir(str(path), quiet=1)
     return patched
-
-
-def as_published(part: Part, source: bytes) -> bytes:
-    if patches.sha256(source) == part.patched_sha256:
-        source = part.revert(source)
-    if patches.sha256(source) != part.pristine_sha256:
-        pytest.skip(f"{part.target} is neither as published nor as patched: there is nothing to compare it with")
-    return source
 
 
 @pytest.fixture(scope="session")
 def servers(environment: Environment) -> Iterator[Servers]:
     servers = Servers(environment)
     yield servers
-    servers.close()
+    for server in servers.running.values():
+        server.__exit__()

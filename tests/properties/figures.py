@@ -148,19 +148,14 @@ def measure(server: Server) -> Dict[str, Any]:
     return {"worker_class": server.worker_class, **watched.figures()}
 
 
-def serve(path: Path) -> Server:
-    environment = inspect(path)
-    [worker_class, *_] = environment.worker_classes or environment.own_classes
-    return Server(
-        environment.python, worker_class, options=["--capture-output"], variables={"ROOT_LOG": "logs/root.log"}
-    )
-
-
 def main() -> int:
     clients.patience.seconds = PATIENCE
     try:
         say("starting a server")
-        with serve(Path(sys.argv[1])) as server:
+        environment = inspect(Path(sys.argv[1]))
+        [worker_class, *_] = environment.worker_classes or environment.own_classes
+        variables = {"ROOT_LOG": "logs/root.log"}
+        with Server(environment.python, worker_class, 2, ["--capture-output"], variables) as server:
             say(json.dumps(measure(server)))
     except (Broken, Unusable) as error:
         say(str(error))

@@ -1,5 +1,6 @@
 """The log files of one server: rotating them, counting their lines, and who still writes to old ones."""
 
+import contextlib
 import os
 import re
 from collections import Counter
@@ -133,12 +134,9 @@ def _inode(stat: os.stat_result) -> Tuple[int, int]:
 
 def _open_files(pid: int) -> Set[Tuple[int, int]]:
     found = set()
-    try:
+    # If the process has ended, and has been waited for or not, it holds nothing any more
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
         for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-            try:
+            with contextlib.suppress(FileNotFoundError):  # Closed while we look
                 found.add(_inode(descriptor.stat()))
-            except FileNotFoundError:
-                continue  # Closed while we looked
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
-        return found  # The process has ended, and has been waited for or not: it holds nothing any more
     return found

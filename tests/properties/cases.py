@@ -6,11 +6,13 @@ Broken if the patched server fared worse. It leaves out what cannot be compared:
 published server does not come to because it has failed before.
 """
 
+import contextlib
 import json
 import os
 import re
 import signal
 import time
+import zlib
 from collections import Counter
 from typing import Dict, List, NamedTuple, Optional, Set, Tuple
 
@@ -24,13 +26,13 @@ from properties.server import NOBODY, Server
 
 #: What served/handlers.py knows; and where an application has its handlers.
 OWN = (
-    "Header", "Assigned", "Lazy", "Flushing", "Footer", "Interrupted",
-    "Equal", "Locked", "Ending", "Computed", "Elsewhere", "BeingMade",
+    "Header", "Named", "Moded", "Assigned", "Lazy", "Compressed", "Flushing", "Footer", "Emitting", "Interrupted",
+    "Equal", "Incomparable", "Locked", "Shared", "Streaming", "Ending", "Computed", "Elsewhere", "BeingMade", "Born",
 )  # fmt: skip
-PLACES = ("logger", "root", "queue", "memory", "nowhere", "unused", "removed")
+PLACES = ("logger", "root", "queue", "memory", "nowhere", "loggers", "unused", "removed")
 #: What served/habits.py knows.
-INTERRUPTED = ("make_handler", "deplete", "hold_first_line")
-DOES = ("nothing", "hold_locks", "starve", *INTERRUPTED)
+INTERRUPTED = ("make_handlers", "make_handlers_of_a_class_with_a_stream", "deplete", "hold_first_line")
+DOES = ("nothing", "hold_locks", "hold_locks_backwards", "starve", *INTERRUPTED)
 
 
 class Handler(NamedTuple):
@@ -42,8 +44,18 @@ class Handler(NamedTuple):
     place: str = "logger"
 
     def log(self, number: int) -> str:
-        own = "own-" if "Elsewhere" in self.own else ""
+        own = "own-" if {"Named", "Elsewhere"} & set(self.own) else ""
         return f"{own}drawn-{number}.log"
+
+    def decode(self, data: bytes) -> str:
+        if "Compressed" in self.own:
+            data, left = b"", data
+            while left:
+                member = zlib.decompressobj(16 + zlib.MAX_WBITS)
+                with contextlib.suppress(zlib.error):  # Somebody has written something else to it
+                    data += member.decompress(left)
+                left = member.unused_data
+        return data.decode(self.encoding or "utf-8", "replace")
 
 
 class Round(NamedTuple):
@@ -104,7 +116,9 @@ class Case(NamedTuple):
     def raises(self) -> bool:
         """Whether a handler of the application's own fails, in what a signal interrupts or in a thread that logs."""
         own = any(handler.own or handler.base == "WatchedFileHandler" for handler in self.handlers)
-        return own and any(round.how == "closed" for round in self.rounds)
+        # What two loggers have is opened twice, and the second time it is there
+        twice = any(handler.place == "loggers" and handler.mode == "x" for handler in self.handlers)
+        return twice or own and any(round.how == "closed" for round in self.rounds)
 
     @property
     def shares_mode_x(self) -> bool:
@@ -113,7 +127,7 @@ class Case(NamedTuple):
 
     @property
     def signals_as_it_loads(self) -> bool:
-        return any("BeingMade" in handler.own for handler in self.handlers)
+        return any({"BeingMade", "Born"} & set(handler.own) for handler in self.handlers)
 
     @property
     def depletes(self) -> bool:
@@ -168,12 +182,13 @@ class Found(NamedTuple):
         return bool(self.bad["broken requests"]) or self.has_died
 
 
+seldom = st.sampled_from([False, False, False, True])
 handlers = st.builds(
     Handler,
     own=st.lists(st.sampled_from(OWN), max_size=2, unique=True).map(tuple),
     base=st.sampled_from(["FileHandler", "FileHandler", "WatchedFileHandler", "RotatingFileHandler"]),
     mode=st.sampled_from(["a", "a", "w", "x", "a+"]),
-    delay=st.sampled_from([False, False, False, True]),
+    delay=seldom,
     encoding=st.sampled_from([None, "utf-8", "utf-16", "utf-8-sig", "latin-1"]),
     place=st.sampled_from(PLACES),
 )
@@ -235,10 +250,10 @@ class Play:
         for path in self.server.logs.directory.glob("*.log"):
             self.bad["files that their owner may not read or write"] += path.stat().st_mode & 0o600 != 0o600
         logs = {handler.log(n): handler for n, handler in enumerate(self.case.handlers)}
-        files = {log: self.files(log, handler.encoding) for log, handler in logs.items()}
+        files = {log: self.files(log, handler) for log, handler in logs.items()}
         lines = {log: self.judge(files[log], handler.place) for log, handler in logs.items()}
         for log in ("error.log", "application.log"):
-            lines[log] = self.judge(self.files(log))
+            lines[log] = self.judge(self.files(log, Handler()))
         bad = {
             "processes that failed": sum(status not in ORDERLY for status in self.server.exits().values()),
             "processes that ended": 0 if self.case.user else len(self.server.exits()),  # With --user some must end
@@ -309,12 +324,12 @@ class Play:
                 return held
             time.sleep(0.005)
 
-    def files(self, log: str, encoding: Optional[str] = None) -> Files:
+    def files(self, log: str, handler: Handler) -> Files:
         """What is in the files of a log, and their mode."""
         # As root the patched server keeps the mode of a file, and the published one does not.
         keep = 0 if os.geteuid() == 0 else 0o777
         return {
-            path.name: (path.read_text(encoding or "utf-8", "replace"), path.stat().st_mode & keep)
+            path.name: (handler.decode(path.read_bytes()), path.stat().st_mode & keep)
             for path in self.server.logs.directory.glob(f"{log}*")
         }
 

@@ -4,7 +4,7 @@ import contextlib
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
-from typing import Dict, List, Sequence, Tuple
+from typing import Any, Dict, List, Sequence, Tuple
 
 import pytest
 from hypothesis import assume, example, given, settings
@@ -27,8 +27,10 @@ PLAYS = 5
 CONFIGURED = ("--log-config", str(SERVED / "logging.conf"), "--access-logfile", "-", "--error-logfile", "-")
 
 
-def each(own: Tuple[str, ...], mode: str = "a") -> Tuple[Handler, ...]:
-    return tuple(Handler(own, mode=mode, place=place) for place in ("logger", "root", "nowhere"))
+def each(
+    *owns: Tuple[str, ...], places: Tuple[str, ...] = ("logger", "root", "nowhere"), **what: Any
+) -> Tuple[Handler, ...]:
+    return tuple(Handler(own, place=place, **what) for own in owns for place in places)
 
 
 #: What an earlier revision of the patches was worse in than the published servers.
@@ -36,8 +38,9 @@ ROWS: Dict[str, Case] = {
     "workers that may not enter the folder": Case((), (HUP,), USER, folder=0o750),
     "workers that may not create what logconfig names": Case((), (Round(), Round()), (*USER, *CONFIGURED)),
     "a thread that has a log's lock": Case((Handler(place="unused"),), (Round("hold_locks", OTHERS),)),
-    "a handler that is being made": Case((), (Round("make_handler"), Round())),
-    "one while the application loads": Case((), (HUP,), habit="make_handler"),
+    "a handler that is being made": Case((), (Round("make_handlers"), Round())),
+    "one while the application loads": Case((), (HUP,), habit="make_handlers"),
+    "one whose class has a stream": Case((), (Round("make_handlers_of_a_class_with_a_stream"), Round())),
     "no thread can be started": Case(
         (Handler(delay=True),), (Round("starve"), Round("hold_first_line"), Round(how="closed"))
     ),
@@ -48,6 +51,8 @@ ROWS: Dict[str, Case] = {
     "mode x, beside an own close()": Case((Handler(mode="x"), Handler(("Footer",))), (Round(), Round())),
     "a byte order mark, and a reload": Case((Handler(encoding="utf-8-sig"),), (HUP,), PRELOAD),
     "an _open() that writes a header": Case(each(("Header",)), (Round(), Round(rotated=OTHERS))),
+    "an _open() that makes a name": Case(each(("Named",)), (Round(), Round(rotated=OTHERS))),
+    "an _open() with a mode of its own": Case(each(("Moded",)), (Round(), Round())),
     "an _open() that was assigned": Case(each(("Assigned",)), (Round(), Round())),
     "an _open() that was replaced for all": Case((Handler(),), (Round(), Round()), habit="replace_open"),
     "an own flush()": Case((Handler(("Flushing",)),), (Round(), KILL)),
@@ -56,13 +61,14 @@ ROWS: Dict[str, Case] = {
     "a reload, and a handler of SIGUSR1": Case((), (HUP, Round()), on_usr1="note"),
     "a reload, and SIG_DFL": Case((), (HUP, HUP), on_usr1="reset"),
     "a deleted file that no logger has": Case((Handler(place="removed"), Handler()), (Round(how="deleted"), Round())),
-    "own locks, preloaded": Case(each(("Locked",)), (Round(), KILL, Round()), PRELOAD),
+    "own locks, preloaded": Case(each(("Locked",), ("Shared",)), (Round(), KILL, Round()), PRELOAD),
     "a signal in an own emit()": Case(each(("Interrupted",)), (Round(), Round(rotated=OTHERS))),
     "a stream that was given": Case(each(("Elsewhere",)), (Round(), Round(rotated=OTHERS))),
     "a stream with a close() of its own": Case((Handler(("Ending",)),), (Round(), Round())),
     "a stream that is computed": Case((Handler(("Computed",)),), (Round(), Round())),
     "no stream, and no signal": Case((Handler(("Streamless",)),), (KILL,)),
-    "own comparisons": Case(each(("Equal",)), (Round(), Round())),
+    "own streams": Case(each(("Streaming",), places=("root", "nowhere")), (Round(), KILL, Round()), PRELOAD),
+    "own comparisons": Case(each(("Equal",), ("Incomparable",)), (Round(), Round())),
     "logconfig, and a reload": Case((), (Round(), HUP, Round()), CONFIGURED),
 }
 

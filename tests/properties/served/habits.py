@@ -23,6 +23,11 @@ from gunicorn.glogging import Logger
 USR1 = signal.SIGUSR1
 
 
+def is_interrupted():
+    """Whether signal handlers interrupt what this thread does."""
+    return threading.current_thread() is threading.main_thread()
+
+
 def signal_as_the_loop_closes():
     loop = asyncio.get_event_loop()
     close = loop.close
@@ -59,16 +64,16 @@ def nothing():
     return 0
 
 
-def hold_locks():
+def hold_locks(seconds=2, backwards=False):
     """As a write to a slow disk does, in a thread that has to wait for the other locks."""
     locks = [one.handler.lock for one in handlers.drawn]
     held = threading.Event()
 
     def hold():
-        for lock in locks:
+        for lock in locks[:: -1 if backwards else 1]:
             lock.acquire()
         held.set()
-        time.sleep(2)
+        time.sleep(seconds)
         for lock in locks:
             lock.release()
 
@@ -77,10 +82,18 @@ def hold_locks():
     return 0
 
 
-def make_handler():
+def hold_locks_backwards():
+    return hold_locks(0.2, backwards=True)
+
+
+def make_handlers(name="BeingMade"):
     """And forget it, with a signal while it is made."""
-    handlers.make(99, ["BeingMade"], "FileHandler", "a", True, None)
+    handlers.make(99, [name], "FileHandler", "a", True, None)
     return 0
+
+
+def make_handlers_of_a_class_with_a_stream():
+    return make_handlers("Born")
 
 
 def deplete():
@@ -103,8 +116,7 @@ def deplete():
 def signal_and_wait():
     """Until another thread, the main one, has had the time to handle it."""
     os.kill(os.getpid(), USR1)
-    is_interrupted = threading.current_thread() is threading.main_thread()
-    time.sleep(0 if is_interrupted else 0.1)
+    time.sleep(0 if is_interrupted() else 0.1)
 
 
 def starve():

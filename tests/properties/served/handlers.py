@@ -1,6 +1,7 @@
 """Log handlers as applications make them, each with something of its own; HANDLERS says which: see ../cases.py."""
 
 import functools
+import gzip
 import io
 import json
 import logging
@@ -9,12 +10,37 @@ import multiprocessing
 import os
 import queue
 import signal
+import threading
+
+
+def own_path(path):
+    return os.path.join(os.path.dirname(path), "own-" + os.path.basename(path))
 
 
 class Header:
     def _open(self):
         stream = super()._open()
         stream.write("# header\n")
+        return stream
+
+
+class Named:
+    """Opens another file than the one that it is named after, a new one each time."""
+
+    opened = 0
+
+    def _open(self):
+        self.opened += 1
+        return open("%s-%d" % (own_path(self.baseFilename), self.opened), "a", encoding=self.encoding)
+
+
+class Moded:
+    """Has the mode of its file where others have that of open()."""
+
+    def _open(self):
+        self.mode = 0o640
+        stream = open(self.baseFilename, "a", encoding=self.encoding)  # noqa: SIM115
+        os.chmod(self.baseFilename, self.mode)
         return stream
 
 
@@ -51,11 +77,23 @@ class Flushing:
         pass
 
 
+class Compressed:
+    def _open(self):
+        return gzip.open(self.baseFilename, "at", encoding=self.encoding)
+
+
 class Footer:
     def close(self):
         if self.stream:
             self.stream.write("# footer\n")
         super().close()
+
+
+class Emitting:
+    def emit(self, record):
+        self.stream = self.stream or self._open()
+        self.stream.write(self.format(record) + "\n")
+        self.stream.flush()
 
 
 class Interrupted:
@@ -85,11 +123,55 @@ class Equal:
         return True
 
 
+class Incomparable:
+    __hash__ = object.__hash__
+
+    def __eq__(self, other):
+        raise RuntimeError("is not to be compared")
+
+
+class Lock:
+    """With the methods that logging calls, and no more."""
+
+    def __init__(self):
+        self.lock = threading.RLock()
+
+    def acquire(self):
+        return self.lock.acquire()
+
+    def release(self):
+        self.lock.release()
+
+    def __enter__(self):
+        self.acquire()
+
+    def __exit__(self, *exc_info):
+        self.release()
+
+
 class Locked:
+    def createLock(self):
+        self.lock = Lock()
+
+
+class Shared:
     """Among processes."""
 
     def createLock(self):
         self.lock = multiprocessing.RLock()
+
+
+class Stream:
+    """With the methods that logging calls, and no more."""
+
+    def __init__(self, stream):
+        self.write, self.flush, self.close = stream.write, stream.flush, stream.close
+
+
+class Streaming:
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.stream = self.stream and Stream(self.stream)
 
 
 class EndingStream(io.TextIOWrapper):
@@ -142,8 +224,7 @@ class Elsewhere:
 
     def __init__(self, path, *args, **kwargs):
         super().__init__(path, *args, **dict(kwargs, delay=True))
-        own = os.path.join(os.path.dirname(path), "own-" + os.path.basename(path))
-        self.stream = open(own, "a", encoding=self.encoding)  # noqa: SIM115
+        self.stream = open(own_path(path), "a", encoding=self.encoding)  # noqa: SIM115
 
 
 class BeingMade:
@@ -152,6 +233,10 @@ class BeingMade:
     def createLock(self):
         os.kill(os.getpid(), signal.SIGUSR1)
         super().createLock()
+
+
+class Born(BeingMade):
+    stream = None
 
 
 def make(number, own, base, mode, delay, encoding):
@@ -177,10 +262,12 @@ class Drawn:
         self.pid = None
         if self.log.propagate:
             logging.root.handlers.append(self.handler)  # No addHandler(): it compares them
-        elif place == "logger":
+        elif place in ("logger", "loggers"):
             self.log.handlers.append(self.handler)
         elif place == "memory":
             self.log.addHandler(logging.handlers.MemoryHandler(1, target=self.handler))
+        if place == "loggers":
+            logging.getLogger("another.%d" % number).handlers.append(self.handler)
 
     def record(self, request):
         if self.place == "removed":

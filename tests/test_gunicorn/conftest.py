@@ -27,9 +27,6 @@ WORKER_CLASSES = {
     "aiohttp.GunicornWebWorker": SpecifierSet(),
 }
 
-#: How a worker ends that gets SIGTERM; uvicorn raises the signal again when all is done.
-ENDED = {"exited with 0", "killed by SIGTERM"}
-
 AIOHTTPS = "aiohttp.GunicornWebWorker"
 
 
@@ -69,13 +66,6 @@ def uvicorn(release: str) -> str:
     return "0.18.3" if is_old(release) else environments.NEWEST
 
 
-def packages(release: str) -> Sequence[str]:
-    # Before 21 Gunicorn imports what eventlet has no more; from 26 on it does without it.
-    eventlet = "eventlet<0.30.3" if is_old(release) else "eventlet"
-    others = ["gevent", "packaging", "tornado", "aiohttp", *[eventlet] * (release in WORKER_CLASSES["eventlet"])]
-    return [*environments.packages(uvicorn(release), f"gunicorn=={release}"), *others]
-
-
 def python(release: str) -> environments.Version:
     """Old releases run on old Pythons. Workers become another user, who may run few of root's."""
     found = environments.for_anybody(version for version in environments.pythons() if version >= (3, 8))
@@ -83,7 +73,11 @@ def python(release: str) -> environments.Version:
 
 
 def pristine_environment(release: str) -> Environment:
-    return environments.cached(python(release), *packages(release))
+    # Before 21 Gunicorn imports what eventlet has no more; from 26 on it does without it.
+    eventlet = "eventlet<0.30.3" if is_old(release) else "eventlet"
+    others = ["gevent", "packaging", "tornado", "aiohttp", *[eventlet] * (release in WORKER_CLASSES["eventlet"])]
+    packages = environments.packages(uvicorn(release), f"gunicorn=={release}")
+    return environments.cached(python(release), *packages, *others)
 
 
 @pytest.fixture(scope="session", params=environments.parameters(RELEASES, [NEWEST]))

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from typing import List, Set, Tuple
+from typing import Tuple
 
 import environments
 import psutil
@@ -14,14 +14,9 @@ from properties.cases import Case, Handler
 from properties.clients import Client, Load
 from properties.expect import Broken, Unanswered
 from properties.logs import NAMES
-from properties.server import Server
+from properties.server import Hold, Server
 
 from test_gunicorn.conftest import AIOHTTPS, NEWEST, Gunicorn, classes, pristine_environment, uvicorn
-
-
-def names(worker_class: str) -> List[str]:
-    """Tornado has an access log of its own, which goes to the root logger."""
-    return ["error.log"] if worker_class == "tornado" else list(NAMES)
 
 
 def rotate_under_load(
@@ -37,7 +32,8 @@ def rotate_under_load(
             server.logs.take()
         load.wait_for_answers(10)
     load.expect_unbroken()
-    server.logs.expect_exactly_once(load.requests, names(worker_class))
+    # Tornado has an access log of its own, which goes to the root logger
+    server.logs.expect_exactly_once(load.requests, ["error.log"] if worker_class == "tornado" else NAMES)
     server.expect_same_workers(workers, "in rotations")
     server.expect_silence(quiet, "in rotations")
     assert "Traceback" not in server.complaints()
@@ -64,11 +60,7 @@ def test_files_that_no_logger_has(gunicorn: Gunicorn) -> None:
         logs = [handler.log(n) for n, handler in enumerate(handlers)]
         server.get()
         server.rotate(logs)
-        request = server.get()
-        wait.until(
-            lambda: all(server.logs.requests(name, current_only=True)[request] for name in logs),
-            lambda: f"only {[name for name in logs if server.logs.requests(name, current_only=True)]} have a request",
-        )
+        server.logs.expect_in_new_files([server.get()], logs)
 
 
 def rotate_during_request(server: Server, kind: str) -> None:
@@ -133,14 +125,13 @@ def test_reload_of_uvicorns_worker() -> None:
 
 
 DIRTY = """
-import logging, os
+import checkpoints, logging
 from gunicorn.dirty.app import DirtyApp
 
 class Application(DirtyApp):
     def init(self):
         logging.getLogger("dirty").addHandler(logging.FileHandler("logs/dirty.log"))
-        with open("control/dirty", "w") as file:
-            file.write(str(os.getpid()))
+        checkpoints.mark("dirty")
 """
 
 
@@ -150,9 +141,7 @@ def test_dirty_workers(gunicorn: Gunicorn) -> None:
         pytest.skip(f"Gunicorn {gunicorn.release} has no dirty workers")
     options = ("--dirty-workers", "1", "--dirty-app", "dirty:Application")
     with gunicorn.serve("sync", *options, modules={"dirty": DIRTY}) as server:
-        noted = server.control / "dirty"
-        wait.until(lambda: noted.exists() and noted.read_text(), lambda: f"no dirty worker: {server.last_words()}")
-        worker = int(noted.read_text())
+        worker = Hold(server, "dirty").reached()
         for _ in range(3):
             server.logs.rotate([*NAMES, "dirty.log"])
             server.signal("arbiter")
@@ -160,12 +149,6 @@ def test_dirty_workers(gunicorn: Gunicorn) -> None:
 
 
 # Logs that cannot be reopened, and whose the new ones are
-
-
-def held(server: Server) -> Set[str]:
-    """The logs whose rotated files a process has open."""
-    lines = server.logs.held(server.pids("all"), server.logs.rotated())
-    return {line.split(" to ")[1].split(".log")[0] for line in lines}
 
 
 def wait_until_told(server: Server, told: str) -> None:
@@ -181,9 +164,8 @@ def test_one_that_fails(gunicorn: Gunicorn, name: str, options: Tuple[str, ...])
         server.logs.rotate()
         server.logs.path(name).mkdir()
         server.signal("arbiter")
-        wait.until(
-            lambda: held(server) == {name.split(".")[0]}, lambda: f"{held(server)}: {server.complaints()[-500:]}"
-        )
+        only = f"still wrote to a rotated {name}"
+        wait.until(lambda: server.logs.holders(processes).endswith(only), server.complaints)
         request = server.get()
         server.logs.path(name).rmdir()
         told = f"Failed to reopen a log file: [Errno 21] Is a directory: '{server.logs.path(name)}'"
@@ -243,10 +225,7 @@ def test_closed_stream_and_one_without_descriptor(gunicorn: Gunicorn) -> None:
         processes = server.pids("all")
         server.rotate([*NAMES, "wrapped.log"])
         request = server.get()
-        wait.until(
-            lambda: server.logs.requests("wrapped.log", current_only=True)[request],
-            lambda: f"not reopened: {server.complaints()[-500:]}",
-        )
+        server.logs.expect_in_new_files([request], ["wrapped.log"])
         assert server.pids("all") == processes
 
 

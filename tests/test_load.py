@@ -12,7 +12,7 @@ from properties.clients import Load, new_request
 from properties.environment import SYNC
 from properties.expect import Broken
 from properties.server import Server
-from test_module.conftest import SETTINGS, put
+from test_module.test_module import SETTINGS, put
 from websockets.sync.client import unix_connect
 
 BY_UVICORN, BY_GUNICORN, MODULE = f"uvicorn {NEWEST}", f"gunicorn {GUNICORN}", "module"

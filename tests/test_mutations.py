@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Callable, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Any, Callable, Iterator, List, NamedTuple, Sequence, Tuple
 
 import environments
 import pytest
@@ -16,7 +16,7 @@ from properties.environment import ASGI, GTHREAD, SYNC
 from properties.server import Server
 from test_gunicorn import test_rotation, test_signals
 from test_gunicorn.conftest import Gunicorn, pristine_environment, python
-from test_interruptions.test_boundaries import FIRST_LINE, SWEEPS, swept, withstands
+from test_interruptions.test_boundaries import FIRST_LINE, SWEEPS, sweep, withstands
 from usr1 import patches
 from usr1.patches import Part
 from usr1.upkeep import refresh
@@ -28,10 +28,7 @@ Check = Callable[[Environment], None]
 
 
 def sweeps(worker_class: str, *names: str) -> Check:
-    def check(environment: Environment) -> None:
-        assert swept(environment, worker_class, names, 7, 71, patience=60) == []
-
-    return check
+    return lambda environment: sweep(environment, worker_class, names, 7, 71, patience=60)
 
 
 def life(worker_class: str, ended: int, *options: str) -> Check:
@@ -99,12 +96,9 @@ def fault(checks: Sequence[Check], environment: Environment) -> str:
 
 
 class Mutant(NamedTuple):
+    name: str  # The file, the line, and what is in it
     target: str  # The file, as RECORD names it
-    line: str  # Its number, and the first line of the statement
     source: str
-
-    def __str__(self) -> str:
-        return f"{self.target}:{self.line}"
 
 
 def without_a_statement(part: Part, patched: str) -> Iterator[Mutant]:
@@ -119,7 +113,7 @@ def without_a_statement(part: Part, patched: str) -> Iterator[Mutant]:
         indent = text[: len(text) - len(text.lstrip())]
         instead = f"{indent}else:\n{indent}    pass\n" if text.lstrip().startswith("elif ") else f"{indent}pass\n"
         source = "".join([*lines[: statement.lineno - 1], instead, *lines[statement.end_lineno :]])
-        yield Mutant(part.target, f"{statement.lineno}: {text.strip()}", source)
+        yield Mutant(f"{part.target}:{statement.lineno}: {text.strip()}", part.target, source)
 
 
 def does_nothing(statement: ast.stmt) -> bool:
@@ -176,26 +170,9 @@ def test_nothing_is_found_in_the_patch(distribution: str) -> None:
 def test_a_statement_left_out_is_missed(distribution: str, share: int) -> None:
     laboratory = Laboratory(distribution)
     wanted = laboratory.mutants()[share::SHARES]
-    found = {str(mutant): laboratory.found(mutant.target, mutant.source, laboratory.checks) for mutant in wanted}
+    found = {mutant.name: laboratory.found(mutant.target, mutant.source, laboratory.checks) for mutant in wanted}
     print(*(f"{mutant}\n    {what}" for mutant, what in found.items()), sep="\n")
     assert [mutant for mutant, what in found.items() if not what] == []
-
-
-class Temptation(NamedTuple):
-    """What might be written in the newest patches instead, and the check that finds it wanting."""
-
-    target: str
-    name: str
-    old: str
-    new: str
-    check: Check
-
-    @property
-    def distribution(self) -> str:
-        return self.target.partition("/")[0]
-
-    def __str__(self) -> str:
-        return f"{self.distribution}: {self.name}"
 
 
 def swapped(first: str, second: str) -> Tuple[str, str]:
@@ -212,6 +189,7 @@ REPORT = "_thread.start_new_thread(self._report, (failed,))"
 SOCKETS = '[getattr(s, "sock", s) for s in self.sockets]'
 HANDLERS = "isinstance(signal.getsignal(signal.SIGUSR1), signal.Handlers)"
 
+#: What might be written in the newest patches instead of what is there, and the check that finds it wanting.
 OF_WORKERS = (
     ("reopening as upstream does", DUP2, UPSTREAMS, sweeps(UVICORN, "in_the_handler")),
     ("waiting for a lock", "acquire(blocking=False)", "acquire()", sweeps(UVICORN, "beside_a_thread")),
@@ -228,17 +206,20 @@ OF_LOGGING = (
     ("reporting in the handler", REPORT, "self._report(failed)", FAILING_IN_A_LINE),
     ("any timeout for a failure", IS_OURS, "if isinstance", sweeps(SYNC, "exception")),
 )
-TEMPTATIONS = [
-    *(Temptation("uvicorn/workers.py", *one) for one in OF_WORKERS),
-    *(Temptation("gunicorn/glogging.py", *one) for one in OF_LOGGING),
-]
 BY_DEFAULT = ("uvicorn: waiting for a lock", "gunicorn: one look")
 
 
-@pytest.mark.parametrize("temptation", environments.parameters(TEMPTATIONS, BY_DEFAULT))
-def test_a_temptation_is_found_wanting(temptation: Temptation) -> None:
-    laboratory = Laboratory(temptation.distribution)
-    patched = laboratory.file(temptation.target).read_text()
-    assert patched.count(temptation.old) == 1, f"{temptation.old!r} is not in the patched file once"
-    source = patched.replace(temptation.old, temptation.new)
-    assert laboratory.found(temptation.target, source, [temptation.check])
+def temptations() -> Iterator[Any]:
+    for target, some in (("uvicorn/workers.py", OF_WORKERS), ("gunicorn/glogging.py", OF_LOGGING)):
+        for name, *temptation in some:
+            title = f"{target.partition('/')[0]}: {name}"
+            marks = [pytest.mark.full] * (title not in BY_DEFAULT)
+            yield pytest.param(target, *temptation, id=title, marks=marks)
+
+
+@pytest.mark.parametrize("target, old, new, check", temptations())
+def test_a_temptation_is_found_wanting(target: str, old: str, new: str, check: Check) -> None:
+    laboratory = Laboratory(target.partition("/")[0])
+    patched = laboratory.file(target).read_text()
+    assert patched.count(old) == 1, f"{old!r} is not in the patched file once"
+    assert laboratory.found(target, patched.replace(old, new), [check])

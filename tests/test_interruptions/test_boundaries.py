@@ -7,7 +7,7 @@ import signal
 import subprocess
 from collections import Counter
 from pathlib import Path
-from typing import List, Mapping, NamedTuple, Sequence, Tuple
+from typing import List, NamedTuple, Sequence, Tuple
 
 import environments
 import pytest
@@ -101,7 +101,6 @@ class Life:
         self, target: Environment, worker_class: str, *options: str, patience: float, **variables: str
     ) -> None:
         options = ("--config", "python:interrupted", "--max-requests", str(REQUESTS), *options)
-        variables = {"REQUESTS": str(REQUESTS), **variables}
         modules = {name: (SERVED / f"{name}.py").read_text() for name in ("interrupted", "shots")}
         self.server = Server(target.python, worker_class, 1, options, variables, modules)
         self.patience = patience
@@ -207,20 +206,13 @@ def test_it_finds_what_published_releases_do(release: str, harm: str) -> None:
 # A log write and the handler: served/sweeps.py
 
 
-def swept(
-    target: Environment,
-    worker_class: str,
-    sweeps: Sequence[str],
-    part: int,
-    parts: int,
-    patience: float = 600,
-    variables: Mapping[str, str] = {},
-    modules: Mapping[str, str] = {},
-) -> List[str]:
-    """What is wrong after one of so many parts of these sweeps."""
+def sweep(
+    target: Environment, worker_class: str, sweeps: Sequence[str], part: int, parts: int, patience: float = 600
+) -> None:
+    """Nothing is wrong after one of so many parts of these sweeps."""
     sources = {"application": (SERVED / "sweeps.py").read_text(), "shots": (SERVED / "shots.py").read_text()}
-    modules = {**sources, "wsgi": "from application import app", **modules}
-    variables = {"SWEEPS": " ".join(sweeps), "PART": str(part), "PARTS": str(parts), **variables}
+    modules = {**sources, "wsgi": "from application import app"}
+    variables = {"SWEEPS": " ".join(sweeps), "PART": str(part), "PARTS": str(parts)}
     with Server(target.python, worker_class, 1, ["--capture-output"], variables, modules) as server:
 
         def done() -> int:
@@ -230,30 +222,26 @@ def swept(
         wait.until(done, lambda: f"not done: {server.events()}", patience)
         print([words for words in server.events() if words[0] == "swept"])
         failed = [" ".join(words[1:]) for words in server.events() if words[0] == "failed"]
-        return failed + [line for line in server.logs.lines("error.log") if "[INFO]" not in line]
+        failed += [line for line in server.logs.lines("error.log") if "[INFO]" not in line]
+        expect(not failed, "\n".join(failed))
 
 
 @subjects("sync", "uvloop")
-def test_a_sample(subject: Subject) -> None:
-    assert swept(subject.environment, subject.worker_class, subject.sweeps, 7, 71) == []
-
-
-@pytest.mark.full
-@subjects(*map(str, SUBJECTS))
-@pytest.mark.parametrize("part", range(10))
-def test_all(subject: Subject, part: int) -> None:
-    assert swept(subject.environment, subject.worker_class, subject.sweeps, part, 10) == []
+@pytest.mark.parametrize("part, parts", [(7, 71), *(pytest.param(n, 10, marks=pytest.mark.full) for n in range(10))])
+def test_nothing_is_found_in_the_patches(subject: Subject, part: int, parts: int) -> None:
+    """In a sample, or in all parts."""
+    sweep(subject.environment, subject.worker_class, subject.sweeps, part, parts)
 
 
 @pytest.mark.parametrize(
-    ("sweep", "harm"),
+    ("name", "harm"),
     [
         ("in_a_log_write", "reentrant call inside"),
         pytest.param("beside_a_thread", r"the handler took [45]", marks=pytest.mark.full),
         pytest.param("in_the_handler", "not done", marks=pytest.mark.full),  # It waits for a lock that it holds itself
     ],
 )
-def test_it_finds_what_the_published_release_does(sweep: str, harm: str) -> None:
+def test_it_finds_what_the_published_release_does(name: str, harm: str) -> None:
     published = environment(environments.uvicorn(environments.NEWEST))
     with pytest.raises(AssertionError, match=harm):
-        raise AssertionError(swept(published, UVICORN, [sweep], 0, 5, patience=20))
+        sweep(published, UVICORN, [name], 0, 5, patience=20)

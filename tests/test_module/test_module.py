@@ -1,4 +1,4 @@
-"""What the patches promise holds with the module on published releases, and with what Gunicorn can be set to."""
+"""The settings module: what the patches promise holds with it on releases that are otherwise as published."""
 
 import re
 import shutil
@@ -15,45 +15,78 @@ import test_report
 from environments import UVICORN, Environment
 from properties import run as properties
 from properties.environment import SYNC
-from properties.server import SERVED
+from properties.server import SERVED, Server
 from test_gunicorn.test_rotation import rotate_under_load
-from test_interruptions.test_boundaries import swept
+from test_interruptions.test_boundaries import sweep
 
-from test_module.conftest import MODULE, PUBLISHED, SETTINGS, VENDOR, published, put, serve
+VENDOR = Path(__file__).resolve().parents[2] / "vendor" / "gunicorn-usr1"
+MODULE = VENDOR / "gunicorn_usr1.py"
+
+#: How tests/properties/served/configuration.py learns of it.
+SETTINGS = {"USR1_SETTINGS": "gunicorn_usr1"}
+
+GEVENT = ("gevent", "packaging")  # Which gevent's worker imports
+
+#: The published environments, by their names: the newest Python here that runs them.
+PUBLISHED = {
+    "uvicorn 0.13.1": environments.packages("0.13.1", "gunicorn==20.0.4"),
+    "uvicorn 0.18.3": environments.packages("0.18.3", "gunicorn==23.0.0"),
+    "uvicorn 0.28.1": environments.packages("0.28.1", "gunicorn==23.0.0"),
+    "uvicorn 0.54.0": environments.packages("0.54.0", "gunicorn==27.0.1"),
+    "uvicorn-worker 0.4.0": ("uvicorn-worker==0.4.0", *environments.packages("0.54.0", "gunicorn==27.0.1")),
+    "gunicorn 20.0.4": ("gunicorn==20.0.4", *GEVENT, "setuptools<81"),
+    "gunicorn 23.0.0": ("gunicorn==23.0.0", *GEVENT),
+    "gunicorn 27.0.1": ("gunicorn==27.0.1", *GEVENT),
+}
 
 BLOCKED = "test_blocked_loop and ASGIWorker"
 Copy = Callable[[str], Environment]
 
 
 @pytest.fixture
-def configured(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The properties' servers have the module."""
+def copy(tmp_path: Path) -> Copy:
+    """Makes a copy of a published environment, on the newest Python here that runs it."""
+    python = max(version for version in environments.pythons() if version <= (3, 13))
+    return lambda name: environments.cached(python, *PUBLISHED[name]).copied(tmp_path / "venv")
+
+
+def put(environment: Environment) -> Environment:
+    """The plain file, beside the packages."""
+    shutil.copy(MODULE, environment.site_packages)
+    return environment
+
+
+@pytest.fixture
+def configured(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> Copy:
+    """Makes a copy that has the module, which servers take their settings from."""
     for name, value in SETTINGS.items():
         monkeypatch.setenv(name, value)
+    return lambda name: put(copy(name))
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_the_properties_hold(name: str, configured: None, copy: Copy) -> None:
-    status, output = properties.run(put(copy(name)).path, "-k", f"not ({BLOCKED})")
+def test_the_properties_hold(name: str, configured: Copy) -> None:
+    status, output = properties.run(configured(name).path, "-k", f"not ({BLOCKED})")
     assert status == 0, output
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("module", ["gunicorn_usr1", ""])
 def test_a_blocked_loop_of_asgi_loses_lines_as_published(
-    module: str, copy: Copy, monkeypatch: pytest.MonkeyPatch
+    module: str, configured: Copy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The loop has the signal, which the hook leaves to it."""
+    environment = configured("gunicorn 27.0.1")
     monkeypatch.setenv("USR1_SETTINGS", module)
-    status, output = properties.run(put(copy("gunicorn 27.0.1")).path, "-k", BLOCKED, test="test_serving.py")
+    status, output = properties.run(environment.path, "-k", BLOCKED, test="test_serving.py")
     assert status == 1 and "lines lost while the application blocked its event loop" in output, output
 
 
 @pytest.mark.parametrize("name", ["uvicorn 0.13.1", "uvicorn 0.18.3", "uvicorn 0.54.0", "gunicorn 27.0.1"])
-def test_a_property_holds(name: str, configured: None, copy: Copy) -> None:
+def test_a_property_holds(name: str, configured: Copy) -> None:
     """One of those that each of these breaks as published: tests/test_combinations.py, tests/test_gunicorn."""
-    status, output = properties.run(put(copy(name)).path, test="test_boot.py")
+    status, output = properties.run(configured(name).path, test="test_boot.py")
     assert status == 0, output
 
 
@@ -113,21 +146,13 @@ OPTIONS: Dict[str, Sequence[str]] = {
     "preload": ["--preload"],
 }
 
-#: The published behaviours, and Gunicorn's own worker classes
-LOADED = [
-    *((name, UVICORN) for name in ("uvicorn 0.13.1", "uvicorn 0.18.3", "uvicorn 0.54.0")),
-    *(("gunicorn 27.0.1", name) for name in ("sync", "gthread", "gevent")),
-]
-
-#: Notes each log file that a process opens, by a file of its own.
+#: Notes each log file that a process opens.
 OPENINGS = """
-import os, sys
+import checkpoints, os, sys
 
-def note(event, arguments, control=os.environ["CONTROL"]):
+def note(event, arguments):
     if event == "open" and str(arguments[0]).endswith(".log"):
-        fd = os.open(control + "/opened", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.write(fd, b"%d %s\\n" % (os.getpid(), os.path.basename(arguments[0]).encode()))
-        os.close(fd)
+        checkpoints.note("opened", os.getpid(), os.path.basename(arguments[0]))
 
 sys.addaudithook(note)
 """
@@ -145,50 +170,41 @@ glogging.Logger.reopen_files = {}
 
 
 @pytest.mark.parametrize("setting", OPTIONS)
-def test_nothing_is_lost(setting: str) -> None:
+def test_nothing_is_lost(setting: str, configured: Copy) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as statsd:
         statsd.bind(("127.0.0.1", 0))
         options = [option.format(port=statsd.getsockname()[1]) for option in OPTIONS[setting]]
-        with serve(published("uvicorn 0.54.0"), UVICORN, *options, workers=2) as server:
+        with Server(configured("uvicorn 0.54.0").python, UVICORN, options=options) as server:
             rotate_under_load(server, UVICORN, rotations=5)
 
 
-@pytest.mark.full
-@pytest.mark.parametrize("name, worker_class", LOADED)
-def test_load(name: str, worker_class: str) -> None:
-    with serve(published(name), worker_class, workers=2) as server:
-        rotate_under_load(server, worker_class, rotations=200)
-
-
 @pytest.mark.parametrize("part", environments.parameters(range(23), ["3"]))
-def test_a_second_rotation_is_never_missed(part: int) -> None:
+def test_a_second_rotation_is_never_missed(part: int, configured: Copy) -> None:
     """Nor its signal, at any bytecode boundary of the module while it handles a first one."""
-    modules = {"gunicorn_usr1": MODULE.read_text()}
-    target, sweeps = published("gunicorn 27.0.1"), ["in_a_log_write", "in_the_handler"]
-    assert swept(target, SYNC, sweeps, part, 23, variables=SETTINGS, modules=modules) == []
+    sweep(configured("gunicorn 27.0.1"), SYNC, ["in_a_log_write", "in_the_handler"], part, 23)
 
 
-@pytest.mark.parametrize("patched", ["nothing", "uvicorn", "gunicorn"])
-def test_nothing_is_done_twice(patched: str, copy: Copy) -> None:
+@pytest.mark.parametrize("patch", ["", "uvicorn 0.54.0", "gunicorn 27.0.1"])
+def test_nothing_is_done_twice(patch: str, configured: Copy) -> None:
     """A rotation makes a worker open each log file once, also where a patch does the same."""
-    environment = copy("uvicorn 0.54.0")
-    if patched != "nothing":
-        environments.patched(environment, patched, {"uvicorn": "0.54.0", "gunicorn": "27.0.1"}[patched])
-    with serve(environment, UVICORN, "--capture-output", modules={"sitecustomize": OPENINGS}) as server:
-        opened, [worker] = server.control / "opened", server.workers()
-        opened.unlink()
+    environment = configured("uvicorn 0.54.0")
+    if patch:
+        environments.patched(environment, *patch.split())
+    modules = {"sitecustomize": OPENINGS}
+    with Server(environment.python, UVICORN, 1, ["--capture-output"], modules=modules) as server:
+        [worker], before = server.workers(), len(server.events())
         server.rotate(target="worker")
         server.get()
-        found = Counter(opened.read_text().splitlines())
+        found = Counter(" ".join(words[1:]) for words in server.events()[before:] if words[0] == "opened")
         # What is printed goes to the error log too, by a descriptor of its own.
         numbers = {"access.log": 1, "error.log": 2, "application.log": 1}
         assert found == {f"{worker} {name}": number for name, number in numbers.items()}
 
 
 @pytest.mark.parametrize("method", ["reopen_files", "property(lambda self: lambda: reopen_files(self))"])
-def test_an_unknown_gunicorn_is_left_as_it_is(method: str) -> None:
+def test_an_unknown_gunicorn_is_left_as_it_is(method: str, configured: Copy) -> None:
     modules = {"sitecustomize": UNKNOWN.format(method)}
-    with serve(published("uvicorn 0.54.0"), workers=2, modules=modules) as server:
+    with Server(configured("uvicorn 0.54.0").python, UVICORN, modules=modules) as server:
         said = [line for line in server.logs.lines("error.log") if "gunicorn_usr1" in line]
         assert len(said) == 1 and "Gunicorn 27.0.1" in said[0]
         reopened = server.times("reopened")

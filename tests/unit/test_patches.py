@@ -18,7 +18,7 @@ import environments
 import pytest
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
-from test_module.conftest import MODULE
+from test_module.test_module import MODULE
 from usr1 import patches
 from usr1.patches import Part, Patch, PatchError
 from usr1.upkeep import refresh, releases

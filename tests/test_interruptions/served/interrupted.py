@@ -6,8 +6,6 @@ Python 3.7 or later, and nothing but the standard library: it runs in the target
 
 import collections
 import contextlib
-import inspect
-import logging
 import os
 import re
 import signal
@@ -19,9 +17,7 @@ import shots
 from configuration import *  # noqa: F403
 from gunicorn.arbiter import Arbiter
 
-LOGS = "logs"
 CALLS = int(os.environ.get("CALLS", 2))  # Of a function that are interrupted in each phase of a worker's life
-REQUESTS = int(os.environ["REQUESTS"])  # Of a worker
 ENDED = int(os.environ.get("ENDED", 2))  # Which worker gets SIGTERM, and does not interrupt itself before
 KEPT = 3000  # Files, after which no thread writes to the oldest any more: they would be many
 
@@ -38,16 +34,16 @@ SCOPE = re.compile(
 class Interrupter:
     """Decides at which boundaries SIGUSR1 is sent; the logs are rotated right before it."""
 
-    def __init__(self, interrupts_boot, captures_output):
-        self.captures_output = captures_output
+    def __init__(self, worker):
+        self.captured = (1, 2) if worker.cfg.capture_output else ()
+        self.last_request = worker.cfg.max_requests
         with open("places", "a+") as places:
             places.seek(0)
-            self.done = set(places.read().splitlines())  # By the workers before this one
+            self.done = set(places.read().splitlines())  # By the workers before this one, too
         self.file = os.open("places", os.O_WRONLY | os.O_APPEND)
-        self.seen = set()
         self.rotations = self.requests = 0
         self.rotated = collections.deque()
-        self.enter("boot", interrupts_boot)
+        self.enter("boot", worker.age != ENDED)
 
     def enter(self, phase, armed=True):
         self.phase, self.armed = phase, armed
@@ -73,30 +69,25 @@ class Interrupter:
         code, caller = frame.f_code, frame.f_code
         if "/logging/" in code.co_filename and frame.f_back:  # flush() in emit() is not flush() in close()
             caller = frame.f_back.f_code
-        boundary = (self.phase, code, frame.f_lasti, caller)
-        if boundary in self.seen:
-            return 0
-        if has_handler() and stale():
-            return 0  # The last rotation is not handled yet. Another signal would hide it if the last one was lost
-        self.seen.add(boundary)
         where = "%s %s:%d:%s:%d from %s:%d" % (
             self.phase, code.co_filename, code.co_firstlineno, code.co_name, frame.f_lasti,
             caller.co_filename, caller.co_firstlineno,
         )  # fmt: skip
         if where in self.done:
-            return 0  # By an earlier worker
+            return 0
+        if has_handler() and shots.stale(*self.captured):
+            return 0  # The last rotation is not handled yet. Another signal would hide it if the last one was lost
+        self.done.add(where)
         os.write(self.file, where.encode() + b"\n")
         quieten()
         self.rotate()
         return signal.SIGUSR1
 
-    def request(self, path):
-        if not path.startswith("/"):
-            return
+    def request(self, request):
         self.requests += 1
         if self.requests == 1 and self.armed:
             self.enter("serving")
-        if self.requests == REQUESTS:
+        if self.requests == self.last_request:
             self.enter("closing")
 
     def rotate(self):
@@ -104,7 +95,7 @@ class Interrupter:
         create = not has_handler() and self.rotations % 2
         self.rotations += 1
         for name in ("access.log", "error.log", "application.log"):
-            path = os.path.join(LOGS, name)
+            path = os.path.join("logs", name)
             rotated = "%s.%d.%d" % (path, os.getpid(), self.rotations)
             try:
                 os.rename(path, rotated)
@@ -131,17 +122,6 @@ def has_handler():
     return callable(handler) and not isinstance(getattr(handler, "__self__", None), Arbiter)
 
 
-def stale():
-    """What this process writes to although it was rotated."""
-    captured = (1, 2) if interrupter.captures_output else ()
-    found = [descriptor for descriptor in captured if not shots.is_open_as(descriptor, LOGS + "/error.log")]
-    for logger in list(logging.root.manager.loggerDict.values()):  # As getLogger() would interrupt a getLogger()
-        for handler in getattr(logger, "handlers", ()):
-            if isinstance(handler, logging.FileHandler) and not shots.is_open_as(handler.stream, handler.baseFilename):
-                found.append(handler.baseFilename)
-    return found
-
-
 interrupter = None
 
 
@@ -149,26 +129,16 @@ def post_fork(server, worker):
     global interrupter
     configuration.post_fork(server, worker)
     checkpoints.note("started", os.getpid())  # It takes its time
-    interrupter = Interrupter(worker.age != ENDED, worker.cfg.capture_output)
+    interrupter = Interrupter(worker)
     shots.choose = interrupter.choose
     sys.settrace(interrupter.trace)
     shots.trace_boundaries(sys._getframe(1))  # The arbiter's spawn_worker(): the worker's life ends in it
 
 
 def post_worker_init(worker):
-    """Have the application tell of each request."""
-    name = "asgi" if hasattr(worker, "asgi") else "wsgi"
-    application = getattr(worker, name)
+    import handlers  # As the application has by now
 
-    def wsgi(environ, start_response):
-        interrupter.request(environ["PATH_INFO"])
-        return application(environ, start_response)
-
-    async def asgi(scope, receive, send):
-        interrupter.request(scope.get("path", ""))
-        await application(scope, receive, send)
-
-    setattr(worker, name, asgi if inspect.iscoroutinefunction(application) else wsgi)
+    handlers.record = interrupter.request
     interrupter.enter("loading", interrupter.armed)
 
 
@@ -179,5 +149,5 @@ def child_exit(server, worker):
 
 def worker_exit(server, worker):
     armed, interrupter.armed = interrupter.armed, False
-    checkpoints.note("exiting", os.getpid(), *stale())
+    checkpoints.note("exiting", os.getpid(), *shots.stale(*interrupter.captured))
     interrupter.armed = armed

@@ -14,6 +14,7 @@ Python 3.7 or later: it runs in the target environment.
 """
 
 import ctypes
+import logging
 import os
 import sys
 
@@ -25,6 +26,20 @@ def is_open_as(file, path):
         return os.path.samefile(file if isinstance(file, int) else file.fileno(), path)
     except (AttributeError, OSError, ValueError):  # The one is not there yet, or the other is just being closed
         return False
+
+
+def log_files():
+    """The handlers of all loggers that write to a file."""
+    loggers = [logging.root, *list(logging.root.manager.loggerDict.values())]  # getLogger() may be interrupted
+    handlers = [handler for logger in loggers for handler in getattr(logger, "handlers", ())]
+    return [handler for handler in handlers if isinstance(handler, logging.FileHandler)]
+
+
+def stale(*captured):
+    """What this process writes to although it was rotated."""
+    files = [(descriptor, "logs/error.log") for descriptor in captured]
+    files += [(handler.stream, handler.baseFilename) for handler in log_files()]
+    return [path for file, path in files if not is_open_as(file, path)]
 
 
 class ChosenSignal:

@@ -30,7 +30,6 @@ plain = logging.getLogger("plain")
 plain.propagate = False
 plain.addHandler(logging.FileHandler(LOGS + "/plain.log"))
 logging.root.addHandler(logging.FileHandler(LOGS + "/root.log"))
-handlers = [*plain.handlers, *logging.root.handlers, *logging.getLogger("gunicorn.error").handlers]
 
 rotations = lines = fired = 0
 failures = []
@@ -44,16 +43,9 @@ def rotate():
             os.rename(os.path.join(LOGS, name), os.path.join(LOGS, "%s.%d.%d" % (name, os.getpid(), rotations)))
 
 
-def stale():
-    """The log files that this process writes to although they were rotated, and descriptors too."""
-    files = [(h.stream, h.baseFilename) for h in handlers if h.stream]
-    files += [(descriptor, LOGS + "/error.log") for descriptor in (1, 2)]
-    return ["%s of %s" % file for file in files if not shots.is_open_as(*file)]
-
-
 def locked():
     """The locks that this thread has left locked: others have to wait for them. They are unlocked for the next run."""
-    found = [handler for handler in handlers if handler.lock._is_owned()]
+    found = [handler for handler in shots.log_files() if handler.lock._is_owned()]
     for handler in found:
         while handler.lock._is_owned():
             handler.lock.release()
@@ -90,13 +82,12 @@ class Run:
         signal.signal(number, lambda *arguments: self.handle(handle, *arguments))
         shots.choose = self.choose
         self.trace()
+        self.raised = None
         try:
             action()
             bool()  # A call, after which Python looks for the last signal
         except Exception as error:
             self.raised = error
-        else:
-            self.raised = None
         finally:
             sys.settrace(None)
             signal.signal(number, handle)
@@ -133,11 +124,11 @@ def check(where, run, raises=None):
         return  # It has fewer boundaries
     fired += 1
     found = [] if isinstance(run.raised, raises or type(None)) else ["raised %r" % run.raised]
-    found += [] if raises is TimeoutError else ["not reopened: %s" % name for name in stale()]
+    found += [] if raises is TimeoutError else ["not reopened: %s" % name for name in shots.stale(1, 2)]
     found += ["left locked: %s" % name for name in locked()]
     rotate()
     signalled()
-    found += ["not reopened the next time: %s" % name for name in stale()]
+    found += ["not reopened the next time: %s" % name for name in shots.stale(1, 2)]
     log()
     found += ["line %d is logged %d times" % (n, times_logged(n)) for n in (lines - 1, lines) if times_logged(n) != 1]
     found += complaints()
@@ -170,13 +161,13 @@ def in_a_first_line():
 
     def first_line():
         plain.handlers[0].close()
-        handlers[0] = plain.handlers[0] = logging.FileHandler(LOGS + "/plain.log", delay=True)
+        plain.handlers[0] = logging.FileHandler(LOGS + "/plain.log", delay=True)
         log()
 
     for n in part(first_line):
         run = Run(first_line, [n])
         deadline = time.monotonic() + 5  # A thread waits until it is written
-        while stale() and time.monotonic() < deadline:
+        while shots.stale(1, 2) and time.monotonic() < deadline:
             time.sleep(0.001)
         check("boundary %d" % n, run)
 
@@ -186,7 +177,7 @@ def beside_a_thread():
     begun, ended = threading.Event(), threading.Event()
 
     def write():
-        with handlers[0].lock:
+        with plain.handlers[0].lock:
             begun.set()
             ended.wait(5)
 
@@ -275,11 +266,11 @@ def fork():
         children.clear()
         run = Run(signalled, [n], signal.SIGALRM, bool)
         if children == [0]:
-            first = [repr(run.raised)] * bool(run.raised) + stale()
+            first = [repr(run.raised)] * bool(run.raised) + shots.stale(1, 2)
             theirs.send(b"x")
             theirs.recv(1)
             signalled()
-            theirs.send(repr(first + stale()).encode())
+            theirs.send(repr(first + shots.stale(1, 2)).encode())
             os._exit(0)
         if children:
             ours.recv(1)

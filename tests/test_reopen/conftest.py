@@ -8,10 +8,11 @@ from typing import Any, Iterator, List, NamedTuple, Optional, Union
 import environments
 import psutil
 import pytest
-from environments import NEWEST, Environment
+from environments import GUNICORN, NEWEST, UVICORN, Environment
 from properties import wait
 from properties.logs import Logs, settling
 from properties.server import Server
+from test_gunicorn.conftest import pristine_environment
 
 from test_reopen.logrotation import SHELLS, reopen
 
@@ -20,7 +21,6 @@ daemon off;
 {user}
 worker_processes 2;
 pid {directory}/pidfile;
-error_log {directory}/logs/error.log;
 events {{}}
 http {{
     access_log {directory}/logs/access.log;
@@ -38,18 +38,14 @@ http {{
 """
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-UVICORN_WORKER = "uvicorn.workers.UvicornWorker"
-WORKER_CLASSES = [UVICORN_WORKER, *(pytest.param(one, marks=pytest.mark.full) for one in ("asgi", "gthread"))]
+WORKER_CLASSES = environments.parameters([UVICORN, "asgi", "gthread"], [UVICORN])
 
 
 class Nginx(NamedTuple):
     directory: Path
     logs: Logs
     process: "subprocess.Popen[bytes]"
-
-    @property
-    def socket(self) -> Path:
-        return self.directory / "socket"
+    socket: Path
 
 
 @contextlib.contextmanager
@@ -68,7 +64,7 @@ def run_nginx(user: Optional[int] = None) -> Iterator[Nginx]:
         try:
             # It listens before it writes this.
             wait.until(lambda: pidfile.exists() and pidfile.read_text(), lambda: f"nginx ended: {process.poll()}")
-            yield Nginx(directory, logs, process)
+            yield Nginx(directory, logs, process, directory / "socket")
         finally:
             process.terminate()
             process.wait(wait.PATIENCE)
@@ -85,9 +81,7 @@ def applets() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def environment() -> Environment:
     """The newest patched uvicorn and the newest gunicorn, pristine; if possible, one that anybody may run."""
-    python = environments.for_anybody(environments.pythons())[-1]
-    packages = environments.packages(NEWEST, f"gunicorn=={environments.GUNICORN}")
-    return environments.patched_until_exit(environments.cached(python, *packages), f"uvicorn {NEWEST}")
+    return environments.patched_until_exit(pristine_environment(GUNICORN), f"uvicorn {NEWEST}")
 
 
 @pytest.fixture
@@ -102,7 +96,7 @@ def nginx() -> Iterator[Nginx]:
         yield server
 
 
-@pytest.fixture(params=[SHELLS[0], *(pytest.param(one, marks=pytest.mark.full) for one in SHELLS[1:])])
+@pytest.fixture(params=environments.parameters(SHELLS, SHELLS[:1]))
 def shell(request: pytest.FixtureRequest) -> str:
     """For what takes longer: all of them only with --full."""
     return str(request.param)
@@ -113,7 +107,7 @@ def rotations(request: pytest.FixtureRequest) -> int:
     return 200 if request.config.getoption("--full") else 5
 
 
-def gunicorn(environment: Environment, worker_class: str = UVICORN_WORKER, more_application: str = "") -> Server:
+def gunicorn(environment: Environment, worker_class: str = UVICORN, more_application: str = "") -> Server:
     """Gunicorn with a pidfile; more_application is the source of what the application does besides."""
     options = ("--pid", "pidfile")
     return Server(environment.python, worker_class, options=options, variables={"ON_LOAD": more_application})

@@ -67,9 +67,6 @@ class Answer(NamedTuple):
         assert all(", not signalled): " in what for whats in said.values() for what in whats), self
         return set(said)
 
-    def files(self) -> Set[str]:
-        return {Path(what.partition(": ")[2]).name for said in self.writers().values() for what in said}
-
 
 def start(*arguments: object, shell: str = "sh", prefix: Sequence[str] = (), path: object = None) -> Script:
     """Start reopen.sh; prefix is a command that runs it, path a directory to find programs in, and nowhere else."""

@@ -6,6 +6,7 @@ import os
 import signal
 from pathlib import Path
 
+import environments
 import psutil
 import pytest
 from environments import Environment
@@ -66,9 +67,8 @@ def wait_until_it_sleeps(script: Script) -> None:
     """It has found out for the first time that it has to wait."""
 
     def sleeps() -> bool:
-        children = Path(f"/proc/{script.pid}/task/{script.pid}/children").read_text().split()
-        with contextlib.suppress(OSError):  # One has just ended
-            return any(Path(f"/proc/{child}/cmdline").read_bytes().endswith(b"\0000.1\0") for child in children)
+        with contextlib.suppress(psutil.NoSuchProcess):  # One has just ended
+            return any("0.1" in child.cmdline() for child in psutil.Process(script.pid).children())
         return False
 
     wait.until(sleeps, lambda: "the script does not wait")
@@ -140,7 +140,7 @@ def test_a_second_arbiter_that_writes_to_the_same_file(environment: Environment,
 
 
 @ROOT_ONLY
-@pytest.mark.parametrize("shell", ["dash", "busybox", pytest.param("bash", marks=pytest.mark.full)])
+@pytest.mark.parametrize("shell", environments.parameters(SHELLS, ["dash", "busybox"]))
 def test_a_user_who_may_not_start_enough_processes(shell: str, open_clone: None) -> None:
     """Wherever a fork fails, nobody has been seen to let go. Only root can become a user without other processes."""
     user = 64531 + SHELLS.index(shell)
@@ -175,17 +175,12 @@ def test_an_arbiter_that_ends_meanwhile(server: Server, shell: str) -> None:
     script = start(server.directory / "pidfile", shell=shell)
     wait_until_it_sleeps(script)  # It has found what was rotated
     server.wait_until_reopened([server.arbiter, other])  # It has passed the signal on, to the oldest worker first
-    children = psutil.Process(server.arbiter).children()
     server.process.kill()
     server.process.wait()
-    try:
-        assert "stale, there is no such process" in reopen(server.directory / "pidfile", shell=shell).refused()
-        assert script.poll() is None
-        os.kill(stopped, signal.SIGCONT)
-        finish(script).expect_silence()
-    finally:
-        for child in children:
-            child.kill()
+    assert "stale, there is no such process" in reopen(server.directory / "pidfile", shell=shell).refused()
+    assert script.poll() is None
+    os.kill(stopped, signal.SIGCONT)
+    finish(script).expect_silence()
 
 
 @pytest.mark.root
@@ -208,7 +203,7 @@ def test_a_server_that_cannot_be_looked_into(environment: Environment, tmp_path:
         assert answer.writers() == {pid: said for pid in server.pids("all")}
 
 
-@pytest.mark.parametrize("shell", ["busybox", *(pytest.param(one, marks=pytest.mark.full) for one in ("dash", "bash"))])
+@pytest.mark.parametrize("shell", environments.parameters(SHELLS, ["busybox"]))
 def test_without_perl_and_python(server: Server, tmp_path: Path, shell: str) -> None:
     """Whoever may look into the processes needs no leases."""
     path = Path(os.environ["APPLETS"]) if shell == "busybox" else links(tmp_path / "programs", *TOOLS)

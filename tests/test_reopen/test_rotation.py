@@ -16,7 +16,7 @@ from properties.clients import Load
 from properties.logs import NAMES
 from properties.server import Server
 
-from test_reopen.conftest import ROOT_ONLY, WORKER_CLASSES, Nginx, gunicorn, run_nginx
+from test_reopen.conftest import ROOT_ONLY, WORKER_CLASSES, Nginx, gunicorn
 from test_reopen.logrotation import REOPEN, Logrotate, finish, processor_time, start
 
 DIRECTIVES = ("", "sharedscripts", "extension .log", "olddir old")
@@ -55,9 +55,8 @@ def test_every_line_once_by_other_postrotates(server: Server, directives: str, f
 
 @pytest.mark.root
 @pytest.mark.parametrize("directives", ["", pytest.param("sharedscripts", marks=pytest.mark.full)])
-def test_every_line_once_with_nginx(directives: str, rotations: int) -> None:
-    with run_nginx() as server:
-        rotate_under_load(server, rotations, directives=directives)
+def test_every_line_once_with_nginx(nginx: Nginx, directives: str, rotations: int) -> None:
+    rotate_under_load(nginx, rotations, directives=directives)
 
 
 def test_every_line_once_while_workers_come_and_go(server: Server, rotations: int) -> None:
@@ -85,10 +84,8 @@ def test_a_stopped_worker_is_named_and_the_file_kept(server: Server) -> None:
     request = server.get()
     stopped, _ = server.workers()
     os.kill(stopped, signal.SIGSTOP)
-    try:
-        answer = logrotate.run()
-    finally:
-        os.kill(stopped, signal.SIGCONT)
+    answer = logrotate.run()
+    os.kill(stopped, signal.SIGCONT)
     assert answer.returncode == 1
     kept = [str(file) for file in server.logs.directory.glob("*.log-*")]
     assert len(kept) == len(NAMES) and not any(file.endswith(".gz") for file in kept)

@@ -14,7 +14,7 @@ from environments import GUNICORN, UVICORN, Environment
 from properties import run as properties
 from properties.environment import ASGI, GTHREAD, SYNC
 from properties.server import Server
-from test_gunicorn import test_rotation, test_signals
+from test_gunicorn import test_gunicorn
 from test_gunicorn.conftest import Gunicorn, pristine_environment, python
 from test_interruptions.test_boundaries import FIRST_LINE, SWEEPS, sweep, withstands
 from usr1 import patches
@@ -65,22 +65,22 @@ def serving(worker_class: str, test: Callable[[Server], None]) -> Check:
     return check
 
 
-FAILING_IN_A_LINE = gunicorns(test_rotation.test_one_that_fails_in_a_line)
+FAILING_IN_A_LINE = gunicorns(test_gunicorn.test_one_that_fails_in_a_line)
 #: The quickest first
 OF_UVICORN: Sequence[Check] = (closes_sockets_once, sweeps(UVICORN, *SWEEPS), life(UVICORN, 15), promises())
 OF_GUNICORN: Sequence[Check] = (
     sweeps(SYNC, *SWEEPS, FIRST_LINE),
     life(GTHREAD, 0, "--capture-output"),
-    gunicorns(test_rotation.test_one_that_fails, "error.log", ()),
+    gunicorns(test_gunicorn.test_one_that_fails, "error.log", ()),
     FAILING_IN_A_LINE,
-    gunicorns(test_rotation.test_files_that_no_logger_has),
-    serving("gthread", test_rotation.test_reload),
-    gunicorns(test_rotation.test_dirty_workers),
-    serving("sync", test_signals.test_forked_with_files_that_were_rotated),
-    gunicorns(test_signals.test_exit, "asgi"),
-    serving("aiohttp.GunicornWebWorker", test_rotation.test_blocked),
+    gunicorns(test_gunicorn.test_files_that_no_logger_has),
+    serving("gthread", test_gunicorn.test_reload),
+    gunicorns(test_gunicorn.test_dirty_workers),
+    serving("sync", test_gunicorn.test_forked_with_files_that_were_rotated),
+    gunicorns(test_gunicorn.test_exit, "asgi"),
+    serving("aiohttp.GunicornWebWorker", test_gunicorn.test_blocked),
     life(ASGI, 0, "--capture-output"),
-    gunicorns(test_rotation.test_closed_stream_and_one_without_descriptor),
+    gunicorns(test_gunicorn.test_closed_stream_and_one_without_descriptor),
     promises(),
 )
 

@@ -16,7 +16,7 @@ from environments import UVICORN, Environment
 from properties import run as properties
 from properties.environment import SYNC
 from properties.server import SERVED, Server
-from test_gunicorn.test_rotation import rotate_under_load
+from test_gunicorn.test_gunicorn import rotate_under_load
 from test_interruptions.test_boundaries import sweep
 
 VENDOR = Path(__file__).resolve().parents[2] / "vendor" / "gunicorn-usr1"

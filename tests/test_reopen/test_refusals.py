@@ -1,6 +1,5 @@
 """What reopen.sh refuses: one message, exit status 2, and no signal to anybody."""
 
-import contextlib
 import fcntl
 import os
 import signal
@@ -101,27 +100,23 @@ time.sleep(600)
 """
 
 
-@contextlib.contextmanager
+@pytest.fixture
 def another_program() -> "Iterator[subprocess.Popen[str]]":
     """It may well have gunicorn in its command line, as an editor or a tail of a log has."""
     command = [sys.executable, "-c", HANDLES_USR1, "gunicorn"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    try:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
         yield process
-    finally:
         process.kill()
-        process.communicate()
 
 
-def test_the_pid_of_another_program(tmp_path: Path) -> None:
-    pidfile = tmp_path / "pidfile"
-    with another_program() as process:
-        pidfile.write_text(str(process.pid))
-        for answer in in_each_shell(pidfile):
-            expected = f"expected a gunicorn arbiter or nginx master, found process {process.pid} (?[31mpython"
-            assert expected in answer.refused()
-        assert process.poll() is None
+def test_the_pid_of_another_program(tmp_path: Path, another_program: "subprocess.Popen[str]") -> None:
+    pidfile, pid = tmp_path / "pidfile", another_program.pid
+    pidfile.write_text(str(pid))
+    for answer in in_each_shell(pidfile):
+        expected = f"expected a gunicorn arbiter or nginx master, found process {pid} (?[31mpython"
+        assert expected in answer.refused()
+    assert another_program.poll() is None
 
 
 @pytest.mark.root
@@ -139,11 +134,13 @@ def test_a_pidfile_of_somebody_who_may_not_signal_that_process(tmp_path: Path) -
 
 @ROOT_ONLY
 @pytest.mark.usefixtures("open_clone")
-def test_a_pidfile_that_is_exchanged_while_it_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pidfile_that_is_exchanged_while_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, another_program: "subprocess.Popen[str]"
+) -> None:
     """Its owner, and the process, are those of the file that was opened."""
-    with run_nginx(NOBODY) as server, another_program() as other:
+    with run_nginx(NOBODY) as server:
         pidfile, stat = server.directory / "pidfile", tmp_path / "stat"
-        exchange = f"echo {other.pid} >{tmp_path}/new && mv {tmp_path}/new {pidfile}"
+        exchange = f"echo {another_program.pid} >{tmp_path}/new && mv {tmp_path}/new {pidfile}"
         stat.write_text(f'#!/bin/sh\n{exchange}\nexec {found("stat")} "$@"\n')
         stat.chmod(0o755)
         monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
@@ -153,8 +150,8 @@ def test_a_pidfile_that_is_exchanged_while_it_is_read(tmp_path: Path, monkeypatc
             os.chown(pidfile, NOBODY, NOBODY)
             server.logs.rotate(["access.log"])
             reopen(pidfile, server.logs.path("*.log "), shell=shell).expect_silence()
-            assert pidfile.read_text() == f"{other.pid}\n"
-        assert other.poll() is None
+            assert pidfile.read_text() == f"{another_program.pid}\n"
+        assert another_program.poll() is None
 
 
 def test_a_machine_without_a_tool(nginx: Nginx, tmp_path: Path) -> None:

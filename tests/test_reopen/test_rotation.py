@@ -4,8 +4,8 @@ import os
 import re
 import signal
 import subprocess
-import threading
 import time
+from concurrent import futures
 from typing import Any, Dict, Iterator, List, Sequence, Union
 
 import environments
@@ -60,21 +60,13 @@ def test_every_line_once_with_nginx(nginx: Nginx, directives: str, rotations: in
 
 
 def test_every_line_once_while_workers_come_and_go(server: Server, rotations: int) -> None:
-    stop = threading.Event()
-
-    def churn() -> None:
-        while not stop.is_set():
+    with futures.ThreadPoolExecutor() as pool:
+        rotating = pool.submit(rotate_under_load, server, rotations // 2, broken=True)
+        while not rotating.done():
             for number in signal.SIGTTIN, signal.SIGHUP, signal.SIGTTOU:
                 os.kill(server.arbiter, number)
-                stop.wait(0.5)
-
-    churning = threading.Thread(target=churn)
-    churning.start()
-    try:
-        rotate_under_load(server, rotations // 2, broken=True)
-    finally:
-        stop.set()
-        churning.join()
+                futures.wait([rotating], timeout=0.5)
+    rotating.result()
     assert len(server.exits()) >= rotations / 10
     assert not [death for death in server.deaths() if "SIGTERM" not in death and "exited with 0" not in death]
 

@@ -187,7 +187,6 @@ def test_a_signal_at_any_boundary_is_honoured(subject: Subject) -> None:
             life.live()
             before, places = places, len(life.places())
         life.end()
-        print(f"{places} signals in {len(life.server.exits())} workers")
         assert life.complaints() == []
         assert set(life.server.exits().values()) <= {0, signal.SIGTERM}
 
@@ -220,7 +219,6 @@ def sweep(
             return server.times("done")
 
         wait.until(done, lambda: f"not done: {server.events()}", patience)
-        print([words for words in server.events() if words[0] == "swept"])
         failed = [" ".join(words[1:]) for words in server.events() if words[0] == "failed"]
         failed += [line for line in server.logs.lines("error.log") if "[INFO]" not in line]
         expect(not failed, "\n".join(failed))

@@ -31,8 +31,7 @@ plain.propagate = False
 plain.addHandler(logging.FileHandler(LOGS + "/plain.log"))
 logging.root.addHandler(logging.FileHandler(LOGS + "/root.log"))
 
-rotations = lines = fired = 0
-failures = []
+rotations = lines = 0
 
 
 def rotate():
@@ -119,10 +118,8 @@ class Run:
 
 def check(where, run, raises=None):
     """What is wrong after a run: with the rotation in it, what it raised, and with the rotation after it."""
-    global fired
     if run.gaps:
         return  # It has fewer boundaries
-    fired += 1
     found = [] if isinstance(run.raised, raises or type(None)) else ["raised %r" % run.raised]
     found += [] if raises is TimeoutError else ["not reopened: %s" % name for name in shots.stale(1, 2)]
     found += ["left locked: %s" % name for name in locked()]
@@ -132,7 +129,8 @@ def check(where, run, raises=None):
     log()
     found += ["line %d is logged %d times" % (n, times_logged(n)) for n in (lines - 1, lines) if times_logged(n) != 1]
     found += complaints()
-    failures.extend("%s: %s" % (where, what) for what in found)
+    for what in found:
+        checkpoints.note("failed", sweep, where, what)
 
 
 def complaints():
@@ -193,7 +191,7 @@ def beside_a_thread():
     thread.join()
     check("%.3f s" % took, run)
     if took > 1:
-        failures.append("the handler took %.3f s" % took)
+        checkpoints.note("failed", sweep, "the handler took %.3f s" % took)
 
 
 def in_the_handler():
@@ -221,7 +219,7 @@ def burst():
     run = Run(log, [GAP + PART] * BURST)
     check("%d deep" % run.deepest, run)
     if run.deepest > DEEPEST:
-        failures.append("%d deep" % run.deepest)
+        checkpoints.note("failed", sweep, "%d deep" % run.deepest)
 
 
 def limit(number, frame):
@@ -280,16 +278,13 @@ def fork():
             said = ours.recv(1000).decode()
             os.wait()
             if said != "[]":
-                failures.append("boundary %d: in the child %s" % (n, said))
+                checkpoints.note("failed", sweep, "boundary %d: in the child %s" % (n, said))
 
 
 checkpoints.note("started", os.getpid())
 for sweep in os.environ["SWEEPS"].split():
     globals()[sweep]()
-    checkpoints.note("swept", sweep, fired, len(failures))
-    for failure in failures:
-        checkpoints.note("failed", sweep, failure)
-    failures.clear()
+    checkpoints.note("swept", sweep)
 checkpoints.note("done")
 
 

@@ -14,6 +14,7 @@ from environments import GUNICORN, UVICORN, Environment
 from properties import run as properties
 from properties.environment import ASGI, GTHREAD, SYNC
 from properties.server import Server
+from properties.test_exit import end_worker
 from test_gunicorn import test_gunicorn
 from test_gunicorn.conftest import Gunicorn, pristine_environment, python
 from test_interruptions.test_boundaries import FIRST_LINE, SWEEPS, sweep, withstands
@@ -47,9 +48,7 @@ def promises(*arguments: str) -> Check:
 
 def closes_sockets_once(environment: Environment) -> None:
     with Server(environment.python, UVICORN, 1) as server:
-        [worker] = server.workers()
-        server.signal("worker", signal.SIGTERM)
-        server.exit_of(worker)
+        end_worker(server, signal.SIGTERM)
         assert "Error while closing socket" not in server.complaints()
 
 

@@ -1,7 +1,6 @@
 """SIGUSR1 at every bytecode boundary: of a worker's life, of a log write, and of the signal handler itself."""
 
 import contextlib
-import functools
 import re
 import signal
 import subprocess
@@ -25,7 +24,6 @@ SWEEPS = ("in_a_log_write", "beside_a_thread", "in_the_handler", "in_a_look", "b
 FIRST_LINE = "in_a_first_line"  # Uvicorn's patch alone has nobody to look after it
 
 
-@functools.lru_cache(maxsize=None)
 def environment(workers: Workers, *patched: str) -> Environment:
     """One for a release on a Python of its uvicorn's time, or the nearest at hand that it installs on."""
     minor = int(workers.uvicorn.split(".")[1])
@@ -91,7 +89,8 @@ WAKEUP = re.compile(
     r"Exception ignored (?:when|while) trying to write to the signal wakeup fd:\n"
     r"Traceback .*\n(?: .*\n|\n)*(?:BrokenPipeError|OSError): .*\n"
 )
-INFORMATION = re.compile(r"\[[^]]*\] \[(\d+)\] \[(?:INFO\]|WARNING\] Maximum request limit)(.*)")
+TIME = re.compile(r"^\[\d{4}-[^]]*\] ", re.MULTILINE)
+INFORMATION = re.compile(r"\[\d+\] \[(?:INFO\]|WARNING\] Maximum request limit)")
 
 
 class Life:
@@ -134,18 +133,17 @@ class Life:
         for event, *details in self.server.events():
             if event == "exiting" and details[1:]:
                 found.append(f"not reopened: {details[1:]}")
-        lines: "Counter[str]" = Counter()
         text = WAKEUP.sub("", "\n".join(self.server.logs.lines("error.log")) + "\n" + self.server.stderr())
-        for line in text.splitlines():
-            information = INFORMATION.match(line)
-            if not information:
+        lines = Counter(TIME.sub("", text).splitlines())
+        for line, times in lines.items():
+            if not INFORMATION.match(line):
                 found.append(line)
-            elif int(information[1]) in self.server.exits():
-                lines["".join(information.groups())] += 1
-        found += [f"logged {times} times: {line}" for line, times in lines.items() if times > 1]
+            elif times > 1 and not line.startswith(f"[{self.server.arbiter}]"):
+                found.append(f"logged {times} times: {line}")
         for pid, status in self.server.exits().items():
-            expected = [f"{pid} Booting worker with pid: {pid}"]
-            expected += [f"{pid} Worker exiting (pid: {pid})"] * (status == 0)  # Uvicorn raises SIGTERM again
+            expected = [f"[{pid}] [INFO] Booting worker with pid: {pid}"]
+            # Uvicorn raises SIGTERM again
+            expected += [f"[{pid}] [INFO] Worker exiting (pid: {pid})"] * (status == 0)
             found += [f"lost: {line}" for line in expected if line not in lines]
         return found
 

@@ -19,7 +19,6 @@ from gunicorn.arbiter import Arbiter
 
 CALLS = int(os.environ.get("CALLS", 2))  # Of a function that are interrupted in each phase of a worker's life
 ENDED = int(os.environ.get("ENDED", 2))  # Which worker gets SIGTERM, and does not interrupt itself before
-KEPT = 3000  # Files, after which no thread writes to the oldest any more: they would be many
 
 # What runs between fork and exit wherever the signal matters; the rest is as good as any one place.
 SCOPE = re.compile(
@@ -42,7 +41,6 @@ class Interrupter:
             self.done = set(places.read().splitlines())  # By the workers before this one, too
         self.file = os.open("places", os.O_WRONLY | os.O_APPEND)
         self.rotations = self.requests = 0
-        self.rotated = collections.deque()
         self.enter("boot", worker.age != ENDED)
 
     def enter(self, phase, armed=True):
@@ -96,17 +94,12 @@ class Interrupter:
         self.rotations += 1
         for name in ("access.log", "error.log", "application.log"):
             path = os.path.join("logs", name)
-            rotated = "%s.%d.%d" % (path, os.getpid(), self.rotations)
             try:
-                os.rename(path, rotated)
+                os.rename(path, "%s.%d.%d" % (path, os.getpid(), self.rotations))
             except FileNotFoundError:
                 continue
-            self.rotated.append(rotated)
             if create:
                 open(path, "x").close()
-        for path in (self.rotated.popleft() for _ in range(len(self.rotated) - KEPT)):
-            if not os.stat(path).st_size:
-                os.unlink(path)
 
 
 def quieten():

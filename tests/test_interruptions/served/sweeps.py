@@ -7,6 +7,7 @@ left. A worker takes every PARTS-th of these, beginning with PART, and notes wha
 Python 3.8 or later, and nothing but the standard library: it runs in the target environment.
 """
 
+import itertools
 import logging
 import os
 import pathlib
@@ -31,15 +32,13 @@ plain.propagate = False
 plain.addHandler(logging.FileHandler(LOGS + "/plain.log"))
 logging.root.addHandler(logging.FileHandler(LOGS + "/root.log"))
 
-rotations = lines = 0
+rotations, lines = itertools.count(), 0
 
 
 def rotate():
-    global rotations
-    rotations += 1
     for name in os.listdir(LOGS):
         if name.endswith(".log"):
-            os.rename(os.path.join(LOGS, name), os.path.join(LOGS, "%s.%d.%d" % (name, os.getpid(), rotations)))
+            os.rename(os.path.join(LOGS, name), os.path.join(LOGS, "%s.%d.%d" % (name, os.getpid(), next(rotations))))
 
 
 def locked():

@@ -118,7 +118,6 @@ def everybody(server: Union[Server, Nginx]) -> List[int]:
 
 
 def rotate_and_reopen(server: Server, *arguments: object, **how: Any) -> None:
-    """Rotate the logs, by hand: then reopen.sh, with its pidfile, makes everybody let go of them."""
     server.logs.rotate()
     reopen(*arguments, server.directory / "pidfile", **how).expect_silence()
     assert not server.logs.held(everybody(server), server.logs.rotated())

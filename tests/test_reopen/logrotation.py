@@ -77,7 +77,6 @@ def start(*arguments: object, shell: str = "sh", prefix: Sequence[str] = (), pat
 
 
 def finish(script: Script, timeout: float = 60) -> Answer:
-    """Wait for the end of reopen.sh; what it may not take longer for than this."""
     try:
         out, err = script.communicate(timeout=timeout)
     except subprocess.TimeoutExpired:

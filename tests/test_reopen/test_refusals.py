@@ -94,7 +94,7 @@ def test_a_pidfile_that_cannot_be_opened_now(tmp_path: Path) -> None:
 HANDLES_USR1 = """
 import signal, sys, time
 signal.signal(signal.SIGUSR1, lambda *_: sys.exit("SIGUSR1 came"))
-open("/proc/self/comm", "w").write("\x1b[31mpython\\n")
+open("/proc/self/comm", "w").write("\x1b[31mpython")
 print("ready", flush=True)
 time.sleep(600)
 """
@@ -111,7 +111,8 @@ def another_program() -> "Iterator[subprocess.Popen[str]]":
 
 
 def test_the_pid_of_another_program(tmp_path: Path, another_program: "subprocess.Popen[str]") -> None:
-    pidfile, pid = tmp_path / "pidfile", another_program.pid
+    pidfile = tmp_path / "pidfile"
+    pid = another_program.pid
     pidfile.write_text(str(pid))
     for answer in in_each_shell(pidfile):
         expected = f"expected a gunicorn arbiter or nginx master, found process {pid} (?[31mpython"

@@ -156,7 +156,7 @@ BY_ROOT = "su root nogroup\n    create 0660 nobody nogroup\n    sharedscripts"
     "serves, rotates, directives",
     [
         # logrotate rotates a directory of the service as its user, by su, but runs scripts as root.
-        *((AS_NOBODY, (), f"su nobody nogroup\n    {one}") for one in DIRECTIVES[:4]),
+        *((AS_NOBODY, (), f"su nobody nogroup\n    {one}") for one in DIRECTIVES),
         # He may not look into his own processes, if they have capabilities that he has not.
         *((one, AS_NOBODY, "sharedscripts") for one in (AS_NOBODY, AMBIENT)),
         # The workers change their user. The new files are theirs, too, whoever reopens first.

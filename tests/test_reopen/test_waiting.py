@@ -12,7 +12,7 @@ import psutil
 import pytest
 from environments import Environment
 from properties import wait
-from properties.clients import Client, new_request
+from properties.activities import Activities
 from properties.server import Server
 
 from test_reopen.conftest import ROOT_ONLY, WORKER_CLASSES, Nginx, everybody, gunicorn, rotate_and_reopen, run_nginx
@@ -23,7 +23,6 @@ from test_reopen.logrotation import SHELLS, TOOLS, Script, finish, in_each_shell
 #: What logrotate makes of access.log, and what it passes to a script: $1 and, if the script is not shared, $2.
 ROTATIONS = [
     ("access.log-20261129", ["{logs}/access.log", "{logs}/access.log-20261129"]),
-    ("access.log-20261129", ["{logs}/*.log "]),
     ("access.log-20261129", ['"{spaced}"/*.log /nothing/*.log\n']),
     ("access.log-20261129", ["{logs}/error.log {logs}/access.log "]),
     ("access.log-20261129", ["{logs}/access.log"]),  # As 3.8.6 does
@@ -35,10 +34,8 @@ ROTATIONS = [
     ("old/access.log-20261129", ["{logs}/access.log", "{logs}/old/access.log-20261129"]),
     ("old/access.log-20261129", ["{logs}/*.log "]),
     ("old/access-20261129.log", ["{logs}/*.log "]),
-    ("old/access-20261129.log", ["{logs}/old/*.log"]),  # By the olddir itself
     ("access.log.tmp", ["{logs}/access.log", "{logs}/access.log-20261129"]),  # By renamecopy
     ("with spaces.log-20261129", ["{spaced}/with spaces.log"]),
-    ("with spaces.log-20261129", ['"{spaced}/with spaces.log" ']),
 ]
 
 #: What is no rotated file, beside access.log.1, which is one.
@@ -201,11 +198,8 @@ def test_a_worker_that_is_just_starting_is_waited_for(environment: Environment, 
 
 def test_a_process_that_the_application_forked_is_signalled_too(server: Server, shell: str) -> None:
     """It has the worker's files and the worker's handler, but the arbiter does not know it."""
-    request = new_request()
-    with server.hold(request) as hold, Client(server.socket) as client:
-        child = int(client.get("fork", request))
-        hold.reached()
-        assert child in everybody(server)
+    with Activities(server, ["fork"]) as activities:
+        assert activities.running[0].pid in everybody(server)
         rotate_and_reopen(server, shell=shell)
 
 

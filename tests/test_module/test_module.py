@@ -4,7 +4,6 @@ import re
 import shutil
 import socket
 import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Callable, Dict, Sequence
@@ -16,6 +15,7 @@ from environments import UVICORN, Environment
 from properties import run as properties
 from properties.environment import SYNC
 from properties.server import SERVED, Server
+from test_forks.test_install import PIP_TOO, pip
 from test_gunicorn.test_gunicorn import rotate_under_load
 from test_interruptions.test_boundaries import sweep
 
@@ -27,7 +27,7 @@ SETTINGS = {"USR1_SETTINGS": "gunicorn_usr1"}
 
 GEVENT = ("gevent", "packaging")  # Which gevent's worker imports
 
-#: The published environments, by their names: the newest Python here that runs them.
+#: The published environments, by their names; on the newest Python here that runs them.
 PUBLISHED = {
     "uvicorn 0.13.1": environments.packages("0.13.1", "gunicorn==20.0.4"),
     "uvicorn 0.18.3": environments.packages("0.18.3", "gunicorn==23.0.0"),
@@ -36,7 +36,7 @@ PUBLISHED = {
     "uvicorn-worker 0.4.0": ("uvicorn-worker==0.4.0", *environments.packages("0.54.0", "gunicorn==27.0.1")),
     "gunicorn 20.0.4": ("gunicorn==20.0.4", *GEVENT, "setuptools<81"),
     "gunicorn 23.0.0": ("gunicorn==23.0.0", *GEVENT),
-    "gunicorn 27.0.1": ("gunicorn==27.0.1", *GEVENT),
+    "gunicorn 27.0.1": ("gunicorn==27.0.1", *GEVENT, "pip"),
 }
 
 BLOCKED = "test_blocked_loop and ASGIWorker"
@@ -45,7 +45,6 @@ Copy = Callable[[str], Environment]
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Copy:
-    """Makes a copy of a published environment, on the newest Python here that runs it."""
     python = max(version for version in environments.pythons() if version <= (3, 13))
     return lambda name: environments.cached(python, *PUBLISHED[name]).copied(tmp_path / "venv")
 
@@ -101,12 +100,6 @@ def test_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 # Installed
 
 
-def tool(name: str, command: str, environment: Environment, *arguments: str) -> None:
-    pip = [sys.executable, "-m", "pip", "--quiet", "--python", str(environment.python), command]
-    uv = [str(environments.UV), "pip", command, "--quiet", "--python", str(environment.python)]
-    subprocess.run([*(uv if name == "uv" else pip), *arguments], check=True)
-
-
 def serves(environment: Environment) -> bool:
     """Whether a worker boots with the module as all that there is of a configuration."""
     options = ["--config", "python:gunicorn_usr1"]
@@ -114,13 +107,13 @@ def serves(environment: Environment) -> bool:
     return subprocess.run(command, stderr=subprocess.DEVNULL).returncode == 0
 
 
-@pytest.mark.parametrize("name", ["uv", pytest.param("pip", marks=pytest.mark.full)])
-def test_installation(name: str, copy: Copy, tmp_path: Path) -> None:
+@PIP_TOO
+def test_installation(tool: str, copy: Copy, tmp_path: Path) -> None:
     """Installed, upgraded and removed."""
     environment, source = copy("gunicorn 27.0.1"), tmp_path / "a folder" / "gunicorn-usr1"
     shutil.copytree(VENDOR, source)
     assert not serves(environment)
-    tool(name, "install", environment, str(source))
+    pip(tool, environment.path, "install", source)
     module = environment.site_packages / "gunicorn_usr1.py"
     assert module.read_text() == MODULE.read_text()
     assert serves(environment)
@@ -129,11 +122,11 @@ def test_installation(name: str, copy: Copy, tmp_path: Path) -> None:
     project.write_text(re.sub(r'^version = "(\d+)"', 'version = "999"', project.read_text(), flags=re.MULTILINE))
     with open(source / "gunicorn_usr1.py", "a") as newer:
         newer.write("newer = True\n")
-    tool(name, "install", environment, str(source))
+    pip(tool, environment.path, "install", source)
     assert module.read_text() == (source / "gunicorn_usr1.py").read_text()
     assert [path.name for path in module.parent.glob("gunicorn_usr1-*")] == ["gunicorn_usr1-999.dist-info"]
 
-    tool(name, "uninstall", environment, *([] if name == "uv" else ["--yes"]), "gunicorn-usr1")
+    pip(tool, environment.path, "uninstall", *(["--yes"] if tool == "pip" else []), "gunicorn-usr1")
     assert list(module.parent.glob("gunicorn_usr1*")) == []
 
 
@@ -146,7 +139,6 @@ OPTIONS: Dict[str, Sequence[str]] = {
     "preload": ["--preload"],
 }
 
-#: Notes each log file that a process opens.
 OPENINGS = """
 import checkpoints, os, sys
 
@@ -192,7 +184,8 @@ def test_nothing_is_done_twice(patch: str, configured: Copy) -> None:
         environments.patched(environment, *patch.split())
     modules = {"sitecustomize": OPENINGS}
     with Server(environment.python, UVICORN, 1, ["--capture-output"], modules=modules) as server:
-        [worker], before = server.workers(), len(server.events())
+        [worker] = server.workers()
+        before = len(server.events())
         server.rotate(target="worker")
         server.get()
         found = Counter(" ".join(words[1:]) for words in server.events()[before:] if words[0] == "opened")

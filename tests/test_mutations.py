@@ -141,7 +141,6 @@ class Laboratory:
         return self.environment.site_packages / target
 
     def mutants(self) -> List[Mutant]:
-        """But for those that ruff finds a name undefined in."""
         every = [without_a_statement(part, self.file(part.target).read_text()) for part in self.patch.parts]
         return [mutant for mutants in every for mutant in mutants if not has_undefined_names(mutant.source)]
 
@@ -170,7 +169,6 @@ def test_a_statement_left_out_is_missed(distribution: str, share: int) -> None:
     laboratory = Laboratory(distribution)
     wanted = laboratory.mutants()[share::SHARES]
     found = {mutant.name: laboratory.found(mutant.target, mutant.source, laboratory.checks) for mutant in wanted}
-    print(*(f"{mutant}\n    {what}" for mutant, what in found.items()), sep="\n")
     assert [mutant for mutant, what in found.items() if not what] == []
 
 

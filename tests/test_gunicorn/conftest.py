@@ -31,14 +31,11 @@ AIOHTTPS = "aiohttp.GunicornWebWorker"
 
 
 def classes(*by_default: str, without: Sequence[str] = ()) -> pytest.MarkDecorator:
-    """The worker classes as parameters of a test: these by default, all but some with --full."""
     names = [name for name in WORKER_CLASSES if name not in without]
     return pytest.mark.parametrize("worker_class", environments.parameters(names, by_default))
 
 
 class Gunicorn(NamedTuple):
-    """An environment with one release of Gunicorn, and servers of it."""
-
     release: str
     environment: Environment
 
@@ -93,7 +90,6 @@ def pristine(request: pytest.FixtureRequest) -> Gunicorn:
 
 @pytest.fixture
 def server(gunicorn: Gunicorn, worker_class: str) -> Iterator[Server]:
-    """With one worker."""
     with gunicorn.serve(worker_class) as server:
         yield server
 

@@ -247,14 +247,12 @@ def test_a_link_is_not_followed(open_clone: None, gunicorn: Gunicorn) -> None:
 
 # A signal at any moment of a worker's life, and many of them
 
-PAIRS, BURST = 100, 1000  # By default; with --full ten times as many
-
 
 def pairs_and_burst(server: Server, times: int) -> None:
     """Signals as killall sends them, to each worker one of its own and one of the arbiter's, and then no peace."""
-    for _ in range(PAIRS * times):
+    for _ in range(100 * times):
         server.signal("all")
-    server.signal("workers", times=BURST * times)
+    server.signal("workers", times=1000 * times)
     server.rotate(target="all")
 
 

@@ -76,7 +76,6 @@ SUBJECTS = (
 
 
 def subjects(*by_default: str) -> pytest.MarkDecorator:
-    """As parameters of a test: these by default, all of them with --full."""
     return pytest.mark.parametrize("subject", environments.parameters(SUBJECTS, by_default))
 
 
@@ -119,7 +118,6 @@ class Life:
         wait.until(lambda: len(self.server.exits()) > ended, lambda: "the worker does not end", self.patience)
 
     def end(self) -> None:
-        """Have the arbiter end the worker, after a request."""
         self.get()
         self.server.process.terminate()
         self.server.process.wait(self.patience)
@@ -225,7 +223,6 @@ def sweep(
 @subjects("sync", "uvloop")
 @pytest.mark.parametrize("part, parts", [(7, 71), *(pytest.param(n, 10, marks=pytest.mark.full) for n in range(10))])
 def test_nothing_is_found_in_the_patches(subject: Subject, part: int, parts: int) -> None:
-    """In a sample, or in all parts."""
     sweep(subject.environment, subject.worker_class, subject.sweeps, part, parts)
 
 

@@ -29,7 +29,6 @@ def is_open_as(file, path):
 
 
 def log_files():
-    """The handlers of all loggers that write to a file."""
     loggers = [logging.root, *list(logging.root.manager.loggerDict.values())]  # getLogger() may be interrupted
     handlers = [handler for logger in loggers for handler in getattr(logger, "handlers", ())]
     return [handler for handler in handlers if isinstance(handler, logging.FileHandler)]

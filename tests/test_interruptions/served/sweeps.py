@@ -32,7 +32,8 @@ plain.propagate = False
 plain.addHandler(logging.FileHandler(LOGS + "/plain.log"))
 logging.root.addHandler(logging.FileHandler(LOGS + "/root.log"))
 
-rotations, lines = itertools.count(), 0
+rotations = itertools.count()
+lines = 0
 
 
 def rotate():

@@ -11,7 +11,6 @@ from properties import wait
 from properties.server import Server
 from usr1 import patches
 
-#: The newest release of each patch, newest first.
 RELEASES = sorted((patch.releases[-1] for patch in patches.catalogue("gunicorn")), key=Version, reverse=True)
 NEWEST = environments.GUNICORN
 

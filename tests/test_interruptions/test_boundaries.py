@@ -60,10 +60,6 @@ class Subject(NamedTuple):
         """At boot uvicorn's patch leaves captured output to the next signal."""
         return ["--capture-output"] * ("gunicorn" in self.patched)
 
-    @property
-    def sweeps(self) -> List[str]:
-        return [*[FIRST_LINE] * ("gunicorn" in self.patched), *SWEEPS]
-
 
 SUBJECTS = (
     Subject("asyncio", H11, ("uvicorn",)),
@@ -220,10 +216,14 @@ def sweep(
         expect(not failed, "\n".join(failed))
 
 
+PARTS = [(7, 71), *(pytest.param(part, 10, marks=pytest.mark.full) for part in range(10))]
+
+
 @subjects("sync", "uvloop")
-@pytest.mark.parametrize("part, parts", [(7, 71), *(pytest.param(n, 10, marks=pytest.mark.full) for n in range(10))])
+@pytest.mark.parametrize("part, parts", PARTS)
 def test_nothing_is_found_in_the_patches(subject: Subject, part: int, parts: int) -> None:
-    sweep(subject.environment, subject.worker_class, subject.sweeps, part, parts)
+    names = [*SWEEPS, *[FIRST_LINE] * ("gunicorn" in subject.patched)]
+    sweep(subject.environment, subject.worker_class, names, part, parts)
 
 
 @pytest.mark.parametrize(

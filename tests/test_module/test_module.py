@@ -139,6 +139,11 @@ OPTIONS: Dict[str, Sequence[str]] = {
     "preload": ["--preload"],
 }
 
+LOADED = [
+    *((name, UVICORN) for name in ("uvicorn 0.13.1", "uvicorn 0.18.3", "uvicorn 0.54.0")),
+    *(("gunicorn 27.0.1", name) for name in ("sync", "gthread", "gevent")),
+]
+
 OPENINGS = """
 import checkpoints, os, sys
 
@@ -168,6 +173,13 @@ def test_nothing_is_lost(setting: str, configured: Copy) -> None:
         options = [option.format(port=statsd.getsockname()[1]) for option in OPTIONS[setting]]
         with Server(configured("uvicorn 0.54.0").python, UVICORN, options=options) as server:
             rotate_under_load(server, UVICORN, rotations=5)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name, worker_class", LOADED)
+def test_load(name: str, worker_class: str, configured: Copy) -> None:
+    with Server(configured(name).python, worker_class) as server:
+        rotate_under_load(server, worker_class, rotations=200)
 
 
 @pytest.mark.parametrize("part", environments.parameters(range(23), ["3"]))

@@ -146,8 +146,6 @@ AS_NOBODY = ("setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear
 AMBIENT = (*AS_NOBODY, "--inh-caps", "+net_bind_service", "--ambient-caps", "+net_bind_service")
 #: As root in a container by default: it may not look into processes of others, nor take leases of others' files.
 CONTAINER = ("setpriv", "--bounding-set", "-sys_ptrace,-lease", "--inh-caps", "-sys_ptrace,-lease")
-
-
 BY_ROOT = "su root nogroup\n    create 0660 nobody nogroup\n    sharedscripts"
 
 

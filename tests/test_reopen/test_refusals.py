@@ -13,7 +13,7 @@ import pytest
 from environments import NOBODY
 
 from test_reopen.conftest import ROOT_ONLY, Nginx, run_nginx
-from test_reopen.logrotation import SHELLS, TOOLS, finish, found, in_each_shell, links, reopen, start
+from test_reopen.logrotation import SHELLS, TOOLS, Script, finish, found, in_each_shell, links, reopen, start
 
 SECONDS = "-t: expected whole seconds, found "
 USAGE = "expected a PIDFILE; see reopen.sh -h"
@@ -101,7 +101,7 @@ time.sleep(600)
 
 
 @pytest.fixture
-def another_program() -> "Iterator[subprocess.Popen[str]]":
+def another_program() -> Iterator[Script]:
     """It may well have gunicorn in its command line, as an editor or a tail of a log has."""
     command = [sys.executable, "-c", HANDLES_USR1, "gunicorn"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -110,7 +110,7 @@ def another_program() -> "Iterator[subprocess.Popen[str]]":
         process.kill()
 
 
-def test_the_pid_of_another_program(tmp_path: Path, another_program: "subprocess.Popen[str]") -> None:
+def test_the_pid_of_another_program(tmp_path: Path, another_program: Script) -> None:
     pidfile = tmp_path / "pidfile"
     pid = another_program.pid
     pidfile.write_text(str(pid))
@@ -136,7 +136,7 @@ def test_a_pidfile_of_somebody_who_may_not_signal_that_process(tmp_path: Path) -
 @ROOT_ONLY
 @pytest.mark.usefixtures("open_clone")
 def test_a_pidfile_that_is_exchanged_while_it_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, another_program: "subprocess.Popen[str]"
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, another_program: Script
 ) -> None:
     """Its owner, and the process, are those of the file that was opened."""
     with run_nginx(NOBODY) as server:

@@ -5,7 +5,7 @@ import re
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Callable, Dict, Iterator, List, Tuple
+from typing import Dict, List, Tuple
 
 import environments
 import pytest
@@ -42,138 +42,114 @@ def anchors(text: str) -> List[str]:
     return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
 
 
-def same_commands() -> Iterator[str]:
+every_document = pytest.mark.parametrize("path", DOCUMENTS)
+every_readme = pytest.mark.parametrize("path", READMES)
+
+
+def test_commands_are_the_same_in_both_languages() -> None:
     english, chinese = (blocks(DOCUMENTS[readme]) for readme in READMES)
-    if english != chinese:
-        differing = [pair for pair in zip(english, chinese) if pair[0] != pair[1]]
-        yield f"{len(english)} and {len(chinese)} code blocks in the READMEs, not the same: {differing[:1]}"
+    assert english == chinese
 
 
-def links() -> Iterator[str]:
-    for path, text in DOCUMENTS.items():
-        for link in re.findall(r"\]\(([^()\s]+)\)", BLOCK.sub("", text)):
-            place, _, anchor = link.partition("#")
-            if re.match(r"\w+:", link):
-                continue
-            target = ((ROOT / path).parent / place).resolve() if place else ROOT / path
-            if not target.exists():
-                yield f"{path}: {link} leads to no file"
-            elif anchor and anchor not in anchors(DOCUMENTS[str(target.relative_to(ROOT))]):
-                yield f"{path}: {link} leads to no heading"
+@every_document
+def test_links_lead_somewhere(path: str) -> None:
+    for link in re.findall(r"\]\(([^()\s]+)\)", BLOCK.sub("", DOCUMENTS[path])):
+        place, _, anchor = link.partition("#")
+        if re.match(r"\w+:", link):
+            continue
+        target = ((ROOT / path).parent / place).resolve() if place else ROOT / path
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(DOCUMENTS[str(target.relative_to(ROOT))]), link
 
 
-def scripts() -> Iterator[str]:
-    """Every script that is named is there, and so are its options."""
-    for path, text in DOCUMENTS.items():
-        for name, rest in re.findall(r"scripts/([\w-]+)\.sh\b(.*)", "\n".join(code(text))):
-            module = f"usr1/*/{name.replace('-', '_')}.py"
-            files = [file for pattern in (f"{name}.sh", module) for file in (ROOT / "scripts").glob(pattern)]
-            source = "".join(file.read_text(encoding="utf-8") for file in files)
-            for missing in [option for option in re.findall(r"(?<= )--[a-z-]+", rest) if option not in source]:
-                yield f"{path}: scripts/{name}.sh has no {missing}"
-            if not source:
-                yield f"{path}: there is no scripts/{name}.sh"
+@every_document
+def test_scripts_are_there_with_their_options(path: str) -> None:
+    for name, rest in re.findall(r"scripts/([\w-]+)\.sh\b(.*)", "\n".join(code(DOCUMENTS[path]))):
+        modules = (ROOT / "scripts" / "usr1").glob(f"*/{name.replace('-', '_')}.py")
+        files = [ROOT / "scripts" / f"{name}.sh", *modules]
+        source = "".join(file.read_text(encoding="utf-8") for file in files)
+        options = re.findall(r"(?<= )--[a-z-]+", rest)
+        assert [option for option in options if option not in source] == [], name
 
 
-def places() -> Iterator[str]:
+def test_places_are_there() -> None:
     """What CONTRIBUTING lists under "Where things are"."""
     [(_, lines)] = [block for block in blocks(DOCUMENTS["CONTRIBUTING.md"]) if not block[0]]
-    for pattern in [line.split()[0] for line in lines]:
-        if not list(ROOT.glob(pattern)):
-            yield f"CONTRIBUTING.md: there is no {pattern}"
+    patterns = [line.split()[0] for line in lines]
+    assert [pattern for pattern in patterns if not list(ROOT.glob(pattern))] == []
 
 
-def releases() -> Iterator[str]:
+@every_document
+def test_releases_have_a_patch(path: str) -> None:
     known = {name for distribution in patches.DISTRIBUTIONS for name in patches.releases(distribution)}
-    for path, text in DOCUMENTS.items():
-        for release in re.findall(RELEASE, text):
-            if release not in known:
-                yield f"{path}: {release} has no patch"
-        for distribution, release, revision in re.findall(r"(?:([\w-]+)==)?([\d.]+)\+usr1\.(\d+)", text):
-            patch = patches.find(distribution or "uvicorn", release)
-            if patch is None or patch.revision != int(revision):
-                yield f"{path}: {release}+usr1.{revision} is no fork"
+    assert set(re.findall(RELEASE, DOCUMENTS[path])) <= known
+    for distribution, release, revision in re.findall(r"(?:([\w-]+)==)?([\d.]+)\+usr1\.(\d+)", DOCUMENTS[path]):
+        patch = patches.find(distribution or "uvicorn", release)
+        assert patch and patch.revision == int(revision), f"{release}+usr1.{revision} is no fork"
 
 
-def tables() -> Iterator[str]:
-    """The rows of each table by release follow on each other, from the first release to the newest."""
-    for path in (*READMES, "docs/moments.svg"):
-        row = rf"^(?:\| uvicorn |.*class=\"row\".*>)({RELEASE}) – ({RELEASE})"
-        ranges = re.findall(row, DOCUMENTS[path], re.MULTILINE)
-        starts, ends = [first for first, _ in ranges], [last for _, last in ranges]
-        names = patches.releases("uvicorn")
-        if starts != [names[0], *(names[(names.index(last) + 1) % len(names)] for last in ends[:-1] if last in names)]:
-            yield f"{path}: the rows are not without overlap or gap: {ranges}"
-        if ends[-1:] != names[-1:]:
-            yield f"{path}: the table ends with {ends[-1:]}, the patches with {names[-1:]}"
-        for name, times in (("uvicorn", 1), ("uvicorn-worker", 2), ("Gunicorn", 2)) if path in READMES else ():
-            names = patches.releases(name.lower())
-            covered = f"{name} {names[0]} – {names[-1]}"
-            if " ".join(DOCUMENTS[path].split()).count(covered) != times:
-                yield f"{path}: expected {covered!r} at the top and, but for uvicorn, in the table"
+@pytest.mark.parametrize("path", [*READMES, "docs/moments.svg"])
+def test_tables_have_each_release_once(path: str) -> None:
+    """The rows follow on each other, from the first release to the newest."""
+    row = rf"^(?:\| uvicorn |.*class=\"row\".*>)({RELEASE}) – ({RELEASE})"
+    names, found = patches.releases("uvicorn"), []
+    for first, last in re.findall(row, DOCUMENTS[path], re.MULTILINE):
+        found += names[names.index(first) : names.index(last) + 1]
+    assert found == names
 
 
-def figures() -> Iterator[str]:
+@every_readme
+def test_releases_at_the_top_and_in_the_table(path: str) -> None:
+    """Those of uvicorn, which has several rows in the table, only at the top."""
+    for name, times in (("uvicorn", 1), ("uvicorn-worker", 2), ("Gunicorn", 2)):
+        names = patches.releases(name.lower())
+        covered = f"{name} {names[0]} – {names[-1]}"
+        assert " ".join(DOCUMENTS[path].split()).count(covered) == times, covered
+
+
+def test_figures_of_the_newest_patch() -> None:
     newest = refresh.newest("uvicorn", patches.catalogue("uvicorn"))
     added = len(re.findall(r"^\+(?!\+\+ )", newest.text, re.MULTILINE))
     for path, says in zip(READMES, (r"adds (\d+) lines", r"增加了 (\d+) 行")):
-        if re.findall(says, " ".join(DOCUMENTS[path].split())) != [str(added)]:
-            yield f"{path}: expected the {added} lines that {newest.path.name} adds"
+        assert re.findall(says, " ".join(DOCUMENTS[path].split())) == [str(added)], path
     told = re.findall(r"^## Revision (\d+)", DOCUMENTS["CHANGELOG.md"], re.MULTILINE)
-    if told[:1] != [str(newest.revision)]:
-        yield f"CHANGELOG.md: expected revision {newest.revision} first, found {told}"
+    assert told[0] == str(newest.revision)
 
 
-def output() -> Iterator[str]:
+def test_output() -> None:
     """What apply.sh prints of a bad and of a good server, with other figures at most; left out is only what fails."""
     shown = "\n".join(text for _, text in BLOCK.findall(DOCUMENTS["README.md"]) if "rotations, under load:" in text)
     _, *runs = re.split(r"^\$ scripts/apply\.sh (.*)\n", shown, flags=re.MULTILINE)
-    if runs[::2] != ["--tests-only /tmp/demo", "/tmp/demo"]:
-        yield f"expected the output of a bad and of a good run, found {runs[::2]}"
+    assert runs[::2] == ["--tests-only /tmp/demo", "/tmp/demo"]
     for text, bad in zip(runs[1::2], (True, False)):
-        yield from run_output(text, bad)
+        check_output(text, bad)
 
 
-def run_output(text: str, bad: bool) -> Iterator[str]:
+def check_output(text: str, bad: bool) -> None:
     properties = "\n".join(path.read_text() for path in ROOT.glob("tests/properties/*.py"))
     promises = re.findall(r"def test_\w+\((?:[^)]|\n)*\) -> None:\n    \"\"\"(.*)\"\"\"", properties)
-    if not re.match(r"/tmp/demo: Python [\d.]+, gunicorn [\d.]+\n", text):
-        yield f"another first line: {text.splitlines()[0]}"
+    assert re.match(r"/tmp/demo: Python [\d.]+, gunicorn [\d.]+\n", text)
     for distribution, release, state in re.findall(r"^  (\w+) ([\d.]+)(.*)", text, re.MULTILINE):
         patch = patches.find(distribution, release)
         assert patch is not None
         name = f"{patch.path.relative_to(ROOT)}, revision {patch.revision}"
-        if state != (f": pristine (its patch: {name})" if bad else f": patched ({name})"):
-            yield f"another state of {distribution}{state}"
+        assert state == (f": pristine (its patch: {name})" if bad else f": patched ({name})")
     joined = re.sub(r"\n {7}(?=\[|\w+ *\.? )", " ", text)
     failed = re.findall(r"^FAILED (.*?) \[", joined, re.MULTILINE)
-    if bool(failed) != bad:
-        yield f"failed: {failed}"
-    for sentence in failed:
-        if sentence not in promises:
-            yield f"no property says: {sentence}"
+    assert bool(failed) == bad and set(failed) <= set(promises)
     known = set(re.findall(r"\w+", properties))
     for reason, line in re.findall(r"^ {7}(\w.*)\n {7}(.*)\n(?=FAILED|\.\.\.)", text, re.MULTILINE):
-        if line not in MEANINGS.values():
-            yield f"no harm means: {line}"
-        if not known.issuperset(re.findall(r"[A-Za-z_]\w*", reason)):
-            yield f"no property fails for: {reason}"
+        assert line in MEANINGS.values()
+        assert known.issuperset(re.findall(r"[A-Za-z_]\w*", reason))
     tests, printed, *last = re.split(r"\n(?=\nIn )|\n(?=undo: )", text)
     stats = read_kinds(tests)
-    total = sum(map(len, stats.values()))
-    if total != len(promises):
-        yield f"expected {len(promises)} promises, found {total}"
-    counted = "\n".join(map(WRAPPED.fill, summary(stats)))
-    if not tests.endswith(f"\n{counted}"):
-        yield f"another count of promises: expected {counted}"
+    assert sum(map(len, stats.values())) == len(promises)
+    assert tests.endswith("\n".join(["", *map(WRAPPED.fill, summary(stats))]))
     found = read_table(printed)
-    again = "\n".join([*table(found), WRAPPED.fill(conclusion(found, not bad, []))])
-    if printed.rstrip() != again:
-        yield f"another table or conclusion: expected {again}"
+    assert printed.rstrip() == "\n".join([*table(found), WRAPPED.fill(conclusion(found, not bad, []))])
     source = inspect.getsource(apply)
     for label, words in re.findall(r"^(\S+ +)(.*?)(?:/tmp/demo)?$", "".join(last), re.MULTILINE):
-        if label not in source or words not in source:
-            yield f"apply.sh does not say: {label}{words}"
+        assert label in source and words in source
 
 
 def read_kinds(text: str) -> Dict[str, List[SimpleNamespace]]:
@@ -182,7 +158,7 @@ def read_kinds(text: str) -> Dict[str, List[SimpleNamespace]]:
     left = sorted((harm for harm in MEANINGS if harm in harms), key=harms.index)
     stats: Dict[str, List[SimpleNamespace]] = {"passed": [], "failed": [], "skipped": []}
     for kind, kept, aside in re.findall(r"^(\w[\w -]+?) +(\d+)/\d+(.*)", text, re.MULTILINE):
-        module = next((name for name, about in KINDS.items() if about == kind), "test_boot")
+        module = next(name for name, about in KINDS.items() if about == kind)
         broken, skipped = (sum(map(int, re.findall(rf"(\d+) {word}", aside))) for word in ("broken", "not tested"))
         for outcome, number in (("passed", int(kept)), ("failed", broken), ("skipped", skipped)):
             for n in range(number):
@@ -197,7 +173,6 @@ def read_table(text: str) -> Columns:
     whens = re.findall(r"\w+", head.partition(":")[2])
     # After the figure of each column comes, in some rows, the number out of which it is
     cells = {line[:32].strip(): re.findall(r"> 1 s|\d[\d,.]*", line[32:]) for line in lines if line[:1].islower()}
-    hung = "hang workers" in text  # What of the two it was says the conclusion alone
     logs = [label.split()[-1] for label in cells if label.startswith("lines lost of ")]
 
     def number(label: str, column: int) -> int:
@@ -212,21 +187,13 @@ def read_table(text: str) -> Columns:
             lines=len(logs) * number(f"lines lost of {logs[0]}", total),
             broken=number("requests broken", n),
             requests=number("requests broken", total),
-            dead=0 if hung else number("workers killed or hung", n),
-            hung=number("workers killed or hung", n) if hung else 0,
+            dead=number("workers killed or hung", n),
+            hung=0,
             rotations=int(head.split()[1]),
             slowest=None if slowest.startswith(">") else float(slowest),
         )
 
     return {when: column(n) for n, when in enumerate(whens)}
-
-
-CHECKS = (same_commands, links, scripts, places, releases, tables, figures, output)
-
-
-@pytest.mark.parametrize("check", CHECKS)
-def test_documentation_is_true(check: Callable[[], Iterator[str]]) -> None:
-    assert list(check()) == []
 
 
 @pytest.mark.full

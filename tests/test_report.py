@@ -1,7 +1,6 @@
 """The bug report: its environment, its logrotate configuration, and real logrotate and killall."""
 
 import contextlib
-import gzip
 import os
 import re
 import shutil
@@ -9,7 +8,7 @@ import subprocess
 import warnings
 from collections import Counter
 from pathlib import Path
-from typing import Dict, Iterable, Iterator
+from typing import Dict, Iterable
 
 import environments
 import psutil
@@ -17,7 +16,8 @@ import pytest
 from environments import Environment, NotInstallable
 from properties import wait
 from properties.clients import Client
-from test_reopen.logrotation import CONFIGURATION
+from properties.logs import Logs
+from test_reopen.logrotation import Logrotate
 
 APPLY = Path(__file__).parents[1] / "scripts" / "apply.sh"
 PYTHON = (3, 8)
@@ -66,25 +66,15 @@ def make(path: Path) -> Environment:
     pytest.skip(f"the report's packages run on no Python here. {'; '.join(refusals)}")
 
 
-@pytest.fixture
-def environment() -> Iterator[Environment]:
-    # Not in tmp_path: the first line of bin/gunicorn names its Python, and must be short to be executed.
-    with environments.open_directory() as directory:
-        yield make(directory / "venv")
-
-
 def run(environment: Environment, directory: Path) -> Dict[str, "Counter[int]"]:
     """Do what the report did: ten requests, a rotation, ten requests; how many lines each has in all files of a log."""
-    log = directory / "log"
-    log.mkdir(parents=True)
+    directory.mkdir()
     directory.chmod(0o755)
     (directory / "main.py").write_text(APPLICATION)
+    logs = Logs(directory / "log")
     server = environment.path / "bin" / f"gunicorn{os.getpid()}"  # For killall to find no other's
     shutil.copy(environment.path / "bin" / "gunicorn", server)
-    postrotate = f"killall -s USR1 {server.name}"
-    configuration = directory / "logrotate.conf"
-    configuration.write_text(CONFIGURATION.format(directory=log, directives="", postrotate=postrotate))
-    configuration.chmod(0o644)
+    logrotate = Logrotate(logs, postrotate=f"killall -s USR1 {server.name}")
     command = [str(server), "-w", "2", "-b", "unix:socket", "-k", "uvicorn.workers.UvicornWorker"]
     command += ["--access-logfile", "log/access.log", "main:app"]
     said = directory / "stderr"
@@ -92,49 +82,44 @@ def run(environment: Environment, directory: Path) -> Dict[str, "Counter[int]"]:
         try:
             wait.until(lambda: said.read_text().count("Application startup complete") == 2, said.read_text)
             pids = [gunicorn.pid, *(child.pid for child in gunicorn.children())]
-            get(directory, range(1, 11))
-            rotate = ["logrotate", "--force", "--state", str(directory / "state"), str(configuration)]
-            subprocess.run(rotate, check=True)
+            get(gunicorn.pid, range(1, 11))
+            logrotate.run().check_returncode()
             # As the reporter, who had to type: time enough for whoever reopens at all.
             with contextlib.suppress(AssertionError):
-                wait.until(lambda: not any(map(holds_deleted, pids)), said.read_text, patience=10)
-            get(directory, range(11, 21))
+                wait.until(lambda: not hold_deleted(pids), said.read_text, patience=10)
+            get(gunicorn.pid, range(11, 21))
         finally:
             gunicorn.terminate()
     assert "Handling signal: usr1" in said.read_text()
-    return {name: count(log, name) for name in ("access.log", "main.log", "tasks.log")}
+    logrotate.unpack()
+    assert logs.rotations == 3, "each log has been rotated once"
+    return {name: count(logs, name) for name in ("access.log", "main.log", "tasks.log")}
 
 
-def get(directory: Path, numbers: Iterable[int]) -> None:
-    opened = os.open(directory, os.O_RDONLY)  # The path of a socket has 107 bytes at most
+def get(pid: int, numbers: Iterable[int]) -> None:
     for number in numbers:
-        with Client(Path(f"/proc/self/fd/{opened}/socket")) as client:
+        with Client(Path(f"/proc/{pid}/cwd/socket")) as client:  # The path of a socket has 107 bytes at most
             client.get("items", f"id-{number}")
-    os.close(opened)
 
 
-def holds_deleted(pid: int) -> bool:
-    """Whether a process writes to a log that logrotate has compressed and removed."""
-    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):
-            if re.search(r"\.log.* \(deleted\)$", os.readlink(descriptor)):
-                return True
-    return False
+def hold_deleted(pids: Iterable[int]) -> bool:
+    """Whether one of these processes writes to a log that logrotate has compressed and removed."""
+    listing = subprocess.run(["ls", "-l", *(f"/proc/{pid}/fd" for pid in pids)], stdout=subprocess.PIPE, text=True)
+    return re.search(r"\.log.* \(deleted\)$", listing.stdout, re.MULTILINE) is not None
 
 
-def count(log: Path, name: str) -> "Counter[int]":
-    rotated = sorted(log.glob(f"{name}-*.gz"))
-    assert rotated, f"logrotate left no rotated {name}: {sorted(log.iterdir())}"
-    texts = [gzip.decompress(file.read_bytes()).decode() for file in rotated]
-    texts += [(log / name).read_text()] if (log / name).exists() else []
-    return Counter(int(number) for text in texts for number in re.findall(r"\bid-(\d+)\b", text))
+def count(logs: Logs, name: str) -> "Counter[int]":
+    return Counter({int(request[len("id-") :]): number for request, number in logs.requests(name).items()})
 
 
-def test_report(environment: Environment, tmp_path: Path) -> None:
-    before = run(environment, tmp_path / "before")
-    assert before == {name: Counter(range(1, 11)) for name in before}, "expected ten requests, and the last ten lost"
+def test_report(tmp_path: Path) -> None:
+    # Not in tmp_path: the first line of bin/gunicorn names its Python, and must be short to be executed.
+    with environments.open_directory() as directory:
+        environment = make(directory / "venv")
+        before = run(environment, tmp_path / "before")
+        assert before == {name: Counter(range(1, 11)) for name in before}, "expected the last ten lost"
 
-    apply = [str(APPLY), "--no-tests", str(environment.path)]
-    subprocess.run(apply, check=True, stdout=subprocess.DEVNULL)
-    after = run(environment, tmp_path / "after")
-    assert after == {name: Counter(range(1, 21)) for name in after}
+        apply = [str(APPLY), "--no-tests", str(environment.path)]
+        subprocess.run(apply, check=True, stdout=subprocess.DEVNULL)
+        after = run(environment, tmp_path / "after")
+        assert after == {name: Counter(range(1, 21)) for name in after}

@@ -66,9 +66,6 @@ def test_header_is_complete(patch: Patch) -> None:
     last_update = datetime.datetime.strptime(fields["Last-Update"], "%Y-%m-%d")
     assert last_update < datetime.datetime.now() + datetime.timedelta(days=1)
     assert patch.revision >= 1
-    assert list(patch.pristine) == sorted(patch.pristine)
-    for digest in (*patch.pristine.values(), *patch.patched.values()):
-        assert re.fullmatch(r"[0-9a-f]{64}", digest)
 
 
 @every_distribution
@@ -194,25 +191,11 @@ def reopen(source: str) -> str:
     return ast.unparse(function)
 
 
-def added(patch: Patch) -> str:
-    """The function as a patch adds it: from its first line to the next one that is not indented."""
-    lines = "".join(re.findall(r"^\+(?!\+\+ )(.*\n)", patch.text, re.MULTILINE))
-    found = re.search(r"^def reopen\(.*\n(?:(?: .*)?\n)+", lines, re.MULTILINE)
-    assert found
-    return found[0]
-
-
 @every_distribution
 def test_the_patches_exchange_a_file_as_the_module_does(distribution: str) -> None:
-    newest = refresh.newest(distribution, CATALOGUE)
-    assert reopen(added(newest)) == reopen(MODULE.read_text())
-
-
-def test_one_file_for_several_states() -> None:
-    *_, older, newer = patches.read(patches.PATCHES / "gunicorn" / "25.0.0-27.0.1.patch")
-    assert (older.releases, newer.releases) == (("27.0.0",), ("27.0.1",))
-    assert older.pristine.keys() == newer.pristine.keys() and older.pristine != newer.pristine
-    assert newer == older._replace(releases=newer.releases, parts=newer.parts)
+    files = patched(refresh.newest(distribution, CATALOGUE)).values()
+    [source] = [content.decode() for content in files if b"\ndef reopen(" in content]
+    assert reopen(source) == reopen(MODULE.read_text())
 
 
 HUNKS = "--- a/one.py\n+++ b/one.py\n@@ -5,2 +5 @@\n a\n-b\n@@ -8 +7,2 @@\n c\n+d\n"

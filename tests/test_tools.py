@@ -11,7 +11,6 @@ from typing import List, Union
 import environments
 import pytest
 from environments import NOBODY
-from properties import wait
 from test_apply import trees
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -65,7 +64,7 @@ def tools(repository: Path) -> List[Path]:
 
 @pytest.mark.full
 def test_made_once(repository: Path) -> None:
-    """What somebody constrains is not ours, and there may be no home."""
+    """For all scripts. What somebody constrains is not ours, and there may be no home."""
     (repository / "constraint.txt").write_text("packaging==20.0\n")
     others = {"PIP_CONSTRAINT": str(repository / "constraint.txt"), "PIP_TARGET": str(repository / "elsewhere")}
     first = run("env", "-u", "HOME", repository / "scripts" / "build-fork.sh", "--help", **others)
@@ -74,6 +73,7 @@ def test_made_once(repository: Path) -> None:
     before = made.stat().st_ino
     again = set_up(repository)
     assert (again.returncode, again.stderr) == (0, "")
+    run(repository / "scripts" / "apply.sh", "none", cwd=repository)
     assert [path.stat().st_ino for path in tools(repository)] == [before]
 
     # Another Python, and other requirements, get another: what has the old one may still be running
@@ -96,30 +96,15 @@ def fake_python(path: Path, before: str) -> Path:
 @pytest.mark.full
 def test_of_two_first_runs_the_slower_leaves_the_tools_of_the_faster(repository: Path, tmp_path: Path) -> None:
     """They are in use. But what is no tools stays in the way."""
-    fifo = tmp_path / "fifo"
-    os.mkfifo(fifo)
-    python = fake_python(tmp_path / "python", f'[ "$SLOW$2" != 1venv ] || read -r _ <"{fifo}"')
-
-    def opened() -> int:
-        try:
-            return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
-        except OSError:
-            return 0
-
-    variables = {**os.environ, "PYTHON": str(python), "SLOW": "1"}
-    command = [str(repository / "scripts" / "build-fork.sh"), "--help"]
-    with subprocess.Popen(command, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as slower:
-        # Closed, it lets the slower one go on
-        with open(wait.until(opened, lambda: "the slower run does not come to make an environment"), "w"):
-            assert set_up(repository, PYTHON=str(python)).returncode == 0
-            [made] = tools(repository)
-            before = made.stat().st_ino
-        slower.wait(600)
-    assert slower.returncode == 0
-    assert [path.stat().st_ino for path in tools(repository)] == [before]
+    # When the slower run is to make an environment, it waits for the whole of the faster one
+    faster = f'FASTER=1 "{repository}/scripts/build-fork.sh" --help; (cd "{repository}"/.tools-* && touch faster)'
+    python = fake_python(tmp_path / "python", f'[ "$2$FASTER" != venv ] || {{ {faster}; }}')
+    assert set_up(repository, PYTHON=str(python)).returncode == 0
+    [made] = tools(repository)
+    assert (made / "faster").exists()
 
     (made / "bin" / "python").unlink()
-    answer = set_up(repository, PYTHON=str(python))
+    answer = set_up(repository, PYTHON=str(python), FASTER="1")
     assert answer.returncode == 2
     assert answer.stderr.endswith(f" to {made}; if there is something at {made}, remove it\n")
     assert list(repository.glob(".tools*")) == [made]
@@ -133,21 +118,12 @@ def test_without_tests_apply_needs_none(repository: Path, tmp_path: Path) -> Non
     assert tools(repository) == []
 
 
-@pytest.mark.full
-def test_one_set_for_all(repository: Path) -> None:
-    """Whatever is run first, nothing else is set up later."""
-    for script, option in (("apply.sh", "none"), ("build-fork.sh", "--help")):
-        run(repository / "scripts" / script, option, cwd=repository)
-        assert len(tools(repository)) == 1
-
-
 # What keeps them from being made
 
 
-@pytest.mark.parametrize("python", ["/nonexistent", "/bin/false"])
-def test_a_python_of_no_use(python: str, repository: Path) -> None:
-    assert refusal(set_up(repository, PYTHON=python)) == (
-        f"build-fork.sh: expected Python 3.6 or later for the tools, found {python};"
+def test_a_python_of_no_use(repository: Path) -> None:
+    assert refusal(set_up(repository, PYTHON="/nonexistent")) == (
+        "build-fork.sh: expected Python 3.6 or later for the tools, found /nonexistent;"
         " install one, or name it: PYTHON=/path/to/python3"
     )
     assert tools(repository) == []
@@ -219,25 +195,16 @@ def missing(root: Path, **variables: str) -> List[str]:
     return answer.stderr.splitlines()
 
 
-def without(*programs: str, directory: Path) -> str:
-    """A PATH to all programs but these."""
-    directory.mkdir()
-    for place in filter(os.path.isdir, os.environ["PATH"].split(os.pathsep)):
-        for program in Path(place).iterdir():
-            if program.name not in programs and not (directory / program.name).exists():
-                (directory / program.name).symlink_to(program)
-    return str(directory)
-
-
-def test_all_that_is_missing_at_once(repository: Path, tmp_path: Path) -> None:
-    path = without("git", "killall", directory=tmp_path / "bin")
-    packages, index = missing(repository, PATH=path, **NO_INDEX)
+def test_all_that_is_missing_at_once(repository: Path) -> None:
+    with (repository / "tests" / "packages").open("a") as more:
+        more.write("hello hello-there\nhello-2 hello-again\n")
+    packages, index = missing(repository, **NO_INDEX)
     assert packages == (
-        "test.sh: Debian packages are missing; as root: apt-get install --no-install-recommends git psmisc"
+        "test.sh: Debian packages are missing; as root: apt-get install --no-install-recommends hello hello-2"
     )
     assert re.fullmatch(rf"test.sh: pip does not reach the package index; .*: Could not fetch URL {NOWHERE}.*", index)
-    packages, python = missing(repository, PATH=path, PYTHON="/bin/false")
-    assert "git psmisc" in packages
+    packages, python = missing(repository, PYTHON="/bin/false")
+    assert packages.endswith(" hello hello-2")
     assert python.startswith("test.sh: expected Python 3.9 or later for the tools, found /bin/false; install one")
     assert not list(repository.glob(".tools*"))
 

@@ -141,8 +141,7 @@ def test_result_has_no_unused_import_and_no_undefined_name(patch: Patch) -> None
         assert new.count("\n") == old.count("\n"), f"{target}: {new}"
 
 
-NEWEST = patches.catalogue("uvicorn")[-1]
-TEXT = NEWEST.path.read_text()
+TEXT = patches.catalogue("uvicorn")[-1].path.read_text()
 DIFF = "--- a/one.py\n+++ b/one.py\n@@ -1 +1 @@\n-old\n+new\n"
 
 
@@ -162,11 +161,9 @@ def test_malformed(text: str, said: str, tmp_path: Path) -> None:
 
 
 def test_a_diff_that_gives_something_else() -> None:
-    before = b"old\n"
-    [part] = NEWEST.parts
-    part = part._replace(text=DIFF, pristine_sha256=patches.sha256(before))
+    part = Part("one.py", patches.sha256(b"old\n"), patches.sha256(b"newer\n"), DIFF)
     with pytest.raises(PatchError, match="the result has SHA-256"):
-        part.apply(before)
+        part.apply(b"old\n")
 
 
 def reopen(source: str) -> str:

@@ -35,9 +35,11 @@ def test_where_there_is_no_index(tmp_path: Path) -> None:
     # Only with the last one, as the properties take their time
     served = environments.cached((3, 11), *environments.packages(trees.NEWEST)).path
     tested = run(*offline, apply, "--tests-only", served, **away, PYTHON=str(python))
-    assert tested.returncode == 1 and "are broken here" in tested.stdout, tested.stdout
+    assert tested.returncode == 1, tested.stdout
+    assert "are broken here" in tested.stdout
     refused = run(*offline, apply, "--tests-only", venv, **away, PYTHON=str(other))
-    assert refused.returncode == 2 and "name it to scripts/bundle.sh" in refused.stdout
+    assert refused.returncode == 2
+    assert "name it to scripts/bundle.sh" in refused.stdout
 
 
 @pytest.mark.parametrize("arguments", [[], ["--all"]])
@@ -49,5 +51,6 @@ def test_without_a_file(arguments: "list[str]") -> None:
 
 def test_where_it_cannot_be_made(tmp_path: Path) -> None:
     answer = run(SCRIPT, tmp_path / "bundle.tar.gz", "/bin/false")
-    assert answer.returncode == 2 and "cannot make an environment with /bin/false" in answer.stdout
+    assert answer.returncode == 2
+    assert "cannot make an environment with /bin/false" in answer.stdout
     assert list(tmp_path.iterdir()) == []

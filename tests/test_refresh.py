@@ -201,7 +201,8 @@ def test_release_that_two_fetch_at_once(cache: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(wheel, "fetch", fetch_after_the_other)
     assert releases.unpacked("uvicorn", "0.54.0").is_dir()
-    assert len(seen) == 2 and len(list(cache.iterdir())) == 1
+    assert len(seen) == 2
+    assert len(list(cache.iterdir())) == 1
 
 
 def test_release_that_cannot_be_kept(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,7 +299,8 @@ def test_wrong_arguments(arguments: List[str], capsys: Captured) -> None:
 
 def test_help_of_the_script() -> None:
     answer = subprocess.run([str(ROOT / "scripts" / "refresh.sh"), "--help"], cwd="/", capture_output=True, text=True)
-    assert answer.returncode == 0 and "exit status: 0 done" in answer.stdout
+    assert answer.returncode == 0
+    assert "exit status: 0 done" in answer.stdout
 
 
 def test_release_that_is_not_published(copy: Path, capsys: Captured) -> None:
@@ -347,7 +349,9 @@ def test_changed_release_is_the_source(publish: Publish, copy: Path, unproved: L
     assert refresh.main(["0.55"]) == 0
     assert unproved == ["uvicorn 0.55.0"]
     new, said = patches.find("uvicorn", "0.55.0"), capsys.readouterr().out
-    assert new and new.path.name == "0.55.0.patch" and new.text in said, "shown for review"
+    assert new
+    assert new.path.name == "0.55.0.patch"
+    assert new.text in said, "shown for review"
     assert new.revision == NEWEST.revision
     stale, names, *others = said.partition("left to do:\n")[2].splitlines()
     assert re.fullmatch(
@@ -388,7 +392,8 @@ def test_release_that_takes_a_person(
     publish(release, change)
     assert refresh.main([release]) == status
     assert said.format(patches.PATCHES) in capsys.readouterr().err
-    assert same(patches.PATCHES, ORIGINAL) and not unproved
+    assert same(patches.PATCHES, ORIGINAL)
+    assert not unproved
 
 
 def test_difference_that_only_the_newest_has(
@@ -399,7 +404,8 @@ def test_difference_that_only_the_newest_has(
     publish("0.55.0", changed)
     assert refresh.main(["0.55.0"]) == 3
     assert "0.30.0-0.54.0.patch" in capsys.readouterr().err
-    assert same(copy, ORIGINAL) and not unproved
+    assert same(copy, ORIGINAL)
+    assert not unproved
 
 
 COMPARED = '''

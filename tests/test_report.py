@@ -107,7 +107,8 @@ def hold_deleted(pids: Iterable[int]) -> bool:
 
 
 def count(logs: Logs, name: str) -> "Counter[int]":
-    return Counter({int(request[len("id-") :]): number for request, number in logs.requests(name).items()})
+    requests = logs.requests(name).items()
+    return Counter({int(request[len("id-") :]): number for request, number in requests})
 
 
 def test_report(tmp_path: Path) -> None:

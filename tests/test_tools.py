@@ -83,7 +83,8 @@ def test_made_once(repository: Path) -> None:
     with (repository / "scripts" / "requirements.txt").open("a") as requirements:
         requirements.write("\n# More\n")
     assert set_up(repository).returncode == 0
-    assert len(tools(repository)) == 3 and made.stat().st_ino == before
+    assert len(tools(repository)) == 3
+    assert made.stat().st_ino == before
 
 
 def fake_python(path: Path, before: str) -> Path:
@@ -229,7 +230,8 @@ def test_what_fails_has_another_exit_status(repository: Path) -> None:
         (repository / made.name).symlink_to(made)
     (repository / ".ruff.toml").write_text("nonsense")
     answer = run(repository / "scripts" / "test.sh")
-    assert answer.returncode == 1 and "ruff failed" in answer.stderr, answer
+    assert answer.returncode == 1, answer
+    assert "ruff failed" in answer.stderr
 
 
 def test_the_documents_name_the_packages() -> None:

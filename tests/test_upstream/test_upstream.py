@@ -33,7 +33,8 @@ REQUIREMENTS = {
     ),
     "uvicorn-worker": ("pytest==8.3.4", "httpx==0.28.1", "trustme==1.2.1", "cryptography==44.0.0", "mypy==1.14.1"),
     "gunicorn": (
-        *("pytest>=9.0.3", "pytest-asyncio", "pycodestyle==2.14.0", "gevent>=24.10.1", "tornado>=6.5.7", "h2>=4.4.1"),
+        *("pytest>=9.0.3", "pytest-asyncio", "pycodestyle==2.14.0"),
+        *("gevent>=24.10.1", "tornado>=6.5.7", "h2>=4.4.1"),
         *("httpx[http2]", "packaging"),
     ),
 }

@@ -80,9 +80,10 @@ def test_places_are_there() -> None:
 
 @every_document
 def test_releases_have_a_patch(path: str) -> None:
+    text = DOCUMENTS[path]
     known = {name for distribution in patches.DISTRIBUTIONS for name in patches.releases(distribution)}
-    assert set(re.findall(RELEASE, DOCUMENTS[path])) <= known
-    for distribution, release, revision in re.findall(r"(?:([\w-]+)==)?([\d.]+)\+usr1\.(\d+)", DOCUMENTS[path]):
+    assert set(re.findall(RELEASE, text)) <= known
+    for distribution, release, revision in re.findall(r"(?:([\w-]+)==)?([\d.]+)\+usr1\.(\d+)", text):
         patch = patches.find(distribution or "uvicorn", release)
         assert patch and patch.revision == int(revision), f"{release}+usr1.{revision} is no fork"
 
@@ -135,7 +136,8 @@ def check_output(text: str, bad: bool) -> None:
         assert state == (f": pristine (its patch: {name})" if bad else f": patched ({name})")
     joined = re.sub(r"\n {7}(?=\[|\w+ *\.? )", " ", text)
     failed = re.findall(r"^FAILED (.*?) \[", joined, re.MULTILINE)
-    assert bool(failed) == bad and set(failed) <= set(promises)
+    assert bool(failed) == bad
+    assert set(failed) <= set(promises)
     known = set(re.findall(r"\w+", properties))
     for reason, line in re.findall(r"^ {7}(\w.*)\n {7}(.*)\n(?=FAILED|\.\.\.)", text, re.MULTILINE):
         assert line in MEANINGS.values()
@@ -148,7 +150,8 @@ def check_output(text: str, bad: bool) -> None:
     assert printed.rstrip() == "\n".join([*table(found), WRAPPED.fill(conclusion(found, not bad, []))])
     source = inspect.getsource(apply)
     for label, words in re.findall(r"^(\S+ +)(.*?)(?:/tmp/demo)?$", "".join(last), re.MULTILINE):
-        assert label in source and words in source
+        assert label in source
+        assert words in source
 
 
 def read_kinds(text: str) -> Dict[str, List[SimpleNamespace]]:

@@ -18,7 +18,6 @@ import pytest
 from properties import wait
 from properties.activities import ended
 from pytest import CaptureFixture, MonkeyPatch
-from test_tools import without
 from usr1 import patches
 from usr1.apply import apply, installed
 from usr1.apply.environment import Environment, _run, find
@@ -250,10 +249,20 @@ def test_told_to_end(told: str, environment: Environment, root: Path) -> None:
     assert trees.snapshot(environment.path) == before
 
 
+def without(program: str, directory: Path) -> str:
+    """A PATH to all programs but this one."""
+    directory.mkdir()
+    for place in filter(os.path.isdir, os.environ["PATH"].split(os.pathsep)):
+        for path in Path(place).iterdir():
+            if path.name != program and not (directory / path.name).exists():
+                (directory / path.name).symlink_to(path)
+    return str(directory)
+
+
 def test_told_to_end_while_it_creates(tmp_path: Path) -> None:
     """As by kill, more than once: what it runs, and what that runs, is not told. Not measured: coverage holds a lock
     when it looks at a new file, and hangs at exit if a signal ends that look."""
-    venv, without_uv = tmp_path / "venv", variables(PATH=without("uv", directory=tmp_path / "bin"))
+    venv, without_uv = tmp_path / "venv", variables(PATH=without("uv", tmp_path / "bin"))
     command = interruptible(tmp_path, "--create", venv)
     with trees.start(*command, env=without_uv, start_new_session=True) as started:
         process = psutil.Process(started.pid)

@@ -12,7 +12,7 @@ import psutil
 import pytest
 from environments import Environment
 from properties import wait
-from properties.activities import Activities
+from properties.activities import doing
 from properties.server import Server
 
 from test_reopen.conftest import ROOT_ONLY, WORKER_CLASSES, Nginx, everybody, gunicorn, rotate_and_reopen, run_nginx
@@ -198,7 +198,7 @@ def test_a_worker_that_is_just_starting_is_waited_for(environment: Environment, 
 
 def test_a_process_that_the_application_forked_is_signalled_too(server: Server, shell: str) -> None:
     """It has the worker's files and the worker's handler, but the arbiter does not know it."""
-    with Activities(server, ["fork"]) as activities:
+    with doing(server, ["fork"]) as activities:
         assert activities.running[0].pid in everybody(server)
         rotate_and_reopen(server, shell=shell)
 

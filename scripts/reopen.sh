@@ -32,7 +32,8 @@ say() { printf 'reopen.sh: %s\n' "$*" >&3; }
 # What others choose the names of: no newline or escape sequence may reach a terminal.
 printable() { printf %s "$*" | tr -c ' -~' '?'; }
 refuse() { say "$(printable "$*"); no signal was sent" && exit 2; }
-# Sets caught for process $1: signal N is bit N - 1. From one line, because shells read files byte by byte.
+# Sets caught, the signals that process $1 handles: signal N is bit N - 1. Fails if the process has ended. From
+# /proc/PID/stat, because that is one line, and shells read files byte by byte.
 status() {
     IFS= read -r caught <"/proc/$1/stat" || return
     set -- ${caught##*) }
@@ -40,8 +41,8 @@ status() {
 } 2>/dev/null
 catches() { [ $((caught & $1)) = $(($1)) ]; }
 
-# By the signals that it handles, for which nobody has to look into it: HUP INT QUIT USR1 USR2 TERM CHLD
-# WINCH, and TTIN TTOU, which nothing but gunicorn handles besides these; or nginx's title.
+# By the signals that it handles, which everybody may read. 0x8014a07 is HUP INT QUIT USR1 USR2 TERM CHLD WINCH, which
+# nginx handles, too, so its title counts as well. 0x8314a07 has TTIN and TTOU besides: only gunicorn handles these.
 is_arbiter() {
     catches 0x8314a07 && return
     IFS= read -r command <"/proc/$1/cmdline"
@@ -134,7 +135,8 @@ find_open() {
 # The kernel refuses a read lease on a file as long as anybody has it open for writing: F_SETLEASE in fcntl(2). It
 # takes the file's owner, whom root becomes for that moment. Closing the file gives the lease back. Who opens the
 # file for writing meanwhile waits for that, and the lease's holder gets SIGIO. (A pipe has none: an error.)
-# Both look at FILE ... once. Exit status 0: nobody writes, 100: somebody does, others: they cannot tell.
+# Here twice, because a server may have only one of Perl and Python. Each looks at FILE ... once. Exit status 0: nobody
+# writes, 100: somebody does, others: it cannot tell.
 lease_perl='
 use Fcntl; use Errno "EAGAIN";
 $SIG{IO} = "IGNORE";
@@ -160,12 +162,15 @@ except BlockingIOError:
     sys.exit(100)'
 
 # Prints the descriptors, as /proc/PID/fd/N, that write to FILE ...; and at last "/proc/version", or the look failed.
-# First those with the same device and inode, then of these the ones whose flags end in O_WRONLY (1) or O_RDWR (2). Not
-# by find, which may abort when a process ends while it looks (GNU find 4.10).
+# Not by find, which may abort when a process ends while it looks (GNU find 4.10).
 holders() {
-    same=$(stat -L '-c-e ^%d:%i/' -- "$@") || return
-    printf '%s\n' /proc/[0-9]*/fd/* /proc/version | xargs stat -Lc '%d:%i%n' | grep -e '/version$' $same |
-        sed 's|^[^/]*||; s|/fd/|/fdinfo/|' | xargs grep -Els '^flags:.*[12]$|^Linux' | sed 's|/fdinfo/|/fd/|'
+    same=$(stat -L '-c-e ^%d:%i/' -- "$@") || return # Patterns for grep, as -e ^2049:17/
+    printf '%s\n' /proc/[0-9]*/fd/* /proc/version |
+        xargs stat -Lc '%d:%i%n' | # As 2049:17/proc/7/fd/3
+        grep -e '/version$' $same |
+        sed 's|^[^/]*||; s|/fd/|/fdinfo/|' |
+        xargs grep -Els '^flags:.*[12]$|^Linux' | # O_WRONLY or O_RDWR
+        sed 's|/fdinfo/|/fd/|'
 } 2>/dev/null
 somebody_writes() {
     how=$(perl -e "$lease_perl" "$@" 2>&1)
@@ -178,17 +183,23 @@ somebody_writes() {
     return 1
 }
 
-# Prints who writes to FILE ..., and signals it again, if it is below an arbiter, handles the signal, and has a file
-# open that gunicorn has for each worker, and that no program inherits which these start: it may have missed the
-# first one when it was just starting. To others the signal may mean anything: Node.js, say, opens a debugger.
+# Whether process $1 is below an arbiter, handles the signal, and has the file open that gunicorn has for each worker,
+# and that no program inherits which a worker starts. To others the signal may mean anything: Node.js, say, opens a
+# debugger.
+is_worker() {
+    case $below in *"$newline$1$newline"*) ;; *) return 1 ;; esac
+    status "$1" && catches 0x200 && ls -l "/proc/$1/fd" | grep -q '/wgunicorn-[^/]*$'
+}
+
+# Prints who writes to FILE ..., and signals it again if it is a worker: it may have missed the first signal when it
+# was just starting.
 signal_again() {
     below=$newline$(members $arbiters)$newline last=''
     for descriptor in $(holders "$@" | grep fd | head -n 20); do
         pid=${descriptor#/proc/} pid=${pid%%/*}
         if [ "$pid" != "$last" ]; then
             last=$pid note=', not signalled'
-            case $below in *"$newline$pid$newline"*) status "$pid" && catches 0x200 ;; *) false ;; esac &&
-                ls -l "/proc/$pid/fd" | grep -q '/wgunicorn-[^/]*$' && kill -USR1 "$pid" && note=''
+            is_worker "$pid" && kill -USR1 "$pid" && note=''
         fi
         echo "  process $pid ($(printable "$(cat "/proc/$pid/comm")")$note): $(printable "$(readlink "$descriptor")")"
     done

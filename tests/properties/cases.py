@@ -24,7 +24,7 @@ from properties.environment import GTHREAD
 from properties.expect import BREAKS, CHANGES, COMPLAINS, KILLS, LOSES, MISSES, Unanswered, expect
 from properties.server import NOBODY, Server
 
-#: What served/handlers.py knows; and where an application has its handlers.
+#: What of served/handlers.py is drawn; and where an application has its handlers.
 OWN = (
     "Header", "Named", "Moded", "Assigned", "Lazy", "Compressed", "Flushing", "Footer", "Emitting", "Interrupted",
     "Equal", "Incomparable", "Locked", "Shared", "Streaming", "Ending", "Computed", "Elsewhere", "BeingMade", "Born",
@@ -88,7 +88,7 @@ class Case(NamedTuple):
         return self.options[:1] == USER[:1]
 
     def concerns(self, worker_class: str) -> bool:
-        """Signals come into what the application does, unless a thread of gthread's does it."""
+        """Whether it can happen there: signals interrupt the main thread, and gthread's applications run in others."""
         interrupted = {round.does for round in self.rounds} & set(INTERRUPTED)
         return worker_class != GTHREAD or not interrupted and not self.signals_itself
 
@@ -154,7 +154,7 @@ class Lines(NamedTuple):
 
     lost: int  # Requests without a line
     doubled: int  # With more than one
-    late: int  # With none in a file that was new when they were sent
+    missed: int  # Without a line, or with one in a file only that was rotated before they were sent
     zeros: int  # Bytes of zero
 
 

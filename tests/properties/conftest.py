@@ -92,10 +92,10 @@ def _classes(environment: Environment, effort: str, test: Callable[..., None]) -
     if effort == "thorough":
         return [*environment.worker_classes, *own]
     serving = test.__module__ == "properties.test_serving"
-    classes = [names[n % len(names) if serving else 0] for n, names in enumerate(modules)]
+    classes = [names[n % len(names)] if serving else names[0] for n, names in enumerate(modules)]
     if serving and (effort == "quick" or len(modules) == 1):
         classes = environment.worker_classes
-    if own and not (serving and not modules):
+    if own and (modules or not serving):
         own = [next((name for name in own if test.__name__ in OWN_TESTS.get(name, ())), own[0])]
     return [*classes, *own]
 
@@ -108,7 +108,7 @@ def pytest_runtest_setup(item: pytest.Function) -> None:
 
 def failing_once(test: Callable[..., None]) -> Callable[..., None]:
     """
-    Hypothesis runs an example that failed again, to show it: what it said the first time is what counts.
+    Hypothesis repeats an example that has failed, to show it: this fails at once then, for the first reason.
 
     To wait for the same thing again tells nothing new, and a race that does not come out the same is no less one.
     """

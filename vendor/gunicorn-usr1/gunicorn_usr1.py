@@ -28,7 +28,7 @@ def is_plain(handler: Any) -> bool:
         if type(raw) is not io.FileIO or raw.name != handler.baseFilename or not hasattr(handler.lock, "_is_owned"):
             return False
         known = handler._open.__globals__ is handler.close.__globals__ is handler.flush.__globals__ is vars(logging)
-        # Only one may open a file of mode x, and another one may begin with a byte order mark
+        # Only one process may open a file of mode x, and one of another encoding may begin with a mark
         return known and handler.mode in ("a", "a+", "w", "w+") and "a".encode(stream.encoding) == b"a"
     except (AttributeError, KeyError):
         return False
@@ -97,7 +97,7 @@ def reopen_files(log: Any, signalled: bool = True) -> None:
     number, seen, frame = note.asked, 0, sys._getframe(1) if note.looking else None
     while frame and frame.f_code is not reopen_files.__code__:
         frame = frame.f_back
-    while seen != note.asked and not frame:  # If it has interrupted itself, that goes round again
+    while seen != note.asked and not frame:  # If this interrupts itself, the outer one goes round again
         seen, note.looking = note.asked, True
         look(log, signalled or seen > number)
         note.looking = False

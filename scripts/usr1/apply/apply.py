@@ -84,9 +84,12 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
         if options.create and not exists(path):
             return apply_anew(path, options.only, tests)
         return apply(find(path), options.only, tests)
-    except (Refusal, HalfDone) as error:
+    except Refusal as error:
         say(f"apply.sh: {error}", stream=sys.stderr)
-        return HALF_DONE if isinstance(error, HalfDone) else REFUSED
+        return REFUSED
+    except HalfDone as error:
+        say(f"apply.sh: {error}", stream=sys.stderr)
+        return HALF_DONE
     except Interrupted as error:
         say(f"apply.sh: interrupted by {error.signal.name}; the state now:", stream=sys.stderr)
         say(_summary(_report(path, options.only, explain=False)), stream=sys.stderr)

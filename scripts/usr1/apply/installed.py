@@ -79,7 +79,7 @@ class File(NamedTuple):
         return self.current.apply(self.pristine) if self.current else self.pristine
 
     def is_at(self, revision: Patch) -> bool:
-        """Whether it is what it is once that revision is applied, which need not change it."""
+        """Whether its content is that revision's result, or the published one if the revision does not change it."""
         return self.sha256 == revision.patched.get(self.target, self.published)
 
 
@@ -211,7 +211,7 @@ def _look(tree: Tree, environment: Environment, distribution: str) -> Optional[I
     dist_infos = _dist_infos(tree, environment.site_packages, distribution)
     # Of several the newest: what has left them is an upgrade that was interrupted
     newest = max(dist_infos, key=lambda path: patches.numbers(path.name), default=Path())
-    version = dist_infos and _version(tree, newest) or ""
+    version = (_version(tree, newest) or "") if dist_infos else ""
     where = Where(tree, environment, distribution, version or newest.stem.partition("-")[2], newest)
     try:
         if not dist_infos:
@@ -248,11 +248,15 @@ def _identify(where: Where, patch: Patch, fork: bool) -> Installed:
     revisions = [patch, *(revision for revision in superseded if where.published in revision.releases)]
     files = _files(where, patch, revisions)
     applied = next((revision for revision in revisions if all(file.is_at(revision) for file in files)), None)
-    is_published = all(file.sha256 == file.published for file in files)
-    state = State.PATCHED if applied else State.PRISTINE if is_published else State.PARTLY
+    if fork:
+        state = State.FORK
+    elif applied:
+        state = State.PATCHED
+    else:
+        state = State.PRISTINE if all(file.sha256 == file.published for file in files) else State.PARTLY
     installed = Installed(
         where.distribution,
-        State.FORK if fork else state,
+        state,
         release=where.version,
         patch=patch,
         applied=applied,
@@ -260,9 +264,9 @@ def _identify(where: Where, patch: Patch, fork: bool) -> Installed:
         record=where.dist_info / "RECORD",
         note=f"{'' if applied else 'its patch: '}{_name(applied or patch)}",
     )
-    for file in files:
-        # A fork has no file that is as it was published, but one that its revision leaves alone.
-        if not applied and not file.applied and (fork or file.sha256 != file.published):
+    for file in () if applied else files:
+        # In a fork, what is as it was published belongs to no revision that changes the file.
+        if not file.applied and (fork or file.sha256 != file.published):
             return installed._replace(state=State.CHANGED, problem=_changed(where, file, patch), note="")
     for file in files:
         known = [file.published, *(part.patched_sha256 for part in file.parts)]

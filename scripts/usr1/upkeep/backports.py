@@ -233,21 +233,24 @@ class Change(NamedTuple):
 @functools.lru_cache(maxsize=None)  # Most files are the same in many releases
 def carried_over(pristine: str, patched: str, other: str) -> str:
     """
-    The change from pristine to patched, made to another file: what goes, goes; what comes, comes after the line
-    that it came after, or else before the one that it came before. Unlike a three-way merge it
-    is not put off by what changed beside it. Raises PatchError where neither line is in the other file.
+    The change from pristine to patched, made to another file. Lines that the change removes are removed. New lines
+    go below the line that is above them, or, if the other file does not have that, above the one that is below them.
+    So what else is different beside them does not matter, as it would in a three-way merge. Raises PatchError if the
+    other file has neither line, or not what is to be removed.
     """
     old, new, lines = (text.splitlines(keepends=True) for text in (pristine, patched, other))
-    place = {-1: -1, len(old): len(lines)}  # Of each line of pristine in the other file, that has them; and of the ends
+    # Where in the other file each line of pristine is, if it is there; and the places before and after all lines
+    place = {-1: -1, len(old): len(lines)}
     for block in SequenceMatcher(None, old, lines, autojunk=False).get_matching_blocks():
         place.update((block.a + i, block.b + i) for i in range(block.size))
     result: List[str] = []
-    done = 0  # So many lines of the other file are in the result, or have gone
+    done = 0  # So many lines of the other file are in the result, or are removed
     for tag, start, end, first, last in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
         if tag == "equal":
             continue
-        while start == end and start - 1 not in place and old[start - 1] == new[last - 1]:  # An empty line, say
-            start, end, first, last = start - 1, end - 1, first - 1, last - 1  # The same change, one line above
+        # New lines below one that the other file does not have: A B [C B] D is the same change as A [B C] B D.
+        while start == end and start - 1 not in place and old[start - 1] == new[last - 1]:
+            start, end, first, last = start - 1, end - 1, first - 1, last - 1
         at = _place_of_gone(place, start, end) if start < end else _place_of_new(place, start)
         if at is None:
             found = "".join(old[start:end] or old[start - 1 : start + 1])

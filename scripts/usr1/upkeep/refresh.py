@@ -117,7 +117,7 @@ def git_apply(files: Dict[str, str], diff: str, *options: str) -> Dict[str, str]
 def change_of(patch: Patch) -> Change:
     """What the hunks of a patch make of its newest release, right or wrong as its header may be; raises PatchError."""
     before = published_files(patch.distribution, patch.releases[-1], patch.pristine)
-    # Without counts it is only such a line that ends the hunks of a file.
+    # With --recount git does not read the counts in "@@", so only a "diff --git" line ends the hunks of a file.
     diff = "".join(f"diff --git a/{part.target} b/{part.target}\n{part.text}" for part in patch.parts)
     try:
         after = git_apply(before, diff, "--recount")

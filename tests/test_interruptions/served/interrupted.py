@@ -17,8 +17,8 @@ import shots
 from configuration import *  # noqa: F403
 from gunicorn.arbiter import Arbiter
 
-CALLS = int(os.environ.get("CALLS", 2))  # Of a function that are interrupted in each phase of a worker's life
-ENDED = int(os.environ.get("ENDED", 2))  # Which worker gets SIGTERM, and does not interrupt itself before
+CALLS = int(os.environ.get("CALLS", 2))  # Calls of a function that are interrupted, in each phase of a worker's life
+ENDED = int(os.environ.get("ENDED", 2))  # The age of the one that gets SIGTERM, and does not interrupt itself before
 
 # What runs between fork and exit wherever the signal matters; the rest is as good as any one place.
 SCOPE = re.compile(
@@ -54,7 +54,7 @@ class Interrupter:
         """Called for each function that is entered: its boundaries are traced if they are in SCOPE, CALLS times."""
         code = frame.f_code
         if code.co_name in ("handle_exit", "handle_exit_signal") and self.phase != "ending":
-            self.enter("ending")  # Not before: shots would fill the pipe that tells asyncio of SIGTERM
+            self.enter("ending")  # Not before: the signals would fill the pipe of asyncio, and it would miss SIGTERM
         if not self.is_armed() or not SCOPE.search("%s:%s" % (code.co_filename, code.co_name)):
             return None
         self.calls[code] += 1

@@ -192,7 +192,7 @@ OF_WORKERS = (
     ("waiting for a lock", "acquire(blocking=False)", "acquire()", sweeps(UVICORN, "beside_a_thread")),
     ("one look", *swapped("seen = self._asked", "self._reopen_files(sig, frame)"), sweeps(UVICORN, "in_the_handler")),
     ("reopening in the event loop", "self._reopen_files(sig, frame)\n", IN_THE_LOOP, promises("-k", "blocked_loop")),
-    ("SIG_DFL for an instant", " if s != signal.SIGUSR1]", "]", life(UVICORN, 15)),
+    ("SIG_DFL for an instant", "set(self.SIGNALS) - {signal.SIGUSR1}", "self.SIGNALS", life(UVICORN, 15)),
     ("the signal from whoever has it", HANDLERS, "True", promises()),
     ("Gunicorn's sockets", SOCKETS, "self.sockets", closes_sockets_once),
 )

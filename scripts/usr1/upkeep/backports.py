@@ -54,7 +54,7 @@ RESET = """\
         # Reset signals so Gunicorn doesn't swallow subprocess return codes
         # other signals are set up by Server.install_signal_handlers()
         # See: https://github.com/Kludex/uvicorn/issues/894
-        for s in self.SIGNALS:
+        for s in {}:
             signal.signal(s, signal.SIG_DFL)
 """
 HANDLE = """\
@@ -116,9 +116,9 @@ DIFFERENCES = (
         *("uvicorn", "0.13.0", "0.13.2"),
         upstream=(
             Replacement("import signal\n", ""),
-            Replacement(RESET, "        pass\n"),
+            Replacement(RESET.format("self.SIGNALS"), "        pass\n"),
         ),
-        change=(Replacement(RESET + "\n", ""),),
+        change=(Replacement(RESET.format("set(self.SIGNALS) - {signal.SIGUSR1}") + "\n", ""),),
         description=(Replacement(FATAL, SWALLOWED),),
     ),
     Difference(
@@ -248,9 +248,6 @@ def carried_over(pristine: str, patched: str, other: str) -> str:
     for tag, start, end, first, last in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
         if tag == "equal":
             continue
-        # New lines below one that the other file does not have: A B [C B] D is the same change as A [B C] B D.
-        while start == end and start - 1 not in place and old[start - 1] == new[last - 1]:
-            start, end, first, last = start - 1, end - 1, first - 1, last - 1
         at = _place_of_gone(place, start, end) if start < end else _place_of_new(place, start)
         if at is None:
             found = "".join(old[start:end] or old[start - 1 : start + 1])

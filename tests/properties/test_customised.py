@@ -144,7 +144,7 @@ def test_extended_handler(environment: Environment, servers: Servers, one_worker
         expect(f"reopened by {server.workers()[0]}\n" in audit, "the logger class lost a file of its own", LOSES)
 
 
-@pytest.mark.parametrize("fix", ["AsReported", "Unreset"])
+@pytest.mark.parametrize("fix", ["AsReported", "Unreset", "Removed", "Resetting"])
 def test_own_fix(environment: Environment, one_worker_class: str, fix: str) -> None:
     """A subclass of the worker with a fix of its own, such as that of the bug report, loses no line."""
     with Server(environment.python, f"customised.{fix}", 1, variables={"WORKER_CLASS": one_worker_class}) as server:

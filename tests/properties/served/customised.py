@@ -52,6 +52,22 @@ class Unreset(Base):
         super().init_signals()
 
 
+class Removed(Base):
+    """The signal is taken out of those that are reset, as a hook might do it."""
+
+    def init_process(self):
+        self.SIGNALS.remove(signal.SIGUSR1)
+        super().init_process()
+
+
+class Resetting(Base):
+    """What uvicorn 0.13.3 to 0.18.3 have, and no more."""
+
+    def init_signals(self):
+        for s in self.SIGNALS:
+            signal.signal(s, signal.SIG_DFL)
+
+
 class ServingItself(Base):
     """Serves with uvicorn's own server, as people do to set one up differently."""
 

@@ -154,6 +154,12 @@ def test_unprivileged(open_clone: None) -> None:
     assert "skipped" not in output, output
 
 
+def test_own_fixes_under_gunicorn_s_patch() -> None:
+    """By default, too: its code for them is another than uvicorn's."""
+    release = gunicorns.NEWEST
+    hold(gunicorns.pristine_environment(release), f"gunicorn {release}", test="test_customised.py", only="own_fix")
+
+
 @pytest.mark.full
 @pytest.mark.parametrize("uvicorn", ["without", "published", "patched"])
 @pytest.mark.parametrize("release", gunicorns.RELEASES)

@@ -111,8 +111,11 @@ def post_fork(server: Any, worker: Any) -> None:
         return
     glogging.reopen = reopen  # uvicorn's patch then leaves it to Gunicorn
     glogging.Logger.reopen_files = reopen_files
-    worker.SIGNALS = [number for number in worker.SIGNALS if number != signal.SIGUSR1]  # No init_signals() resets it
     atexit.register(signal.signal, signal.SIGUSR1, signal.SIG_IGN)  # The interpreter resets handlers on exit
+
+    def init_signals(published: Any = worker.init_signals) -> None:
+        worker.SIGNALS = type(worker.SIGNALS)(s for s in worker.SIGNALS if s != signal.SIGUSR1)  # Or it resets that
+        published()
 
     def run(published: Any = worker.run) -> None:
         if isinstance(signal.getsignal(signal.SIGUSR1), signal.Handlers):  # Ignored or reset, not the application's own
@@ -121,7 +124,7 @@ def post_fork(server: Any, worker: Any) -> None:
         reopen_files(worker.log, signalled=False)  # Once more when the application is loaded
         published()
 
-    worker.run = run
+    worker.init_signals, worker.run = init_signals, run
     signal.signal(signal.SIGUSR1, lambda *_: worker.log.reopen_files())  # For gevent's handle_usr1() it is too early
     signal.siginterrupt(signal.SIGUSR1, False)
     reopen_files(worker.log, signalled=False)

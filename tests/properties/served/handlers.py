@@ -248,6 +248,16 @@ def make(number, own, base, mode, delay, encoding):
     return handler
 
 
+class Listener(logging.handlers.QueueListener):
+    """Goes on when a handler fails: without this thread, join() would wait for ever."""
+
+    def handle(self, record):
+        try:
+            super().handle(record)
+        except OSError:
+            self.handlers[0].handleError(record)
+
+
 class Drawn:
     """A handler, and how records come to it."""
 
@@ -275,7 +285,7 @@ class Drawn:
         if self.place == "queue" and self.pid != os.getpid():
             self.pid, self.queue = os.getpid(), queue.Queue()
             self.log.handlers[:] = [logging.handlers.QueueHandler(self.queue)]
-            logging.handlers.QueueListener(self.queue, self.handler).start()
+            Listener(self.queue, self.handler).start()
         if self.place == "nowhere":
             self.handler.handle(logging.LogRecord(self.log.name, logging.INFO, "", 0, request + " \xe9", (), None))
         else:

@@ -174,7 +174,7 @@ def test_a_statement_left_out_is_missed(distribution: str, share: int) -> None:
 
 def swapped(first: str, second: str) -> Tuple[str, str]:
     """Two lines of a loop, and these in the other order."""
-    between = "\n" + 16 * " "
+    between = "\n" + 12 * " "
     return first + between + second, second + between + first
 
 

@@ -60,7 +60,7 @@ read_pidfile() {
     { # All of the file that was opened, whatever the name leads to by now
         [ "$1" -ef /proc/self/fd/0 ] && [ ! -h "$1" ] || return
         if [ -O /proc/self/fd/0 ]; then # One's own: nobody to protect, and no program to start, which would take time
-            owner=0
+            owner=0 # As if it were root's: it may name any process
             IFS= read -r pid
         else
             owner=$(stat -Lc %u /proc/self/fd/0) && pid=$(head -c 20)
@@ -129,7 +129,7 @@ find_open() {
     find_rotated "$(printf '%s\n' "$opened" | sed 's|[[*?]|[&]|g')" # Names, not patterns
     files=$files$(printf '%s\n' "$opened" |
         grep -E -e '[^-+.:_0-9TZ/][-+.:_0-9TZ]*[-._][0-9][-+.:_0-9TZ]*$' \
-            -e '[-._][0-9]{4}[-+.:_0-9TZ]*[0-9]{4}\.[a-z]+$') || [ $? = 1 ] || files='' # grep failed
+            -e '[-._][0-9]{4}[-+.:_0-9TZ]*[0-9]{4}\.[a-z]+$') || [ $? = 1 ] || files='' # grep failed: rather none than some
 } 2>/dev/null
 
 # The kernel refuses a read lease on a file as long as anybody has it open for writing: F_SETLEASE in fcntl(2). It
@@ -188,7 +188,7 @@ somebody_writes() {
 # debugger.
 is_worker() {
     case $below in *"$newline$1$newline"*) ;; *) return 1 ;; esac
-    status "$1" && catches 0x200 && ls -l "/proc/$1/fd" | grep -q '/wgunicorn-[^/]*$'
+    status "$1" && catches 0x200 && ls -l "/proc/$1/fd" | grep -q '/wgunicorn-[^/]*$' # 0x200 is USR1
 }
 
 # Prints who writes to FILE ..., and signals it again if it is a worker: it may have missed the first signal when it
@@ -206,7 +206,8 @@ signal_again() {
     hidden
 } 2>/dev/null
 
-# Sends SIGALRM to this script after 5 s, if it is still there and no other process has its number.
+# Sends SIGALRM to this script after 5 s, if it is still there: if it is this subshell's parent, the second field
+# behind the name in its stat.
 set_alarm() {
     trap 'kill $slept; exit' TERM
     sleep 5 & slept=$!
@@ -217,10 +218,12 @@ set_alarm() {
 check_files() {
     for given; do
         case ${given##*/} in *.pid* | *pidfile*) refuse "$given: expected a log; for one more server say -p $given" ;; esac
+        # In no directory that there is, it may be patterns
         [ -d "${given%/*}" ] || case $given in
         *[[:space:]*?[\"\'\\]*) ;;
         *) refuse "$given: expected the path of a log, found no such directory" ;;
         esac
+        # What is no regular file, or a link, is a log if it has rotated files
         [ -h "$given" ] || { [ -e "$given" ] && [ ! -f "$given" ]; } || continue
         known=$files && find_rotated "$given"
         [ "$files" != "$known" ] || refuse "$given: expected a log, found no regular file"
@@ -254,10 +257,12 @@ wait_until_closed() {
 
 # From here on: find the arbiters, check FILE ..., signal, find the rotated files, and wait until nobody writes to them.
 timeout=40 arbiters='' given='' complaint='cannot open it' unit='' failed=2
-trap '[ $? = 0 ] || exit $failed' EXIT # A shell that cannot go on has other exit statuses.
+# Whatever fails, the exit status is $failed, also of "exit 1" and "exit 2" above, and of a shell that cannot go on.
+trap '[ $? = 0 ] || exit $failed' EXIT
 # Should somebody put a pipe in the place of a pidfile, opening it would last for ever: an alarm ends it.
 trap 'refuse "$given: $complaint"' ALRM
 { set_alarm; } >/dev/null 2>&1 3>&1 & # In braces, or dash would keep the caller's stdout open for it
+alarm=$!
 while [ $# -gt 0 ]; do
     case $1 in
     -h | --help) sed -n '2,/  2  /s/^# \{0,1\}//p' "$0" && exit ;;
@@ -278,10 +283,12 @@ done
 case $timeout in '' | 0?* | *[!0-9]* | ??????*) refuse "-t: expected whole seconds, found '$timeout'" ;; esac
 [ -n "$unit" ] || [ $# -gt 0 ] || refuse 'expected a PIDFILE; see reopen.sh -h'
 [ -n "$unit" ] || { find_arbiter pidfile "$1" && shift; }
-kill $! && trap '' ALRM # No alarm any more, also none that is under way
+kill $alarm && trap '' ALRM # No alarm any more, also none that is under way
 # From logrotate: the log, and what it has become
 name=${1-} name=${name##*/} files=''
-[ $# != 2 ] || [ ! -f "$2" ] || case ${2##*/} in "${name%.*}"*) files=$2 && shift 2 ;; esac
+if [ $# = 2 ] && [ -f "$2" ]; then
+    case ${2##*/} in "${name%.*}"*) files=$2 && shift 2 ;; esac
+fi
 check_files "$@"
 kill -0 $arbiters 2>/dev/null || refuse "may not signal process$arbiters"
 failed=1 && kill -USR1 $arbiters

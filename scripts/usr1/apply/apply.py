@@ -324,8 +324,8 @@ def _end(number: int, frame: Optional[FrameType]) -> NoReturn:
 
 
 if __name__ == "__main__":
-    # Told to end, undo what is not finished. What a shell puts behind has SIGINT ignored, and would hand
-    # that on to the properties, which are stopped by it.
+    # Told to end, undo what is not finished. A shell starts what runs in the background with SIGINT ignored; the
+    # tests would inherit that, and could not be stopped by it.
     signals = [signal.SIGINT, signal.SIGQUIT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # As nohup has it
         signals.append(signal.SIGHUP)

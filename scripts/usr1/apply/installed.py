@@ -264,10 +264,10 @@ def _identify(where: Where, patch: Patch, fork: bool) -> Installed:
         record=where.dist_info / "RECORD",
         note=f"{'' if applied else 'its patch: '}{_name(applied or patch)}",
     )
-    for file in () if applied else files:
-        # In a fork, what is as it was published belongs to no revision that changes the file.
-        if not file.applied and (fork or file.sha256 != file.published):
-            return installed._replace(state=State.CHANGED, problem=_changed(where, file, patch), note="")
+    # What no revision has made; as it was published is fine, too, but not in a fork, which has the patch.
+    strange = [file for file in files if not file.applied and (fork or file.sha256 != file.published)]
+    if strange and not applied:  # A revision may leave alone what another one changes
+        return installed._replace(state=State.CHANGED, problem=_changed(where, strange[0], patch), note="")
     for file in files:
         known = [file.published, *(part.patched_sha256 for part in file.parts)]
         if file.recorded not in ("", *map(record.digest, known)):

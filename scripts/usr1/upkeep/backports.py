@@ -233,10 +233,10 @@ class Change(NamedTuple):
 @functools.lru_cache(maxsize=None)  # Most files are the same in many releases
 def carried_over(pristine: str, patched: str, other: str) -> str:
     """
-    The change from pristine to patched, made to another file. Lines that the change removes are removed. New lines
-    go below the line that is above them, or, if the other file does not have that, above the one that is below them.
-    So what else is different beside them does not matter, as it would in a three-way merge. Raises PatchError if the
-    other file has neither line, or not what is to be removed.
+    The change from pristine to patched, made to another file. Lines that the change removes are removed, and those that
+    replace them go there. Other new lines go below the line that is above them, or, if the other file does not have
+    that, above the one that is below them. So what else is different beside them does not matter, as it would in a
+    three-way merge. Raises PatchError if the other file has neither line, or not what is to be removed.
     """
     old, new, lines = (text.splitlines(keepends=True) for text in (pristine, patched, other))
     # Where in the other file each line of pristine is, if it is there; and the places before and after all lines
@@ -248,7 +248,7 @@ def carried_over(pristine: str, patched: str, other: str) -> str:
     for tag, start, end, first, last in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
         if tag == "equal":
             continue
-        at = _place_of_gone(place, start, end) if start < end else _place_of_new(place, start)
+        at = _where_removed(place, start, end) if start < end else _where_added(place, start)
         if at is None:
             found = "".join(old[start:end] or old[start - 1 : start + 1])
             raise PatchError(f"the file has not, or not as one piece, what the patch changes:\n{found}")
@@ -257,13 +257,13 @@ def carried_over(pristine: str, patched: str, other: str) -> str:
     return "".join(result + lines[done:])
 
 
-def _place_of_gone(place: Dict[int, int], start: int, end: int) -> Optional[int]:
+def _where_removed(place: Dict[int, int], start: int, end: int) -> Optional[int]:
     """Where the lines from start to end are; they must all be there, and together, or something else goes with them."""
     at = place.get(start)
     together = at is not None and all(place.get(line) == at + line - start for line in range(start, end))
     return at if together else None
 
 
-def _place_of_new(place: Dict[int, int], before: int) -> Optional[int]:
+def _where_added(place: Dict[int, int], before: int) -> Optional[int]:
     """Where something comes that comes before a line: after the one above it, if that is there."""
     return place[before - 1] + 1 if before - 1 in place else place.get(before)

@@ -172,6 +172,7 @@ def _pinned(distribution: str, state: State) -> str:
     """The fields of a header that a state has for itself."""
     applies_to = " ".join(("Applies-To:", distribution, *state.names))
     hashes = ([patches.sha256(text.encode()) for text in edit] for _, edit in sorted(state.change.edits.items()))
+    # The two hashes of each file become two lists of hashes
     fields = [f"{name}: " + "\n ".join(column) for name, column in zip(patches.PINNED[1:], zip(*hashes))]
     return "\n".join([textwrap.fill(applies_to, 78, subsequent_indent=" ", break_on_hyphens=False), *fields, ""])
 
@@ -219,7 +220,7 @@ def written(named: Named, sources: Dict[str, Change]) -> Texts:
         for together in sharing(states):
             path = path_of(distribution, [release for state in together for release in state.names])
             texts[path] = composed(path, like, together)
-        texts[patches.PATCHES / distribution / patches.PUBLISHED] = published(distribution, names)
+        texts[patches.PATCHES / distribution / patches.PUBLISHED] = published_hashes(distribution, names)
     return texts
 
 
@@ -240,7 +241,7 @@ def change_to(wanted: Wanted, sources: Dict[str, Change]) -> Change:
         raise NeedsHand(f"{error}\n{what}") from error
 
 
-def published(distribution: str, names: Sequence[str]) -> str:
+def published_hashes(distribution: str, names: Sequence[str]) -> str:
     """What pins the wheels that the forks are made from; those that are known stay as they are."""
     known = patches.published(distribution)
     for release in names:
@@ -285,23 +286,6 @@ def _parsed(texts: Texts) -> List[Patch]:
     return [patch for path, text in files for patch in patches.parse(path, text)]
 
 
-def proved(wanted: Wanted, texts: Texts) -> bool:
-    """Whether the signal property tests pass on the release with these patches; raises Refusal."""
-    venv = WORK / f"{wanted.distribution}-{wanted.release}"
-    shutil.rmtree(venv, ignore_errors=True)
-    python = os.environ.get("PYTHON", sys.executable)
-    requirements = [f"{wanted.distribution}=={wanted.release}", "uvicorn[standard]", "gunicorn"]
-    releases.run(str(releases.UV), "venv", "--quiet", "--python", python, str(venv))
-    releases.run(str(releases.UV), "pip", "install", "--quiet", "--python", str(venv), *requirements)
-    print(f"{wanted}: running the signal property tests in {venv}", flush=True)
-    folder = WORK / "patches"  # They compare with the published files only what a patch names
-    for path, text in texts.items():
-        (folder / path.relative_to(patches.PATCHES)).parent.mkdir(parents=True, exist_ok=True)
-        (folder / path.relative_to(patches.PATCHES)).write_text(text)
-    command = [sys.executable, "-c", PROVE, str(folder), "-q", "tests/properties", "--environment", str(venv)]
-    return subprocess.run(command, cwd=ROOT, env=proof.variables()).returncode == 0
-
-
 #: In ROOT, have the patches that are in another folder be applied to an environment, and tested there.
 PROVE = """
 import pathlib, sys
@@ -314,6 +298,23 @@ change.make(venv, [(one, one.patched) for one in installed.find(venv) if one.pat
 import pytest
 sys.exit(pytest.main(sys.argv[1:]))
 """
+
+
+def proved(wanted: Wanted, texts: Texts) -> bool:
+    """Whether the signal property tests pass on the release with these patches; raises Refusal."""
+    venv = WORK / f"{wanted.distribution}-{wanted.release}"
+    shutil.rmtree(venv, ignore_errors=True)
+    python = os.environ.get("PYTHON", sys.executable)
+    requirements = [f"{wanted.distribution}=={wanted.release}", "uvicorn[standard]", "gunicorn"]
+    releases.run(str(releases.UV), "venv", "--quiet", "--python", python, str(venv))
+    releases.run(str(releases.UV), "pip", "install", "--quiet", "--python", str(venv), *requirements)
+    print(f"{wanted}: running the signal property tests in {venv}", flush=True)
+    folder = WORK / "patches"  # In patches/ none names this release yet, and the tests look that up
+    for path, text in texts.items():
+        (folder / path.relative_to(patches.PATCHES)).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path.relative_to(patches.PATCHES)).write_text(text)
+    command = [sys.executable, "-c", PROVE, str(folder), "-q", "tests/properties", "--environment", str(venv)]
+    return subprocess.run(command, cwd=ROOT, env=proof.variables()).returncode == 0
 
 
 def stale(patch: Patch) -> str:
@@ -330,7 +331,7 @@ def stale(patch: Patch) -> str:
     return "" if files == patched else f"it does not end in what {patch.path.name} does"
 
 
-def left_to_do(before: List[Patch], everybody: List[Wanted]) -> List[str]:
+def left_to_do(before: List[Patch], added: List[Wanted]) -> List[str]:
     """What a person has to do after this."""
     found = []
     for distribution in patches.DISTRIBUTIONS:
@@ -345,8 +346,8 @@ def left_to_do(before: List[Patch], everybody: List[Wanted]) -> List[str]:
             files = sorted(path for place in places for path in ROOT.glob(place) if named.search(path.read_text()))
             names = ", ".join(str(path.relative_to(ROOT)) for path in files)
             found.append(f"{names}: name {old}, see whether {new} takes its place")
-    if everybody:
-        found.append(f"CHANGELOG.md: name {', '.join(map(str, everybody))}")
+    if added:
+        found.append(f"CHANGELOG.md: name {', '.join(map(str, added))}")
     return found
 
 
@@ -382,16 +383,16 @@ def all_named(more: List[Wanted]) -> Named:
     return {distribution: sorted(names, key=Version) for distribution, names in found.items()}
 
 
-def refresh(everybody: List[Wanted]) -> int:
+def refresh(added: List[Wanted]) -> int:
     everything = catalogue()
     sources = {name: change_of(newest(name, everything)) for name in set(backports.SOURCES.values())}
-    named = all_named(everybody)
+    named = all_named(added)
     texts = written(named, sources)
-    for wanted in everybody:
+    for wanted in added:
         review(wanted, texts)
     expect_the_same_from_what_is_newest_now(named, sources, texts)
     texts.update(forks(_parsed(texts)))
-    for wanted in everybody:
+    for wanted in added:
         if not proved(wanted, texts):
             print(f"refresh.sh: the property tests fail on {wanted}; nothing is written", file=sys.stderr)
             return 1
@@ -405,7 +406,7 @@ def refresh(everybody: List[Wanted]) -> int:
         print(f"written: {path}")
     if not changed:
         print(f"nothing to write: all of {patches.PATCHES} follows from the newest patches")
-    left = left_to_do(everything, everybody)
+    left = left_to_do(everything, added)
     print("\n".join(["left to do:", *(f"  {one}" for one in left)]) if left else "nothing is left to do")
     return 0
 
@@ -437,10 +438,10 @@ def _wanted(version: str) -> Wanted:
     return wanted
 
 
-def _unnamed(everybody: List[Wanted]) -> List[Wanted]:
+def _unnamed(added: List[Wanted]) -> List[Wanted]:
     """Those that no patch names, spelled as they were published: 0.55 is 0.55.0; raises Refusal."""
     unnamed = []
-    for distribution, release in everybody:
+    for distribution, release in added:
         same = [one for one in releases.published(distribution) if Version(one) == Version(release)]
         wanted = Wanted(distribution, same[0] if same else release)
         patch = patches.find(*wanted)

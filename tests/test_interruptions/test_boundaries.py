@@ -6,73 +6,61 @@ import signal
 import subprocess
 from collections import Counter
 from pathlib import Path
-from typing import List, NamedTuple, Sequence, Tuple
+from typing import List, Sequence
 
 import environments
 import pytest
-from environments import GUNICORN, UVICORN, Environment, Workers
+from environments import GUNICORN, NEWEST, UVICORN, Environment, Workers
 from packaging.version import Version
 from properties import wait
 from properties.clients import Client, new_request
 from properties.environment import ASGI, GTHREAD, SYNC, is_own
 from properties.expect import Broken, expect
 from properties.server import Server
+from test_gunicorn.conftest import pristine_environment
 
 SERVED = Path(__file__).with_name("served")
 H11 = "uvicorn.workers.UvicornH11Worker"
+BY_UVICORN, BY_GUNICORN = f"uvicorn {NEWEST}", f"gunicorn {GUNICORN}"
 SWEEPS = ("in_a_log_write", "beside_a_thread", "in_the_handler", "in_a_look", "burst", "exception", "recursion", "fork")
 FIRST_LINE = "in_a_first_line"  # Uvicorn's patch alone has nobody to look after it
 
 
-def environment(workers: Workers, *patched: str) -> Environment:
-    """One for a release on a Python of its uvicorn's time, or the nearest at hand that it installs on."""
-    minor = int(workers.uvicorn.split(".")[1])
-    era = 8 if minor < 20 else 11 if minor < 33 else 13
-    # Up to 0.16.0 uvicorn takes it that get_event_loop() makes a loop, and newer uvloops do not.
-    gunicorn = f"gunicorn=={GUNICORN}" if "gunicorn" in patched else "gunicorn"
-    requirements = (*workers.packages(gunicorn), *(["uvloop<0.18"] if minor < 17 else []))
-    for python in sorted(environments.pythons(), key=lambda version: abs(version[1] - era)):
-        if python < (3, 7):
-            continue  # No opcode events
-        with contextlib.suppress(environments.NotInstallable):
-            pristine = environments.cached(python, *requirements)
-            releases = {workers.distribution: workers.release, "gunicorn": GUNICORN}
-            return environments.patched_until_exit(pristine, *(f"{name} {releases[name]}" for name in patched))
-    pytest.skip(f"{workers} installs on no Python at hand")
-
-
-class Subject(NamedTuple):
-    """What is interrupted: a worker class in a patched environment."""
-
-    name: str
-    worker_class: str
-    patched: Tuple[str, ...]
-
-    def __str__(self) -> str:
-        return self.name
-
-    @property
-    def environment(self) -> Environment:
-        return environment(environments.uvicorn(environments.NEWEST), *self.patched)
-
-    @property
-    def options(self) -> List[str]:
-        """At boot uvicorn's patch leaves captured output to the next signal."""
-        return ["--capture-output"] * ("gunicorn" in self.patched)
-
-
-SUBJECTS = (
-    Subject("asyncio", H11, ("uvicorn",)),
-    Subject("uvloop", UVICORN, ("uvicorn",)),
-    Subject("both", UVICORN, ("uvicorn", "gunicorn")),
-    Subject("sync", SYNC, ("gunicorn",)),
-    Subject("gthread", GTHREAD, ("gunicorn",)),
-    Subject("asgi", ASGI, ("gunicorn",)),
-)
+#: A worker class, and the patches that it runs with.
+SUBJECTS = {
+    "asyncio": (H11, BY_UVICORN),
+    "uvloop": (UVICORN, BY_UVICORN),
+    "both": (UVICORN, BY_UVICORN, BY_GUNICORN),
+    "sync": (SYNC, BY_GUNICORN),
+    "gthread": (GTHREAD, BY_GUNICORN),
+    "asgi": (ASGI, BY_GUNICORN),
+}
 
 
 def subjects(*by_default: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("subject", environments.parameters(SUBJECTS, by_default))
+
+
+def patched(subject: str) -> Environment:
+    return environments.patched_until_exit(pristine_environment(GUNICORN), *SUBJECTS[subject][1:])
+
+
+def options(subject: str) -> List[str]:
+    """At boot uvicorn's patch leaves captured output to the next signal."""
+    return ["--capture-output"] * (BY_GUNICORN in SUBJECTS[subject])
+
+
+def published(workers: Workers) -> Environment:
+    """On a Python of its uvicorn's time, or the nearest at hand that it installs on."""
+    minor = int(workers.uvicorn.split(".")[1])
+    era = 8 if minor < 20 else 11 if minor < 33 else 13
+    # Up to 0.16.0 uvicorn takes it that get_event_loop() makes a loop, and newer uvloops do not.
+    requirements = (*workers.packages(), *(["uvloop<0.18"] if minor < 17 else []))
+    with_opcode_events = [python for python in environments.pythons() if python >= (3, 7)]
+    for python in sorted(with_opcode_events, key=lambda version: abs(version[1] - era)):
+        with contextlib.suppress(environments.NotInstallable):
+            return environments.cached(python, *requirements)
+    pytest.skip(f"{workers} installs on no Python at hand")
 
 
 # A worker's life: served/interrupted.py
@@ -154,9 +142,10 @@ def withstands(target: Environment, worker_class: str, ended: int, *options: str
 
 
 @subjects("uvloop", "gthread")
-def test_a_worker_withstands_a_signal_at_every_boundary(subject: Subject) -> None:
-    ended = 0 if is_own(subject.worker_class) else signal.SIGTERM
-    withstands(subject.environment, subject.worker_class, ended, *subject.options)
+def test_a_worker_withstands_a_signal_at_every_boundary(subject: str) -> None:
+    worker_class = SUBJECTS[subject][0]
+    ended = 0 if is_own(worker_class) else signal.SIGTERM
+    withstands(patched(subject), worker_class, ended, *options(subject))
 
 
 @pytest.mark.full
@@ -165,14 +154,16 @@ def test_a_worker_withstands_a_signal_at_every_boundary(subject: Subject) -> Non
 def test_a_worker_of_every_patch_of_uvicorn_withstands_it(workers: Workers, name: str) -> None:
     worker_class = f"{environments.MODULES[workers.distribution]}.{name}"
     ended = signal.SIGTERM if Version(workers.uvicorn) >= Version("0.29.0") else 0
-    withstands(environment(workers, workers.distribution), worker_class, ended)
+    target = environments.patched_until_exit(published(workers), workers.name)
+    withstands(target, worker_class, ended)
 
 
 @pytest.mark.full
-@subjects(*map(str, SUBJECTS))
-def test_a_signal_at_any_boundary_is_honoured(subject: Subject) -> None:
+@subjects(*SUBJECTS)
+def test_a_signal_at_any_boundary_is_honoured(subject: str) -> None:
     """Worker after worker, until no place is left."""
-    life = Life(subject.environment, subject.worker_class, *subject.options, patience=600, CALLS="50", ENDED="0")
+    target, worker_class = patched(subject), SUBJECTS[subject][0]
+    life = Life(target, worker_class, *options(subject), patience=600, CALLS="50", ENDED="0")
     with life.server:
         before, places = -1, 0
         while before < places:
@@ -186,7 +177,7 @@ def test_a_signal_at_any_boundary_is_honoured(subject: Subject) -> None:
 @pytest.mark.full
 @pytest.mark.parametrize(("release", "harm"), [("0.13.2", "not reopened"), ("0.18.3", "killed by SIGUSR1")])
 def test_it_finds_what_published_releases_do(release: str, harm: str) -> None:
-    life = Life(environment(environments.uvicorn(release)), H11, patience=5)
+    life = Life(published(environments.uvicorn(release)), H11, patience=5)
     with life.server:
         with contextlib.suppress(Broken, subprocess.TimeoutExpired):
             life.live()
@@ -221,9 +212,9 @@ PARTS = [(7, 71), *(pytest.param(part, 10, marks=pytest.mark.full) for part in r
 
 @subjects("sync", "uvloop")
 @pytest.mark.parametrize("part, parts", PARTS)
-def test_nothing_is_found_in_the_patches(subject: Subject, part: int, parts: int) -> None:
-    names = [*SWEEPS, *[FIRST_LINE] * ("gunicorn" in subject.patched)]
-    sweep(subject.environment, subject.worker_class, names, part, parts)
+def test_nothing_is_found_in_the_patches(subject: str, part: int, parts: int) -> None:
+    names = [*SWEEPS, *[FIRST_LINE] * (BY_GUNICORN in SUBJECTS[subject])]
+    sweep(patched(subject), SUBJECTS[subject][0], names, part, parts)
 
 
 @pytest.mark.parametrize(
@@ -235,6 +226,5 @@ def test_nothing_is_found_in_the_patches(subject: Subject, part: int, parts: int
     ],
 )
 def test_it_finds_what_the_published_release_does(name: str, harm: str) -> None:
-    published = environment(environments.uvicorn(environments.NEWEST))
     with pytest.raises(AssertionError, match=harm):
-        sweep(published, UVICORN, [name], 0, 5, patience=20)
+        sweep(pristine_environment(GUNICORN), UVICORN, [name], 0, 5, patience=20)

@@ -40,7 +40,7 @@ class Interrupter:
             places.seek(0)
             self.done = set(places.read().splitlines())  # By the workers before this one, too
         self.file = os.open("places", os.O_WRONLY | os.O_APPEND)
-        self.rotations = self.requests = 0
+        self.requests = 0
         self.enter("boot", worker.age != ENDED)
 
     def enter(self, phase, armed=True):
@@ -78,7 +78,8 @@ class Interrupter:
         self.done.add(where)
         os.write(self.file, where.encode() + b"\n")
         quieten()
-        self.rotate()
+        # A worker that has no handler yet looks later: it finds a new file there, or none
+        shots.rotate(create=not has_handler() and len(self.done) % 2)
         return signal.SIGUSR1
 
     def request(self, request):
@@ -87,19 +88,6 @@ class Interrupter:
             self.enter("serving")
         if self.requests == self.last_request:
             self.enter("closing")
-
-    def rotate(self):
-        # A worker that has no handler yet looks later: it finds a new file there, or none
-        create = not has_handler() and self.rotations % 2
-        self.rotations += 1
-        for name in ("access.log", "error.log", "application.log"):
-            path = os.path.join("logs", name)
-            try:
-                os.rename(path, "%s.%d.%d" % (path, os.getpid(), self.rotations))
-            except FileNotFoundError:
-                continue
-            if create:
-                open(path, "x").close()
 
 
 def quieten():

@@ -14,11 +14,24 @@ Python 3.7 or later: it runs in the target environment.
 """
 
 import ctypes
+import itertools
 import logging
 import os
 import sys
 
 choose = None  # Given the frame that is at a boundary, the number of the signal to raise there, or 0
+rotations = itertools.count()
+
+
+def rotate(create=False):
+    for name in ("access", "error", "application", "plain", "root"):
+        path = os.path.join("logs", name + ".log")
+        try:
+            os.rename(path, "%s.%d.%d" % (path, os.getpid(), next(rotations)))
+        except FileNotFoundError:
+            continue
+        if create:
+            open(path, "x").close()
 
 
 def is_open_as(file, path):

@@ -7,7 +7,6 @@ left. A worker takes every PARTS-th of these, beginning with PART, and notes wha
 Python 3.8 or later, and nothing but the standard library: it runs in the target environment.
 """
 
-import itertools
 import logging
 import os
 import pathlib
@@ -21,25 +20,18 @@ import traceback
 import checkpoints
 import shots
 from gunicorn import glogging
+from shots import rotate
 
 PART, PARTS = int(os.environ["PART"]), int(os.environ["PARTS"])
-LOGS = "logs"
 BURST = 10000 if PARTS <= 10 else 1000
 GAP, DEEPEST = 300, 20
 
 plain = logging.getLogger("plain")
 plain.propagate = False
-plain.addHandler(logging.FileHandler(LOGS + "/plain.log"))
-logging.root.addHandler(logging.FileHandler(LOGS + "/root.log"))
+plain.addHandler(logging.FileHandler("logs/plain.log"))
+logging.root.addHandler(logging.FileHandler("logs/root.log"))
 
-rotations = itertools.count()
 lines = 0
-
-
-def rotate():
-    for name in os.listdir(LOGS):
-        if name.endswith(".log"):
-            os.rename(os.path.join(LOGS, name), os.path.join(LOGS, "%s.%d.%d" % (name, os.getpid(), next(rotations))))
 
 
 def locked():
@@ -58,7 +50,7 @@ def log():
 
 
 def times_logged(number):
-    texts = [path.read_text() for path in pathlib.Path(LOGS).glob("plain.log*")]
+    texts = [path.read_text() for path in pathlib.Path("logs").glob("plain.log*")]
     return "".join(texts).count("line %d." % number)
 
 
@@ -136,7 +128,7 @@ def check(where, run, raises=None):
 def complaints():
     """What is in the rotated error logs. All that was rotated is removed, or it would be much."""
     found = []
-    for path in pathlib.Path(LOGS).glob("*.log.*"):
+    for path in pathlib.Path("logs").glob("*.log.*"):
         if path.name.startswith("error.log"):
             found += [line for line in path.read_text().splitlines() if "[INFO]" not in line]
         path.unlink()
@@ -159,7 +151,7 @@ def in_a_first_line():
 
     def first_line():
         plain.handlers[0].close()
-        plain.handlers[0] = logging.FileHandler(LOGS + "/plain.log", delay=True)
+        plain.handlers[0] = logging.FileHandler("logs/plain.log", delay=True)
         log()
 
     for n in part(first_line):

@@ -2,13 +2,12 @@
 
 import contextlib
 import os
-import re
 import shutil
 import subprocess
 import warnings
 from collections import Counter
 from pathlib import Path
-from typing import Dict, Iterable
+from typing import Dict, Iterable, Set
 
 import environments
 import psutil
@@ -25,6 +24,8 @@ PACKAGES = ("uvicorn[standard]==0.13.1", "gunicorn==20.0.4", "fastapi==0.62.0")
 OF_ITS_TIME = "2021-01-01"
 # For other Pythons: successors of what does not run there, as far as they work with the rest.
 SUCCEEDED = (*environments.packages("0.13.1", "gunicorn==20.0.4"), "fastapi==0.62.0", "pydantic<2")
+
+REQUESTS = [f"id-{number}" for number in range(1, 21)]
 
 #: Such as the report's: with log files of its own beside Gunicorn's.
 APPLICATION = """
@@ -51,20 +52,18 @@ def make(path: Path) -> Environment:
     nearest = sorted(environments.pythons(), key=lambda python: abs(python[1] - PYTHON[1]))
     variants = [(PYTHON, PACKAGES, OF_ITS_TIME)] * (PYTHON in nearest)
     for python, packages, cutoff in [*variants, *((python, SUCCEEDED, None) for python in nearest)]:
-        try:
+        with contextlib.suppress(NotInstallable):
             environment = environments.make(path, python, *packages, exclude_newer=cutoff)
-            check = [str(environment.python), "-c", "import fastapi, gunicorn, httptools, uvloop, uvicorn.workers"]
-            subprocess.run(check, check=True, capture_output=True)
-        except (NotInstallable, subprocess.CalledProcessError):
-            shutil.rmtree(path, ignore_errors=True)
-            continue
-        if cutoff is None:
-            warnings.warn(f"not the report's environment: Python {python[0]}.{python[1]}", stacklevel=2)
-        return environment
+            imports = "import fastapi, gunicorn, httptools, uvloop, uvicorn.workers"
+            if environments.run(environment.python, "-c", imports).returncode == 0:
+                if cutoff is None:
+                    warnings.warn(f"not the report's environment: Python {python[0]}.{python[1]}", stacklevel=2)
+                return environment
+            shutil.rmtree(path)
     pytest.skip("the report's packages run on no Python here")
 
 
-def run(environment: Environment, directory: Path) -> Dict[str, "Counter[int]"]:
+def run(environment: Environment, directory: Path) -> Dict[str, "Counter[str]"]:
     """Do what the report did: ten requests, a rotation, ten requests; how many lines each has in all files of a log."""
     directory.mkdir()
     directory.chmod(0o755)
@@ -79,36 +78,31 @@ def run(environment: Environment, directory: Path) -> Dict[str, "Counter[int]"]:
     with open(said, "w") as stderr, psutil.Popen(command, cwd=directory, stderr=stderr) as gunicorn:
         try:
             wait.until(lambda: said.read_text().count("Application startup complete") == 2, said.read_text)
-            pids = [gunicorn.pid, *(child.pid for child in gunicorn.children())]
-            get(gunicorn.pid, range(1, 11))
+            processes = [gunicorn, *gunicorn.children()]
+            get(gunicorn.pid, REQUESTS[:10])
+            before = list(map(open_files, processes))
             logrotate.run().check_returncode()
             # As the reporter, who had to type: time enough for whoever reopens at all.
             with contextlib.suppress(AssertionError):
-                wait.until(lambda: not hold_deleted(pids), said.read_text, patience=10)
-            get(gunicorn.pid, range(11, 21))
+                wait.until(lambda: list(map(open_files, processes)) == before, said.read_text, patience=10)
+            get(gunicorn.pid, REQUESTS[10:])
         finally:
             gunicorn.terminate()
     assert "Handling signal: usr1" in said.read_text()
     logrotate.unpack()
-    assert logs.rotations == 3, "each log has been rotated once"
-    return {name: count(logs, name) for name in ("access.log", "main.log", "tasks.log")}
+    assert len(logs.removed) == 3, "each log has been rotated once"
+    return {name: logs.requests(name) for name in ("access.log", "main.log", "tasks.log")}
 
 
-def get(pid: int, numbers: Iterable[int]) -> None:
-    for number in numbers:
+def get(pid: int, requests: Iterable[str]) -> None:
+    for request in requests:
         with Client(Path(f"/proc/{pid}/cwd/socket")) as client:  # The path of a socket has 107 bytes at most
-            client.get("items", f"id-{number}")
+            client.get("items", request)
 
 
-def hold_deleted(pids: Iterable[int]) -> bool:
-    """Whether one of these processes writes to a log that logrotate has compressed and removed."""
-    listing = subprocess.run(["ls", "-l", *(f"/proc/{pid}/fd" for pid in pids)], stdout=subprocess.PIPE, text=True)
-    return re.search(r"\.log.* \(deleted\)$", listing.stdout, re.MULTILINE) is not None
-
-
-def count(logs: Logs, name: str) -> "Counter[int]":
-    requests = logs.requests(name).items()
-    return Counter({int(request[len("id-") :]): number for request, number in requests})
+def open_files(process: psutil.Process) -> Set[str]:
+    """Not those that logrotate has compressed and removed."""
+    return {file.path for file in process.open_files()}
 
 
 def test_report(tmp_path: Path) -> None:
@@ -116,9 +110,9 @@ def test_report(tmp_path: Path) -> None:
     with environments.open_directory() as directory:
         environment = make(directory / "venv")
         before = run(environment, tmp_path / "before")
-        assert before == {name: Counter(range(1, 11)) for name in before}, "expected the last ten lost"
+        assert before == {name: Counter(REQUESTS[:10]) for name in before}, "expected the last ten lost"
 
         apply = [str(APPLY), "--no-tests", str(environment.path)]
         subprocess.run(apply, check=True, stdout=subprocess.DEVNULL)
         after = run(environment, tmp_path / "after")
-        assert after == {name: Counter(range(1, 21)) for name in after}
+        assert after == {name: Counter(REQUESTS) for name in after}

@@ -136,11 +136,9 @@ class Logrotate:
         self.unpack()
 
     def unpack(self) -> None:
-        """Unpack what has been compressed, under names that the next rotation leaves alone."""
+        """Read what has been compressed, and remove it."""
         for packed in self.logs.directory.rglob("*.gz"):
-            self.logs.rotations += 1
             name = re.split("[-.]", packed.name)[0]
-            plain = self.logs.directory / f"{name}.log.{self.logs.rotations:06d}"
-            plain.write_bytes(gzip.decompress(packed.read_bytes()))
-            os.chown(plain, packed.stat().st_uid, packed.stat().st_gid)
+            text = gzip.open(packed, "rt")  # noqa: SIM115
+            self.logs.removed.append((f"{name}.log", text, text.read()))
             packed.unlink()

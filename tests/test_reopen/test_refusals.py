@@ -55,12 +55,34 @@ def test_help(option: str) -> None:
         assert "default: 40" in answer.stdout
 
 
-def test_what_is_no_pidfile_of_a_server(tmp_path: Path) -> None:
+#: Not killed by SIGUSR1, but it would tell. It has a name that might do something to a terminal.
+HANDLES_USR1 = """
+import signal, sys, time
+signal.signal(signal.SIGUSR1, lambda *_: sys.exit("SIGUSR1 came"))
+open("/proc/self/comm", "w").write("\x1b[31mpython")
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def another_program() -> Iterator[Script]:
+    """It may well have gunicorn in its command line, as an editor or a tail of a log has."""
+    command = [sys.executable, "-c", HANDLES_USR1, "gunicorn"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+        yield process
+        process.kill()
+
+
+def test_what_is_no_pidfile_of_a_server(tmp_path: Path, another_program: Script) -> None:
     """Reading from a pipe would wait for a writer, and so would logrotate. A link leads to a file of anybody's."""
+    pid = another_program.pid
     os.mkfifo(tmp_path / "pipe")
-    (tmp_path / "process").write_text(str(os.getpid()))
+    (tmp_path / "process").write_text(f"{pid}")
     (tmp_path / "link").symlink_to("process")
     expected = {tmp_path / name: NO_FILE for name in (".", "missing", "pipe", "link")}
+    expected[tmp_path / "process"] = f"expected a gunicorn arbiter or nginx master, found process {pid} (?[31mpython"
     for number, (content, message) in enumerate(CONTENTS.items()):
         pidfile = tmp_path / f"pidfile {number}"
         pidfile.write_text(content)
@@ -69,6 +91,7 @@ def test_what_is_no_pidfile_of_a_server(tmp_path: Path) -> None:
     scripts = [(start(pidfile, shell=shell), pidfile) for pidfile in expected for shell in SHELLS]
     for script, pidfile in scripts:
         assert f"{pidfile}: {expected[pidfile]}" in finish(script).refused()
+    assert another_program.poll() is None
 
 
 def test_a_pidfile_that_cannot_be_opened_now(tmp_path: Path) -> None:
@@ -90,47 +113,14 @@ def test_a_pidfile_that_cannot_be_opened_now(tmp_path: Path) -> None:
     assert not left, "what opened it lives on"
 
 
-#: Not killed by SIGUSR1, but it would tell. It has a name that might do something to a terminal.
-HANDLES_USR1 = """
-import signal, sys, time
-signal.signal(signal.SIGUSR1, lambda *_: sys.exit("SIGUSR1 came"))
-open("/proc/self/comm", "w").write("\x1b[31mpython")
-print("ready", flush=True)
-time.sleep(600)
-"""
-
-
-@pytest.fixture
-def another_program() -> Iterator[Script]:
-    """It may well have gunicorn in its command line, as an editor or a tail of a log has."""
-    command = [sys.executable, "-c", HANDLES_USR1, "gunicorn"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None and process.stdout.readline() == "ready\n"
-        yield process
-        process.kill()
-
-
-def test_the_pid_of_another_program(tmp_path: Path, another_program: Script) -> None:
-    pidfile = tmp_path / "pidfile"
-    pid = another_program.pid
-    pidfile.write_text(str(pid))
-    for answer in in_each_shell(pidfile):
-        expected = f"expected a gunicorn arbiter or nginx master, found process {pid} (?[31mpython"
-        assert expected in answer.refused()
-    assert another_program.poll() is None
-
-
-@pytest.mark.root
+@ROOT_ONLY
 def test_a_pidfile_of_somebody_who_may_not_signal_that_process(tmp_path: Path) -> None:
     """So nobody who may write pidfiles makes root signal what he could not signal himself."""
     pidfile = tmp_path / "pidfile"
     pidfile.write_text("1")
-    said = "expected a gunicorn arbiter or nginx master, found process 1"  # The kernel keeps others from it
-    if os.geteuid() == 0:
-        os.chown(pidfile, NOBODY, NOBODY)
-        said = f"belongs to user {NOBODY}, but the process that it names to user 0"
+    os.chown(pidfile, NOBODY, NOBODY)
     for answer in in_each_shell(pidfile):
-        assert said in answer.refused()
+        assert f"belongs to user {NOBODY}, but the process that it names to user 0" in answer.refused()
 
 
 @ROOT_ONLY

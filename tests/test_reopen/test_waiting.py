@@ -104,16 +104,14 @@ def test_without_files_those_are_waited_for_that_have_the_name_of_a_rotated_log(
 
 # Whom
 
-#: Programs that the application starts, and that append to its log. SIGUSR1 would kill the first, and end the second,
-#: which is the arbiter's own program, and has a handler.
-STARTS_PROGRAMS = """
+#: A program that the application starts, and that appends to its log: the arbiter's own, which SIGUSR1 would end.
+STARTS_A_PROGRAM = """
 import subprocess, sys
 
 HANDLES_USR1 = "import signal, sys, time; signal.signal(signal.SIGUSR1, sys.exit); print(flush=True); time.sleep(600)"
-stream = log.handlers[0].stream
-programs = [subprocess.Popen(["sleep", "600"], stdout=stream)]
-programs.append(subprocess.Popen([sys.executable, "-c", HANDLES_USR1], stdout=subprocess.PIPE, stderr=stream))
-programs[1].stdout.readline()
+command = [sys.executable, "-c", HANDLES_USR1]
+program = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log.handlers[0].stream)
+program.stdout.readline()
 """
 
 #: A program that embeds gunicorn, and whose processes nobody without a capability may look into.
@@ -180,9 +178,9 @@ def test_a_process_that_the_application_forked_is_signalled_too(server: Server, 
 
 def test_a_program_that_cannot_reopen_is_named_and_lives(environment: Environment) -> None:
     """Only gunicorn's own processes are signalled: to others the signal may mean anything."""
-    with gunicorn(environment, "gthread", STARTS_PROGRAMS) as server:
+    with gunicorn(environment, "gthread", STARTS_A_PROGRAM) as server:
         programs = set(everybody(server)) - set(server.pids("all"))
-        assert len(programs) == 4
+        assert len(programs) == 2
         server.logs.rotate()
         for answer in in_each_shell("-t", 2, server.directory / "pidfile"):
             assert answer.not_signalled() == programs

@@ -3,7 +3,6 @@
 import contextlib
 import re
 import signal
-import subprocess
 from collections import Counter
 from pathlib import Path
 from typing import List, Sequence
@@ -15,7 +14,7 @@ from packaging.version import Version
 from properties import wait
 from properties.clients import Client, new_request
 from properties.environment import ASGI, GTHREAD, SYNC, is_own
-from properties.expect import Broken, expect
+from properties.expect import expect
 from properties.server import Server
 from test_gunicorn.conftest import pristine_environment
 
@@ -24,7 +23,6 @@ H11 = "uvicorn.workers.UvicornH11Worker"
 BY_UVICORN, BY_GUNICORN = f"uvicorn {NEWEST}", f"gunicorn {GUNICORN}"
 SWEEPS = ("in_a_log_write", "beside_a_thread", "in_the_handler", "in_a_look", "burst", "exception", "recursion", "fork")
 FIRST_LINE = "in_a_first_line"  # Uvicorn's patch alone has nobody to look after it
-
 
 #: A worker class, and the patches that it runs with.
 SUBJECTS = {
@@ -105,6 +103,7 @@ class Life:
         self.get()
         self.server.process.terminate()
         self.server.process.wait(self.patience)
+        assert self.complaints() == []
 
     def places(self) -> List[str]:
         return (self.server.directory / "places").read_text().splitlines()
@@ -136,7 +135,6 @@ def withstands(target: Environment, worker_class: str, ended: int, *options: str
     with life.server:
         life.live()
         life.end()
-        assert life.complaints() == []
         assert list(life.server.exits().values()) == [0, ended]
         assert {place.split()[0] for place in life.places()} == {"boot", "loading", "serving", "closing", "ending"}
 
@@ -170,19 +168,7 @@ def test_a_signal_at_any_boundary_is_honoured(subject: str) -> None:
             life.live()
             before, places = places, len(life.places())
         life.end()
-        assert life.complaints() == []
         assert set(life.server.exits().values()) <= {0, signal.SIGTERM}
-
-
-@pytest.mark.full
-@pytest.mark.parametrize(("release", "harm"), [("0.13.2", "not reopened"), ("0.18.3", "killed by SIGUSR1")])
-def test_it_finds_what_published_releases_do(release: str, harm: str) -> None:
-    life = Life(published(environments.uvicorn(release)), H11, patience=5)
-    with life.server:
-        with contextlib.suppress(Broken, subprocess.TimeoutExpired):
-            life.live()
-            life.end()
-        assert any(harm in complaint for complaint in [*life.complaints(), *life.server.deaths()])
 
 
 # A log write and the handler: served/sweeps.py
@@ -217,14 +203,6 @@ def test_nothing_is_found_in_the_patches(subject: str, part: int, parts: int) ->
     sweep(patched(subject), SUBJECTS[subject][0], names, part, parts)
 
 
-@pytest.mark.parametrize(
-    ("name", "harm"),
-    [
-        ("in_a_log_write", "reentrant call inside"),
-        pytest.param("beside_a_thread", r"the handler took [45]", marks=pytest.mark.full),
-        pytest.param("in_the_handler", "not done", marks=pytest.mark.full),  # It waits for a lock that it holds itself
-    ],
-)
-def test_it_finds_what_the_published_release_does(name: str, harm: str) -> None:
-    with pytest.raises(AssertionError, match=harm):
-        sweep(pristine_environment(GUNICORN), UVICORN, [name], 0, 5, patience=20)
+def test_it_finds_what_the_published_release_does() -> None:
+    with pytest.raises(AssertionError, match="reentrant call inside"):
+        sweep(pristine_environment(GUNICORN), UVICORN, ["in_a_log_write"], 0, 5, patience=20)

@@ -173,10 +173,7 @@ def test_what_no_log_can_be(nginx: Nginx, tmp_path: Path) -> None:
 
 #: As systemd's answers, for a machine that does not run it.
 SYSTEMCTL = """#!/bin/sh
-case "$*" in
-'show --property=MainPID -- app.service') echo MainPID={pid} ;;
-*) echo MainPID=0 ;;
-esac
+[ "$*" = 'show --property=MainPID -- app.service' ] && echo MainPID={pid} || echo MainPID=0
 """
 
 

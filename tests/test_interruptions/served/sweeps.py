@@ -34,15 +34,6 @@ logging.root.addHandler(logging.FileHandler("logs/root.log"))
 lines = 0
 
 
-def locked():
-    """The locks that this thread has left locked: others have to wait for them. They are unlocked for the next run."""
-    found = [handler for handler in shots.log_files() if handler.lock._is_owned()]
-    for handler in found:
-        while handler.lock._is_owned():
-            handler.lock.release()
-    return [handler.baseFilename for handler in found]
-
-
 def log():
     global lines
     lines += 1
@@ -114,7 +105,10 @@ def check(where, run, raises=None):
         return  # It has fewer boundaries
     found = [] if isinstance(run.raised, raises or type(None)) else ["raised %r" % run.raised]
     found += [] if raises is TimeoutError else ["not reopened: %s" % name for name in shots.stale(1, 2)]
-    found += ["left locked: %s" % name for name in locked()]
+    for handler in shots.log_files():
+        while handler.lock._is_owned():  # Others have to wait for it
+            handler.lock.release()
+            found.append("left locked: %s" % handler.baseFilename)
     rotate()
     signalled()
     found += ["not reopened the next time: %s" % name for name in shots.stale(1, 2)]

@@ -137,9 +137,11 @@ OPTIONS: Dict[str, Sequence[str]] = {
     "preload": ["--preload"],
 }
 
+OF_UVICORN, OF_GUNICORN = ("uvicorn 0.13.1", "uvicorn 0.18.3", "uvicorn 0.54.0"), ("sync", "gthread", "gevent")
 LOADED = [
-    *((name, UVICORN) for name in ("uvicorn 0.13.1", "uvicorn 0.18.3", "uvicorn 0.54.0")),
-    *(("gunicorn 27.0.1", name) for name in ("sync", "gthread", "gevent")),
+    *(pytest.param("uvicorn 0.54.0", UVICORN, options, 5, id=name) for name, options in OPTIONS.items()),
+    *(pytest.param(name, UVICORN, [], 200, marks=pytest.mark.full) for name in OF_UVICORN),
+    *(pytest.param("gunicorn 27.0.1", name, [], 200, marks=pytest.mark.full) for name in OF_GUNICORN),
 ]
 
 OPENINGS = """
@@ -164,20 +166,15 @@ glogging.Logger.reopen_files = {}
 """
 
 
-@pytest.mark.parametrize("setting", OPTIONS)
-def test_nothing_is_lost(setting: str, configured: Copy) -> None:
+@pytest.mark.parametrize("name, worker_class, options, rotations", LOADED)
+def test_nothing_is_lost(
+    name: str, worker_class: str, options: Sequence[str], rotations: int, configured: Copy
+) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as statsd:
         statsd.bind(("127.0.0.1", 0))
-        options = [option.format(port=statsd.getsockname()[1]) for option in OPTIONS[setting]]
-        with Server(configured("uvicorn 0.54.0").python, UVICORN, options=options) as server:
-            rotate_under_load(server, UVICORN, rotations=5)
-
-
-@pytest.mark.full
-@pytest.mark.parametrize("name, worker_class", LOADED)
-def test_load(name: str, worker_class: str, configured: Copy) -> None:
-    with Server(configured(name).python, worker_class) as server:
-        rotate_under_load(server, worker_class, rotations=200)
+        options = [option.format(port=statsd.getsockname()[1]) for option in options]
+        with Server(configured(name).python, worker_class, options=options) as server:
+            rotate_under_load(server, worker_class, rotations)
 
 
 @pytest.mark.parametrize("part", environments.parameters(range(23), ["3"]))

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shutil
-import subprocess
 import warnings
 from collections import Counter
 from pathlib import Path
@@ -112,7 +111,6 @@ def test_report(tmp_path: Path) -> None:
         before = run(environment, tmp_path / "before")
         assert before == {name: Counter(REQUESTS[:10]) for name in before}, "expected the last ten lost"
 
-        apply = [str(APPLY), "--no-tests", str(environment.path)]
-        subprocess.run(apply, check=True, stdout=subprocess.DEVNULL)
+        environments.run(APPLY, "--no-tests", environment.path).check_returncode()
         after = run(environment, tmp_path / "after")
         assert after == {name: Counter(REQUESTS) for name in after}

@@ -18,7 +18,7 @@ from properties.server import Server
 from test_reopen.conftest import ROOT_ONLY, WORKER_CLASSES, Nginx, gunicorn
 from test_reopen.logrotation import REOPEN, Logrotate, finish, processor_time, start
 
-DIRECTIVES = ("", "sharedscripts", "extension .log", "olddir old")
+DIRECTIVES = ("", "extension .log", "olddir old")
 
 
 def rotate_under_load(
@@ -36,7 +36,7 @@ def rotate_under_load(
 
 
 @pytest.mark.parametrize("worker_class", WORKER_CLASSES)
-@pytest.mark.parametrize("directives", [*DIRECTIVES, "sharedscripts\nextension .log", "sharedscripts\nolddir old"])
+@pytest.mark.parametrize("directives", [*DIRECTIVES, *(f"sharedscripts\n{one}" for one in DIRECTIVES)])
 def test_every_line_once(environment: Environment, worker_class: str, directives: str, rotations: int) -> None:
     with gunicorn(environment, worker_class) as server:
         rotate_under_load(server, rotations, directives=directives)
@@ -143,7 +143,7 @@ BY_ROOT = "su root nogroup\n    create 0660 nobody nogroup\n    sharedscripts"
     "serves, rotates, directives",
     [
         # logrotate rotates a directory of the service as its user, by su, but runs scripts as root.
-        *((AS_NOBODY, (), f"su nobody nogroup\n    {one}") for one in DIRECTIVES),
+        (AS_NOBODY, (), "su nobody nogroup"),
         # He may not look into his own processes, if they have capabilities that he has not.
         *((one, AS_NOBODY, "sharedscripts") for one in (AS_NOBODY, AMBIENT)),
         # The workers change their user. The new files are theirs, too, whoever reopens first.

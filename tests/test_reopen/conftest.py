@@ -8,7 +8,7 @@ from typing import Any, Iterator, List, NamedTuple, Optional, Union
 import environments
 import psutil
 import pytest
-from environments import GUNICORN, NEWEST, UVICORN, Environment
+from environments import GUNICORN, NEWEST, UVICORN
 from properties import wait
 from properties.logs import Logs, settling
 from properties.server import Server
@@ -78,15 +78,9 @@ def applets() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
-def environment() -> Environment:
-    """The newest patched uvicorn and the newest gunicorn, pristine; if possible, one that anybody may run."""
-    return environments.patched_until_exit(pristine_environment(GUNICORN), f"uvicorn {NEWEST}")
-
-
 @pytest.fixture
-def server(environment: Environment) -> Iterator[Server]:
-    with gunicorn(environment) as server:
+def server() -> Iterator[Server]:
+    with gunicorn() as server:
         yield server
 
 
@@ -107,8 +101,9 @@ def rotations(request: pytest.FixtureRequest) -> int:
     return 200 if request.config.getoption("--full") else 5
 
 
-def gunicorn(environment: Environment, worker_class: str = UVICORN, more_application: str = "") -> Server:
-    """Gunicorn with a pidfile; more_application is the source of what the application does besides."""
+def gunicorn(worker_class: str = UVICORN, more_application: str = "") -> Server:
+    """With a pidfile, and uvicorn patched; more_application is the source of what the application does besides."""
+    environment = environments.patched_until_exit(pristine_environment(GUNICORN), f"uvicorn {NEWEST}")
     options = ("--pid", "pidfile")
     return Server(environment.python, worker_class, options=options, variables={"ON_LOAD": more_application})
 

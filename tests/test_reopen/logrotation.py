@@ -77,11 +77,7 @@ def start(*arguments: object, shell: str = "sh", prefix: Sequence[str] = (), pat
 
 
 def finish(script: Script, timeout: float = 60) -> Answer:
-    try:
-        out, err = script.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        script.kill()
-        raise
+    out, err = script.communicate(timeout=timeout)
     return Answer(script.returncode, out, err)
 
 

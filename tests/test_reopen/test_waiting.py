@@ -10,7 +10,6 @@ from typing import Dict, List, TextIO
 import environments
 import psutil
 import pytest
-from environments import Environment
 from properties import wait
 from properties.activities import doing
 from properties.server import Server
@@ -94,9 +93,9 @@ def test_nothing_has_been_rotated(nginx: Nginx) -> None:
         assert answer.stderr == "reopen.sh: found no rotated file; name it: reopen.sh PIDFILE FILE\n"
 
 
-def test_without_files_those_are_waited_for_that_have_the_name_of_a_rotated_log(environment: Environment) -> None:
+def test_without_files_those_are_waited_for_that_have_the_name_of_a_rotated_log() -> None:
     opens = f"opened = [open(*file) for file in {[*UNRELATED, *((name, 'a') for name in NAMES)]}]"
-    with gunicorn(environment, "gthread", opens) as server:
+    with gunicorn("gthread", opens) as server:
         for answer in in_each_shell("-t", 0, server.directory / "pidfile"):
             said = [what for whats in answer.writers().values() for what in whats]
             assert {Path(what.partition(": ")[2]).name for what in said} == set(NAMES)
@@ -152,9 +151,9 @@ def wait_until_it_sleeps(script: Script) -> None:
 
 
 @pytest.mark.parametrize("worker_class", WORKER_CLASSES)
-def test_a_worker_that_is_just_starting_is_waited_for(environment: Environment, worker_class: str, shell: str) -> None:
+def test_a_worker_that_is_just_starting_is_waited_for(worker_class: str, shell: str) -> None:
     """Gunicorn's handler, inherited from the arbiter, swallows its signal: so it is signalled again."""
-    with gunicorn(environment, worker_class) as server, server.hold("post_fork") as hold:
+    with gunicorn(worker_class) as server, server.hold("post_fork") as hold:
         pidfile = server.directory / "pidfile"
         server.signal("arbiter", signal.SIGTTIN)
         born = hold.reached()
@@ -176,9 +175,9 @@ def test_a_process_that_the_application_forked_is_signalled_too(server: Server, 
         rotate_and_reopen(server, shell=shell)
 
 
-def test_a_program_that_cannot_reopen_is_named_and_lives(environment: Environment) -> None:
+def test_a_program_that_cannot_reopen_is_named_and_lives() -> None:
     """Only gunicorn's own processes are signalled: to others the signal may mean anything."""
-    with gunicorn(environment, "gthread", STARTS_A_PROGRAM) as server:
+    with gunicorn("gthread", STARTS_A_PROGRAM) as server:
         programs = set(everybody(server)) - set(server.pids("all"))
         assert len(programs) == 2
         server.logs.rotate()
@@ -187,9 +186,9 @@ def test_a_program_that_cannot_reopen_is_named_and_lives(environment: Environmen
         assert all(psutil.Process(pid).status() == psutil.STATUS_SLEEPING for pid in programs)
 
 
-def test_many_children_with_many_files(environment: Environment, shell: str) -> None:
+def test_many_children_with_many_files(shell: str) -> None:
     """It takes little of the processor, whatever others do, and no more than some of them are named."""
-    with gunicorn(environment, "gthread", HAS_MANY_CHILDREN) as server:
+    with gunicorn("gthread", HAS_MANY_CHILDREN) as server:
         wait.until(lambda: server.times("opened") == 20, lambda: "the children did not open their files")
         server.logs.path("application.log").rename(server.logs.path("application.log.1"))
         before = processor_time()
@@ -199,9 +198,9 @@ def test_many_children_with_many_files(environment: Environment, shell: str) -> 
         assert answer.stderr.count("\n") == 21
 
 
-def test_a_second_arbiter_that_writes_to_the_same_file(environment: Environment, server: Server) -> None:
+def test_a_second_arbiter_that_writes_to_the_same_file(server: Server) -> None:
     """Named by -p; or else it is waited for, as whoever writes to the file: only -p says that it may be signalled."""
-    second = gunicorn(environment)
+    second = gunicorn()
     second.command[-1:-1] = ["--access-logfile", str(server.logs.path("access.log"))]
     pidfile = str(second.directory / "pidfile")
     ways = {"dash": [f"--pidfile={pidfile}"], "bash": ["-p", pidfile], "busybox": [f"-p{pidfile}"]}
@@ -259,11 +258,11 @@ def test_an_arbiter_that_ends_meanwhile(server: Server, shell: str) -> None:
 
 @pytest.mark.root
 @pytest.mark.parametrize("name", ["", "*.log "])
-def test_a_server_that_cannot_be_looked_into(environment: Environment, tmp_path: Path, name: str, shell: str) -> None:
+def test_a_server_that_cannot_be_looked_into(tmp_path: Path, name: str, shell: str) -> None:
     """As one with ambient capabilities. It is signalled, whatever it is called, also if no kernel tells who writes."""
-    server = gunicorn(environment, "gthread")
+    server = gunicorn("gthread")
     (server.directory / "serve.py").write_text(NOT_DUMPABLE)
-    server.command[:3] = [*WITHOUT_PTRACE, str(environment.python), "serve.py"]
+    server.command[:3] = [*WITHOUT_PTRACE, server.command[0], "serve.py"]
     arguments = ["-t", 0, server.directory / "pidfile", *([server.logs.path(name)] if name else [])]
     with server:
         if name:

@@ -42,10 +42,9 @@ BLOCKED = "test_blocked_loop and ASGIWorker"
 Copy = Callable[[str], Environment]
 
 
-@pytest.fixture
-def copy(tmp_path: Path) -> Copy:
+def published(name: str) -> Environment:
     python = max(version for version in environments.pythons() if version <= (3, 13))
-    return lambda name: environments.cached(python, *PUBLISHED[name]).copied(tmp_path / "venv")
+    return environments.cached(python, *PUBLISHED[name])
 
 
 def put(environment: Environment) -> Environment:
@@ -55,11 +54,11 @@ def put(environment: Environment) -> Environment:
 
 
 @pytest.fixture
-def configured(copy: Copy, monkeypatch: pytest.MonkeyPatch) -> Copy:
+def configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Copy:
     """Makes a copy that has the module, which servers take their settings from."""
     for name, value in SETTINGS.items():
         monkeypatch.setenv(name, value)
-    return lambda name: put(copy(name))
+    return lambda name: put(published(name).copied(tmp_path / "venv"))
 
 
 @pytest.mark.full
@@ -106,9 +105,10 @@ def serves(environment: Environment) -> bool:
 
 
 @PIP_TOO
-def test_installation(tool: str, copy: Copy, tmp_path: Path) -> None:
+def test_installation(tool: str, tmp_path: Path) -> None:
     """Installed, upgraded and removed."""
-    environment, source = copy("gunicorn 27.0.1"), tmp_path / "a folder" / "gunicorn-usr1"
+    environment = published("gunicorn 27.0.1").copied(tmp_path / "venv")
+    source = tmp_path / "a folder" / "gunicorn-usr1"
     shutil.copytree(VENDOR, source)
     assert not serves(environment)
     pip(tool, environment.path, "install", source)

@@ -161,7 +161,6 @@ def test_every_line_once_of_another_user(
     server.command[-1:-1] = [] if serves else ["--user", "nobody", "--group", "nogroup"]
     server.command[:0] = serves
     (server.control / "events").touch()
-    (server.logs.directory / "old").mkdir()
     for path in (server.directory, *server.directory.rglob("*")):
         os.chown(path, NOBODY if serves else 0, NOBODY)
         path.chmod(0o700 if serves else 0o775)

@@ -29,7 +29,8 @@ Check = Callable[[Environment], None]
 
 
 def sweeps(worker_class: str, *names: str) -> Check:
-    return lambda environment: sweep(environment, worker_class, names, 7, 71, patience=60)
+    """A signal in one of 71 places: enough to find what is wrong with a statement."""
+    return lambda environment: sweep(environment, worker_class, names, part=7, parts=71, patience=60)
 
 
 def life(worker_class: str, ended: int, *options: str) -> Check:
@@ -66,8 +67,14 @@ def serving(worker_class: str, test: Callable[[Server], None]) -> Check:
 
 FAILING_IN_A_LINE = gunicorns(test_gunicorn.test_one_that_fails_in_a_line)
 #: The quickest first
-OF_UVICORN: Sequence[Check] = (closes_sockets_once, sweeps(UVICORN, *SWEEPS), life(UVICORN, 15), promises())
-OF_GUNICORN: Sequence[Check] = (
+CHECKS_OF_UVICORN: Sequence[Check] = (
+    closes_sockets_once,
+    sweeps(UVICORN, *SWEEPS),
+    life(UVICORN, signal.SIGTERM),
+    serving(UVICORN, test_gunicorn.test_reload),
+    promises(),
+)
+CHECKS_OF_GUNICORN: Sequence[Check] = (
     sweeps(SYNC, *SWEEPS, FIRST_LINE),
     life(GTHREAD, 0, "--capture-output"),
     gunicorns(test_gunicorn.test_one_that_fails, "error.log", ()),
@@ -121,10 +128,10 @@ class Laboratory:
 
     def __init__(self, distribution: str) -> None:
         self.patch = refresh.newest(distribution, patches.catalogue(distribution))
-        self.checks, original = OF_UVICORN, pristine_environment(GUNICORN)
+        self.checks, original = CHECKS_OF_UVICORN, pristine_environment(GUNICORN)
         if distribution == "gunicorn":  # Beside a uvicorn, only Gunicorn's own patch has its classes tested
             original = environments.cached(python(GUNICORN), f"gunicorn=={GUNICORN}", "aiohttp", "gevent", "uvloop")
-            self.checks = OF_GUNICORN
+            self.checks = CHECKS_OF_GUNICORN
         self.environment = environments.patched_until_exit(original, f"{distribution} {self.patch.releases[-1]}")
 
     def file(self, target: str) -> Path:
@@ -182,23 +189,23 @@ SOCKETS = '[getattr(s, "sock", s) for s in self.sockets]'
 HANDLERS = "isinstance(signal.getsignal(signal.SIGUSR1), signal.Handlers)"
 
 #: Names, a text that the patched file has once, what might be written instead, and the check that finds it wanting.
-OF_WORKERS = (
+TEMPTATIONS_IN_WORKERS = (
     ("reopening as upstream does", DUP2, UPSTREAMS, sweeps(UVICORN, "in_the_handler")),
     ("waiting for a lock", "acquire(blocking=False)", "acquire()", sweeps(UVICORN, "beside_a_thread")),
     ("one look", *swapped("seen = self._asked", "self._reopen_files(sig, frame)"), sweeps(UVICORN, "in_the_handler")),
     ("reopening in the event loop", "self._reopen_files(sig, frame)\n", IN_THE_LOOP, promises("-k", "blocked_loop")),
-    ("SIG_DFL for an instant", "set(self.SIGNALS) - {signal.SIGUSR1}", "self.SIGNALS", life(UVICORN, 15)),
+    ("SIG_DFL for an instant", "set(self.SIGNALS) - {signal.SIGUSR1}", "self.SIGNALS", life(UVICORN, signal.SIGTERM)),
     ("the signal from whoever has it", HANDLERS, "True", promises()),
     ("Gunicorn's sockets", SOCKETS, "self.sockets", closes_sockets_once),
 )
-OF_LOGGING = (
+TEMPTATIONS_IN_GLOGGING = (
     ("reopening as upstream does", DUP2, UPSTREAMS, sweeps(SYNC, "in_the_handler")),
     ("waiting for a lock", "acquire(blocking=False)", "acquire()", sweeps(SYNC, "beside_a_thread")),
     ("one look", *swapped("seen = Logger._asked", "self._reopen_all(others)"), sweeps(SYNC, "in_the_handler")),
     ("reporting in the handler", REPORT, "self._report(failed)", FAILING_IN_A_LINE),
     ("any timeout for a failure", IS_OURS, "if isinstance", sweeps(SYNC, "exception")),
 )
-TEMPTATIONS = {"uvicorn/workers.py": OF_WORKERS, "gunicorn/glogging.py": OF_LOGGING}
+TEMPTATIONS = {"uvicorn/workers.py": TEMPTATIONS_IN_WORKERS, "gunicorn/glogging.py": TEMPTATIONS_IN_GLOGGING}
 BY_DEFAULT = ("uvicorn: waiting for a lock", "gunicorn: one look")
 
 

@@ -14,7 +14,8 @@ from properties.cases import Case, Handler
 from properties.clients import Client, Load
 from properties.expect import Broken, Unanswered
 from properties.logs import NAMES
-from properties.server import Hold, Server, send
+from properties.server import Hold, Server
+from properties.test_exit import end_worker
 
 from test_gunicorn.conftest import AIOHTTPS, NEWEST, Gunicorn, classes, pristine_environment, uvicorn
 
@@ -42,9 +43,10 @@ def rotate_under_load(
 @classes("sync", "gthread", "asgi", "gevent", UVICORN)
 @pytest.mark.parametrize("rotations", [5, pytest.param(200, marks=pytest.mark.full)])
 def test_every_line_once(gunicorn: Gunicorn, worker_class: str, rotations: int) -> None:
+    """With signals as killall sends them: to each worker one of its own and one of the arbiter's, both twice."""
     options = ["--capture-output"] * (rotations > 5)
     with gunicorn.serve(worker_class, *options, workers=2) as server:
-        rotate_under_load(server, worker_class, rotations)
+        rotate_under_load(server, worker_class, rotations, target="all", times=2)
 
 
 @classes("gthread", without=[UVICORN])
@@ -63,12 +65,16 @@ def test_files_that_no_logger_has(gunicorn: Gunicorn) -> None:
         server.logs.expect_in_new_files([server.get()], logs)
 
 
-def rotate_during_request(server: Server, kind: str) -> None:
+def rotate_during_request(server: Server, kind: str, number: int = signal.SIGUSR1) -> None:
     """All processes let go while a request is held, and it is answered."""
     with server.hold("id-held") as hold, Client(server.socket) as client:
+        processes = server.pids("all")
         client.send(kind, "id-held")
         hold.reached()
-        server.rotate()
+        server.logs.rotate()
+        server.signal("arbiter", number)
+        server.wait_until_reopened(processes)
+        assert set(processes) <= set(server.pids("all")), "one has ended before its request was answered"
         hold.release()
         client.answer()
 
@@ -86,15 +92,6 @@ def test_pristine_breaks_who_writes_to_wsgi_errors(pristine: Gunicorn) -> None:
         rotate_during_request(server, "errors")
 
 
-def test_no_rotation_truncates_nothing(gunicorn: Gunicorn) -> None:
-    """A file of mode "w" would be, each time that it is opened."""
-    with gunicorn.serve(variables={"APPLICATION_LOG_MODE": "w"}) as server:
-        request = server.get()
-        server.signal("arbiter", times=2)
-        server.rotate(["error.log"])
-        assert server.logs.requests("application.log")[request] == 1
-
-
 @classes("asgi", without=["gevent", "eventlet"])
 def test_blocked(server: Server) -> None:
     """While a request blocks a worker, or its event loop; gevent's and eventlet's wait for it to yield."""
@@ -104,16 +101,7 @@ def test_blocked(server: Server) -> None:
 @classes("gthread", without=[UVICORN])
 def test_reload(server: Server) -> None:
     """SIGHUP, which most configurations of logrotate send: a worker that is still busy lets go, too."""
-    with server.hold("id-held") as hold, Client(server.socket) as client:
-        [worker] = server.workers()
-        client.send("async", "id-held")
-        hold.reached()
-        server.logs.rotate()
-        server.signal("arbiter", signal.SIGHUP)
-        server.wait_until_reopened([server.arbiter, worker])
-        assert worker in server.workers(), "it has ended before its request was answered"
-        hold.release()
-        client.answer()
+    rotate_during_request(server, "async", signal.SIGHUP)
 
 
 def test_reload_of_uvicorns_worker() -> None:
@@ -245,34 +233,7 @@ def test_a_link_is_not_followed(open_clone: None, gunicorn: Gunicorn) -> None:
         assert (server.directory / "elsewhere").stat().st_uid == 0
 
 
-# A signal at any moment of a worker's life, and many of them
-
-
-def pairs_and_burst(server: Server, times: int) -> None:
-    """Signals as killall sends them, to each worker one of its own and one of the arbiter's, and then no peace."""
-    for _ in range(100 * times):
-        server.signal("all")
-    server.signal("workers", times=1000 * times)
-    server.rotate(target="all")
-
-
-@classes("sync", "gthread", UVICORN)
-def test_burst(gunicorn: Gunicorn, worker_class: str, request: pytest.FixtureRequest) -> None:
-    with gunicorn.serve(worker_class, "--capture-output", workers=2) as server:
-        workers = server.workers()
-        with Load(server.socket, 2, requests_each=1) as load:
-            pairs_and_burst(server, 10 if request.config.getoption("--full") else 1)
-            load.wait_for_answers(5)
-        load.expect_unbroken()
-        server.expect_same_workers(workers, "in a burst")
-
-
-@pytest.mark.parametrize("worker_class", [pytest.param("sync", marks=pytest.mark.full), "gthread"])
-def test_pristine_hangs(pristine: Gunicorn, worker_class: str) -> None:
-    with pristine.serve(worker_class, "--capture-output", workers=2) as server:
-        server.reopening = wait.Patience(0.5)
-        with pytest.raises(Broken, match="[12] of 3 processes still wrote to a rotated"):
-            pairs_and_burst(server, 10)
+# A signal at any moment of a worker's life
 
 
 @classes("sync", "asgi", UVICORN)
@@ -302,12 +263,6 @@ def test_forked_with_files_that_were_rotated(server: Server) -> None:
     server.wait_until_serving()
 
 
-@pytest.mark.parametrize("worker_class", ["sync"])
-def test_pristine_keeps_files_that_were_rotated(pristine_server: Server) -> None:
-    with pytest.raises(Broken, match="1 of 1 processes still wrote to a rotated"):
-        test_forked_with_files_that_were_rotated(pristine_server)
-
-
 def test_an_event_loop_closes(gunicorn: Gunicorn) -> None:
     """asyncio's resets its signals then, uvloop's does not."""
     with gunicorn.serve("asgi", "--asgi-loop", "asyncio", variables={"HABIT": "signal_as_the_loop_closes"}) as server:
@@ -317,16 +272,8 @@ def test_an_event_loop_closes(gunicorn: Gunicorn) -> None:
 
 
 def end_under_signals(server: Server) -> List[str]:
-    """How the workers end that get SIGTERM, and SIGUSR1 until they are gone."""
-    workers = server.workers()
-    server.signal("workers", signal.SIGTERM)
-
-    def ended() -> bool:
-        send(set(workers) - server.exits().keys(), signal.SIGUSR1)
-        return server.exits().keys() >= set(workers)
-
-    wait.until(ended, lambda: f"{set(workers) - server.exits().keys()} did not end")
-    return [server.exit_of(worker) for worker in workers]
+    """How four workers end, one after the other, that get SIGTERM, and SIGUSR1 until they are gone."""
+    return [end_worker(server, signal.SIGTERM, "workers") for _ in range(4)]
 
 
 @classes("sync", "asgi", UVICORN, without=["tornado"])
@@ -335,17 +282,17 @@ def test_exit(gunicorn: Gunicorn, worker_class: str) -> None:
     Tornado's worker forgets a SIGTERM that comes as soon as the application is loaded.
 
     An event loop that has a handler for the signal, aiohttp's and asgi's, resets it as it closes: for some tens of
-    microseconds the signal is fatal, as published. It seldom hits one of the four workers, and not two of them.
+    microseconds the signal is fatal, as published. It seldom hits one of four workers, and not two of them.
     """
     expected = {"exited with 0", "killed by SIGTERM"}  # Uvicorn raises it again when all is done
     if worker_class in ("asgi", AIOHTTPS):
         expected.add("killed by SIGUSR1")
-    with gunicorn.serve(worker_class, workers=4) as server:
+    with gunicorn.serve(worker_class) as server:
         ended = end_under_signals(server)
     assert set(ended) <= expected and ended.count("killed by SIGUSR1") <= 1
 
 
 @pytest.mark.parametrize("worker_class", ["asgi", pytest.param(AIOHTTPS, marks=pytest.mark.full)])
 def test_pristine_is_killed(pristine: Gunicorn, worker_class: str) -> None:
-    with pristine.serve(worker_class, workers=4) as server:
+    with pristine.serve(worker_class) as server:
         assert end_under_signals(server).count("killed by SIGUSR1") > 1

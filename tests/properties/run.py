@@ -1,6 +1,5 @@
 """The properties in a pytest of their own, for tests that run them on many environments."""
 
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,18 +13,14 @@ PATIENCE = 600  # seconds for what takes about twenty
 
 def run(venv: Path, *arguments: str, test: str = "") -> Tuple[int, str]:
     """Quickly, all of them or a test of these: pytest's exit status, and what it printed."""
-    command = [
-        sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--effort", "quick",
-        "--environment", str(venv), *arguments, str(PROPERTIES / test),
-    ]  # fmt: skip
-    process = subprocess.Popen(
-        command, cwd=PROPERTIES.parents[1], env=variables(),
+    answer = subprocess.run(
+        [
+            # It has servers to stop
+            "timeout", "--foreground", "--signal=INT", f"{PATIENCE}",
+            sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--effort", "quick",
+            "--environment", str(venv), *arguments, str(PROPERTIES / test),
+        ],
+        cwd=PROPERTIES.parents[1], env=variables(),
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, errors="replace",
     )  # fmt: skip
-    try:
-        output, _ = process.communicate(timeout=PATIENCE)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)  # It has servers to stop
-        output, _ = process.communicate()
-        output += f"\nERROR not done after {PATIENCE} s"
-    return process.returncode, output
+    return answer.returncode, answer.stdout

@@ -80,22 +80,19 @@ class Client:
 
     def _receive_until(self, data: bytes, complete: Callable[[bytes], bool]) -> bytes:
         while not complete(data):
-            received = self._receive()
+            try:
+                received = self.socket.recv(65536)
+            except socket.timeout as error:
+                waited = self.socket.gettimeout()
+                if self.timeout is None:
+                    patience.lose()
+                raise Unanswered(f"a request was not answered within {waited:g} s") from error
+            except OSError:
+                received = b""  # Reset by a worker that was killed
             if not received:
                 raise Unanswered("the connection was closed before a request was answered")
             data += received
         return data
-
-    def _receive(self) -> bytes:
-        try:
-            return self.socket.recv(65536)
-        except socket.timeout as error:
-            waited = self.socket.gettimeout()
-            if self.timeout is None:
-                patience.lose()
-            raise Unanswered(f"a request was not answered within {waited:g} s") from error
-        except OSError:
-            return b""  # Reset by a worker that was killed
 
 
 class Load:

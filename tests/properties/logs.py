@@ -90,21 +90,19 @@ class Logs:
         requests = list(requests)
         return list(filter(None, (self._wrong(name, requests, current_only) for name in names)))
 
-    def expect_exactly_once(self, requests: Iterable[str], names: Iterable[str] = NAMES) -> None:
-        """Each of these requests has its line in each of these logs, once, over all files."""
-        self._expect_once(requests, names, current_only=False)
-
-    def expect_in_new_files(self, requests: Iterable[str], names: Iterable[str] = NAMES) -> None:
-        """Each of these requests has its line in the current file of each of these logs, once."""
-        self._expect_once(requests, names, current_only=True)
-
-    def _expect_once(self, requests: Iterable[str], names: Iterable[str], current_only: bool) -> None:
+    def expect_exactly_once(
+        self, requests: Iterable[str], names: Iterable[str] = NAMES, current_only: bool = False
+    ) -> None:
+        """Each of these requests has its line in each of these logs, once."""
         requests, names = list(requests), list(names)
 
         def wrong() -> str:
             return "; ".join(self.not_exactly_once(requests, names, current_only))
 
         self.settling.until(lambda: not wrong(), wrong, MISSES if current_only else LOSES)
+
+    def expect_in_new_files(self, requests: Iterable[str], names: Iterable[str] = NAMES) -> None:
+        self.expect_exactly_once(requests, names, current_only=True)
 
     def _wrong(self, name: str, requests: List[str], current_only: bool) -> str:
         lines = self.requests(name, current_only)

@@ -96,11 +96,7 @@ class Watched:
         with contextlib.suppress(Broken):  # Those that are asked next say what has become of it
             wait.until(lambda: set(self.server.workers()) - set(before), lambda: "", HANGING)
             self.rotate("all")
-            wait.until(self._all_started, lambda: "", HANGING)
-
-    def _all_started(self) -> bool:
-        started = {int(details[0]) for event, *details in self.server.events() if event == "started"}
-        return len(started.intersection(self.server.workers())) >= self.server.worker_count
+            self.server.wait_until_serving(HANGING)
 
     def hung(self) -> int:
         """Tell the server to end; how many of the workers do not."""
@@ -129,10 +125,6 @@ class Watched:
         }
 
 
-def say(text: str) -> None:
-    print(text, flush=True)
-
-
 def measure(server: Server) -> Dict[str, Any]:
     # The second that the promise gives: what is lost by then is lost for good, on a busy machine too.
     watched = Watched(server, compressing=PATIENCE)
@@ -143,7 +135,7 @@ def measure(server: Server) -> Dict[str, Any]:
         lambda: watched.serve(0.4),
     ]
     for number, step in enumerate(steps):
-        say(f"step {number + 1} of {len(steps)}, {len(watched.answered):,} requests answered")
+        print(f"step {number + 1} of {len(steps)}, {len(watched.answered):,} requests answered")
         step()
     return {"worker_class": server.worker_class, **watched.figures()}
 
@@ -151,14 +143,14 @@ def measure(server: Server) -> Dict[str, Any]:
 def main() -> int:
     clients.patience.seconds = PATIENCE
     try:
-        say("starting a server")
+        print("starting a server")
         environment = inspect(Path(sys.argv[1]))
         [worker_class, *_] = environment.worker_classes or environment.own_classes
         variables = {"ROOT_LOG": "logs/root.log"}
         with Server(environment.python, worker_class, 2, ["--capture-output"], variables) as server:
-            say(json.dumps(measure(server)))
+            print(json.dumps(measure(server)))
     except (Broken, Unusable) as error:
-        say(str(error))
+        print(str(error))
         return 1
     return 0
 

@@ -223,7 +223,7 @@ class Server:
             self.signal("workers", signal.SIGKILL)
             yield hold.reached()
 
-    def wait_until_serving(self) -> None:
+    def wait_until_serving(self, patience: float = wait.PATIENCE) -> None:
         """Wait until there are as many workers as there should be, and each has started its application."""
 
         def serving() -> bool:
@@ -233,9 +233,9 @@ class Server:
 
         def missing() -> str:
             up = f"{len(self.workers())} of {self.worker_count}"
-            return f"only {up} workers came up within {wait.PATIENCE:g} s: {self.last_words()}"
+            return f"only {up} workers came up within {patience:g} s: {self.last_words()}"
 
-        wait.until(serving, missing, harm=KILLS)
+        wait.until(serving, missing, patience, KILLS)
 
     def wait_until_reopened(self, pids: Iterable[int]) -> None:
         """Wait until none of these processes has a rotated file open any more: seconds, where it takes milliseconds."""

@@ -90,7 +90,7 @@ class Case(NamedTuple):
     def concerns(self, worker_class: str) -> bool:
         """Whether it can happen there: signals interrupt the main thread, and gthread's applications run in others."""
         interrupted = {round.does for round in self.rounds} & set(INTERRUPTED)
-        return worker_class != GTHREAD or not interrupted and not self.signals_itself
+        return worker_class != GTHREAD or not interrupted and not self.has("Interrupted")
 
     @property
     def can_start_again(self) -> bool:
@@ -105,12 +105,21 @@ class Case(NamedTuple):
     def removes_lines(self) -> bool:
         """Whether a file is deleted, or emptied: of mode w, by a worker that starts, or by each signal as published."""
         emptied = any(handler.mode == "w" and (self.starts_again or handler.own) for handler in self.handlers)
-        return emptied or any(round.how == "deleted" for round in self.rounds)
+        return emptied or self.rotates("deleted")
+
+    def does(self, what: str) -> bool:
+        return any(round.does == what for round in self.rounds)
+
+    def rotates(self, how: str) -> bool:
+        return any(round.how == how for round in self.rounds)
+
+    def has(self, *own: str) -> bool:
+        return any(set(own) & set(handler.own) for handler in self.handlers)
 
     @property
     def by_chance(self) -> bool:
         """Whether chance says how many signals come, and so how often a file is opened."""
-        return self.signals_itself or any(round.how == "closed" for round in self.rounds)
+        return self.has("Interrupted") or self.rotates("closed")
 
     @property
     def raises(self) -> bool:
@@ -118,7 +127,7 @@ class Case(NamedTuple):
         own = any(handler.own or handler.base == "WatchedFileHandler" for handler in self.handlers)
         # What two loggers have is opened twice, and the second time it is there
         twice = any(handler.place == "loggers" and handler.mode == "x" for handler in self.handlers)
-        return twice or own and any(round.how == "closed" for round in self.rounds)
+        return twice or own and self.rotates("closed")
 
     @property
     def shares_mode_x(self) -> bool:
@@ -126,38 +135,12 @@ class Case(NamedTuple):
         return self.options == PRELOAD and any(handler.mode == "x" for handler in self.handlers)
 
     @property
-    def signals_as_it_loads(self) -> bool:
-        return any({"BeingMade", "Born"} & set(handler.own) for handler in self.handlers)
-
-    @property
-    def depletes(self) -> bool:
-        """Whether a signal finds no descriptor left. Published code closes a file first, and so needs none."""
-        return any(round.does == "deplete" for round in self.rounds)
-
-    @property
-    def starves(self) -> bool:
-        """Whether a worker has no room for another thread from some round on, until it ends."""
-        return any(round.does == "starve" for round in self.rounds)
-
-    @property
-    def signals_itself(self) -> bool:
-        return any("Interrupted" in handler.own for handler in self.handlers)
-
-    @property
     def variables(self) -> Dict[str, str]:
         handlers = json.dumps([handler._asdict() for handler in self.handlers])
         return {"HANDLERS": handlers, "HABIT": self.habit, "ON_USR1": self.on_usr1}
 
 
-class Lines(NamedTuple):
-    """What is wrong with a log, in the order of WRONG."""
-
-    lost: int  # Requests without a line
-    doubled: int  # With more than one
-    missed: int  # Without a line, or with one in a file only that was rotated before they were sent
-    zeros: int  # Bytes of zero
-
-
+Lines = Dict[str, int]  # How many are wrong in a log, and how
 Files = Dict[str, Tuple[str, int]]  # What is in them, and their mode
 Held = Set[Tuple[bool, str]]  # Whether by the arbiter, and which log
 
@@ -217,7 +200,6 @@ ORDERLY = (0, signal.SIGTERM, signal.SIGKILL)  # Only the test sends SIGKILL
 
 #: How much more is no worse: seconds on a busy machine.
 SLACK = {"seconds for a request": 0.7, "seconds until rotated files were let go": 0.7}
-WRONG = ("lines lost of", "lines doubled in", "lines not in the new", "NUL bytes in")
 HARM = {
     "broken requests": BREAKS,
     "seconds for a request": BREAKS,
@@ -345,8 +327,12 @@ class Play:
             if re.search(r"\.\d{6}$", name) and int(name[-6:]) <= rounds
         )
         lost = sum(not total[request] for request in expected)
-        zeros = sum(text.count("\0") for text, _ in files.values())
-        return Lines(lost, sum(n > 1 for n in total.values()), lost + late, zeros)
+        return {
+            "lines lost of": lost,
+            "lines doubled in": sum(n > 1 for n in total.values()),
+            "lines not in the new": lost + late,  # Or in a file only that was rotated before they were sent
+            "NUL bytes in": sum(text.count("\0") for text, _ in files.values()),
+        }
 
 
 def compare(case: Case, ours: Found, published: Found) -> None:
@@ -357,7 +343,8 @@ def compare(case: Case, ours: Found, published: Found) -> None:
         if number > most + SLACK.get(what, 0) and is_comparable(what, case, published):
             worse[f"{number:.3g} {what}, where the published server has {most:.3g}"] = HARM.get(what, CHANGES)
     for log, lines in ours.lines.items():
-        for number, most, what in zip(lines, published.lines[log], WRONG):
+        for what, number in lines.items():
+            most = published.lines[log][what]
             missing = published.bad["broken requests"]  # Requests whose lines are not looked for
             if number > most + missing and are_lines_comparable(what, log, case, published):
                 worse[f"{number} {what} {log}, where the published server has {most}"] = LOSES
@@ -377,14 +364,14 @@ def is_comparable(what: str, case: Case, published: Found) -> bool:
         return False  # Chance says which task, thread or process an error ended, and what died of it
     if what.startswith(("processes", "broken requests")) and published.has_died and case.on_usr1 == "reset":
         return False  # The application has made the signal fatal: chance says how many are there at that moment
-    if what == "broken requests" and case.starves and published.has_died:
-        return False  # Its successor has room again
+    if what == "broken requests" and case.does("starve") and published.has_died:
+        return False  # No room for another thread, until a worker ends: its successor has some again
     if what.startswith(("seconds", "signals", "tracebacks", "rotated files")) and published.fails:
         return False  # A request that broke, or a worker that died, took no time and said nothing more
     if what == "tracebacks":
         return not (case.by_chance and published.bad["tracebacks"])
     if "rotated files" in what:
-        return not case.depletes
+        return not case.does("deplete")  # Published code closes a file first, and so needs no other descriptor
     return not (case.by_chance and what.startswith("signals"))
 
 
@@ -398,12 +385,13 @@ def are_lines_comparable(what: str, log: str, case: Case, published: Found) -> b
         return True
     # What is still written to a rotated file, also by a successor that inherits it, is not in the one that is removed
     removed = case.removes_lines and (published.holds(log) or published.has_died)
-    return not removed and not (case.depletes and what.startswith("lines not"))
+    return not removed and not (case.does("deplete") and what.startswith("lines not"))
 
 
 def are_files_comparable(log: str, case: Case, published: Found) -> bool:
     """Whether the files of a log are as on the published server: not if that did not reopen it, or lost lines."""
-    return not (case.by_chance or case.depletes or published.fails or any(published.lines[log]) or published.holds(log))
+    lost = any(published.lines[log].values())
+    return not (case.by_chance or case.does("deplete") or published.fails or lost or published.holds(log))
 
 
 def describe(file: Optional[Tuple[str, int]]) -> str:

@@ -134,13 +134,8 @@ class Lock:
     """With the methods that logging calls, and no more."""
 
     def __init__(self):
-        self.lock = threading.RLock()
-
-    def acquire(self):
-        return self.lock.acquire()
-
-    def release(self):
-        self.lock.release()
+        lock = threading.RLock()
+        self.acquire, self.release = lock.acquire, lock.release
 
     def __enter__(self):
         self.acquire()

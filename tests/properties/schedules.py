@@ -1,12 +1,15 @@
 """What Hypothesis draws: who is told, how often, how files are rotated, what is asked meanwhile."""
 
+import contextlib
 import time
-from typing import List, NamedTuple, Tuple, Union
+from typing import List, NamedTuple, Sequence, Tuple, Union
 
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from properties import wait
 from properties.clients import Load
+from properties.expect import Broken
 from properties.logs import NAMES
 from properties.server import Server
 
@@ -15,14 +18,15 @@ from properties.server import Server
 LOGROTATE = 1.0
 
 
-def compress(server: Server, told: bool = True) -> None:
+def compress(server: Server, pids: Sequence[int]) -> None:
     """
-    Read and remove the rotated files as logrotate would.
+    Read and remove the rotated files as logrotate would, or as soon as none of these processes has one open.
 
-    If the arbiter has been told, the time begins when it passes that on: on a busy machine that may take as long.
+    If the arbiter is one of them, the time begins when it passes that on: on a busy machine that may take as long.
     """
-    server.wait_until_reopened([server.arbiter] if told else [])
-    time.sleep(LOGROTATE)
+    server.wait_until_reopened({server.arbiter}.intersection(pids))
+    with contextlib.suppress(Broken):  # Who has not let go by now writes to files that are gone
+        wait.until(lambda: not server.logs.held(pids, server.logs.rotated()), lambda: "", LOGROTATE)
     server.logs.take()
 
 

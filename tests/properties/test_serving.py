@@ -14,7 +14,7 @@ from properties.activities import BLOCKING, doing
 from properties.clients import Client, Load, new_request
 from properties.conftest import Servers
 from properties.environment import GEVENT, SYNC
-from properties.expect import BREAKS, COMPLAINS, MISSES, Broken, count, expect
+from properties.expect import BREAKS, COMPLAINS, MISSES, count, expect
 from properties.logs import NAMES
 from properties.schedules import LOGROTATE, Rotate, Step, bursts, compress, kinds, play, schedules, storm, targets
 from properties.server import COMPLAINT
@@ -43,10 +43,7 @@ def test_exactly_once(
             step.run(server, load)
         pids = server.pids("all")
         server.signal("arbiter")
-        server.wait_until_reopened(pids[:1])
-        with contextlib.suppress(Broken):  # Who has not let go by now writes to files that are gone
-            wait.until(lambda: not server.logs.held(pids, server.logs.rotated()), lambda: "", LOGROTATE)
-        server.logs.take()
+        compress(server, pids)
         load.wait_for_answers(3 * clients)
         stack.close()
         server.logs.expect_exactly_once(load.requests)
@@ -138,7 +135,7 @@ def test_blocked_loop(servers: Servers, worker_class: str) -> None:
         )
         server.logs.rotate()
         server.signal("arbiter")
-        compress(server)
+        compress(server, server.pids("all"))
         before = counts()
         try:  # What is written to the removed files by now is lost, and a worker that was killed writes no more
             wait.until(

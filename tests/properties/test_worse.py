@@ -176,7 +176,7 @@ def figures(server: Server, kinds: Sequence[str], rotations: Sequence[Rotation])
             server.logs.rotate(create=create)
             server.signal(target)
             send(children, signal.SIGUSR1)  # What an application has forked nobody else signals
-            compress(server, told=target != "workers")
+            compress(server, [*server.reached_by(target), *children])
             for _ in range(5):
                 try:
                     answered.append(server.get())

@@ -144,7 +144,7 @@ def wait_until_told(server: Server, told: str) -> None:
 
 
 @pytest.mark.parametrize("options", [(), ("--capture-output",)], ids=["", "captured"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["application.log", "error.log"])
 def test_one_that_fails(gunicorn: Gunicorn, name: str, options: Tuple[str, ...]) -> None:
     """It keeps no other from being reopened, loses nothing, is told, and is tried again."""
     with gunicorn.serve("gthread", *options) as server:

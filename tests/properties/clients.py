@@ -124,7 +124,12 @@ class Load:
     def wait_for_answers(self, number: int) -> None:
         """Wait for so many answers more than there are now."""
         wanted = len(self.requests) + number
-        patience.until(lambda: len(self.requests) >= wanted, lambda: self._unanswered(wanted), BREAKS)
+
+        def missing() -> str:
+            broken = f", {len(self.broken):,} were broken" if self.broken else ""
+            return f"only {len(self.requests):,} of {wanted:,} requests were answered within {patience}{broken}"
+
+        patience.until(lambda: len(self.requests) >= wanted, missing, BREAKS)
 
     def expect_unbroken(self) -> None:
         expect(
@@ -133,10 +138,6 @@ class Load:
             f"the first: {self.broken[0]}",
             BREAKS,
         )
-
-    def _unanswered(self, wanted: int) -> str:
-        broken = f", {len(self.broken):,} were broken" if self.broken else ""
-        return f"only {len(self.requests):,} of {wanted:,} requests were answered within {patience}{broken}"
 
     def _run(self, seed: int) -> None:
         choose = random.Random(seed)

@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 from pathlib import Path
-from typing import Iterator, List, Tuple
+from typing import List, Tuple
 
 import pytest
 from hypothesis import given
@@ -281,9 +281,18 @@ def test_forked_process(environment: Environment, one_worker_class: str) -> None
         server.expect_silence(quiet, "written by a process that the application forked")
 
 
-@pytest.fixture
-def unprivileged(environment: Environment, worker_class: str) -> Iterator[Server]:
-    """One whose worker may write to the application's log, but create nothing beside the other two."""
+def may_import(python: Path, *directories: Path) -> bool:
+    code = "import os, sys, gunicorn; print(*map(os.listdir, sys.argv[1:]))"
+    become = functools.partial(os.setuid, NOBODY)
+    command = [str(python), "-I", "-B", "-W", "ignore", "-c", code, *map(str, directories)]
+    try:
+        return subprocess.call(command, preexec_fn=become, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) == 0
+    except PermissionError:  # For the interpreter itself
+        return False
+
+
+def test_unprivileged(environment: Environment, worker_class: str) -> None:
+    """With --user, workers that may not create the new log reopen it all the same, and break no request."""
     if os.geteuid() != 0:
         pytest.skip("only root can start Gunicorn with --user")
     expect_gunicorns_patch(environment)
@@ -295,32 +304,16 @@ def unprivileged(environment: Environment, worker_class: str) -> Iterator[Server
             f"the user nobody may not read what a worker needs of {environment.path}, {SERVED} or {server.directory}"
         )
     with server:
-        yield server
-
-
-def may_import(python: Path, *directories: Path) -> bool:
-    code = "import os, sys, gunicorn; print(*map(os.listdir, sys.argv[1:]))"
-    become = functools.partial(os.setuid, NOBODY)
-    command = [str(python), "-I", "-B", "-W", "ignore", "-c", code, *map(str, directories)]
-    try:
-        return subprocess.call(command, preexec_fn=become, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) == 0
-    except PermissionError:  # For the interpreter itself
-        return False
-
-
-def test_unprivileged(unprivileged: Server) -> None:
-    """With --user, workers that may not create the new log reopen it all the same, and break no request."""
-    server = unprivileged
-    for names in (["access.log"], ["access.log", "error.log"]):
-        before = [owner(server, name) for name in names]
-        server.logs.rotate(names)
-        server.signal("arbiter")
-        answered = ask(server, 50)
-        server.logs.expect_exactly_once(answered, ["access.log", "error.log"])
-        server.wait_until_reopened(server.pids("all"))
-        server.logs.expect_in_new_files(ask(server, 1), names)
-        after = [owner(server, name) for name in names]
-        expect(after == before, f"a new log has owner, group and mode {after}, not {before}")
+        for names in (["access.log"], ["access.log", "error.log"]):
+            before = [owner(server, name) for name in names]
+            server.logs.rotate(names)
+            server.signal("arbiter")
+            answered = ask(server, 50)
+            server.logs.expect_exactly_once(answered, ["access.log", "error.log"])
+            server.wait_until_reopened(server.pids("all"))
+            server.logs.expect_in_new_files(ask(server, 1), names)
+            after = [owner(server, name) for name in names]
+            expect(after == before, f"a new log has owner, group and mode {after}, not {before}")
 
 
 def owner(server: Server, name: str) -> Tuple[int, int, str]:

@@ -23,11 +23,6 @@ from gunicorn.glogging import Logger
 USR1 = signal.SIGUSR1
 
 
-def is_interrupted():
-    """Whether signal handlers interrupt what this thread does."""
-    return threading.current_thread() is threading.main_thread()
-
-
 def signal_as_the_loop_closes():
     loop = asyncio.get_event_loop()
     close = loop.close
@@ -116,7 +111,8 @@ def deplete():
 def signal_and_wait():
     """Until another thread, the main one, has had the time to handle it."""
     os.kill(os.getpid(), USR1)
-    time.sleep(0 if is_interrupted() else 0.1)
+    if threading.current_thread() is not threading.main_thread():
+        time.sleep(0.1)
 
 
 def starve():

@@ -27,16 +27,11 @@ SCHEDULES = ("a", "b", "c", "d", "e", "f", "g root", "g queue")
 
 def logrotate(server: Server, directives: str, postrotate: str = "") -> None:
     """Have real logrotate rotate them."""
-    directory = server.directory
-    killall = directory / "killall"  # Of this server's processes only
-    killall.write_text(f"#!/bin/sh\nkill -USR1 {' '.join(map(str, server.pids('all')))}\n")
-    killall.chmod(0o755)
-    (directory / "pidfile").write_text(f"{server.arbiter}\n")
-    reopen = ["-t", 2, directory / "pidfile"]
-    path = f"{directory}:{os.environ['PATH']}:/usr/sbin:/sbin"
-    rotation = Logrotate(server.logs, reopen, postrotate, directives)
+    pidfile = server.directory / "pidfile"
+    pidfile.write_text(f"{server.arbiter}\n")
+    rotation = Logrotate(server.logs, ["-t", 2, pidfile], postrotate, directives)
     # It fails where reopen.sh says that a log is not let go of, and keeps that.
-    rotation.run(["env", f"PATH={path}"])
+    rotation.run(["env", f"PATH={os.environ['PATH']}:/usr/sbin:/sbin"])
     rotation.unpack()
     server.logs.take()
 
@@ -49,7 +44,8 @@ def losses(subject: Subject, schedule: str, rotations: int) -> Figures:
     with subject.server("--capture-output", variables={"LOGGED_BY": by or "named"}) as server:
         watched = Watched(server, NAMES)
         steps: Dict[str, Callable[[], None]] = {
-            "b": lambda: logrotate(server, "", "killall -s USR1 gunicorn"),
+            # As killall does, but of this server's processes only
+            "b": lambda: logrotate(server, "", f"kill -USR1 {' '.join(map(str, server.pids('all')))}"),
             "c": lambda: logrotate(server, "sharedscripts"),
             "d": lambda: logrotate(server, "copytruncate", "true"),
         }

@@ -1,7 +1,6 @@
 """Full load: 16 keep-alive clients, 2 workers, and a rotation every 2 ms; and much that is printed."""
 
 import re
-import time
 from collections import Counter
 
 import pytest
@@ -10,6 +9,7 @@ from environments import UVICORN
 from properties import wait
 from properties.clients import Load, new_request
 from properties.environment import SYNC
+from properties.schedules import storm
 from test_module.test_module import SETTINGS, put
 from websockets.sync.client import unix_connect
 
@@ -21,11 +21,7 @@ def test_patched(request: pytest.FixtureRequest) -> None:
     with PATCHED.server() as server:
         workers, quiet = server.workers(), server.stderr()
         with Load(server.socket, 16) as load:
-            end = time.monotonic() + (20 if request.config.getoption("--full") else 6)
-            while time.monotonic() < end and server.stderr() == quiet:
-                server.logs.rotate()
-                server.signal("arbiter")
-                time.sleep(0.002)
+            storm(server, load, rotations=7000 if request.config.getoption("--full") else 2000)
         server.expect_silence(quiet, "under full load")
         server.expect_same_workers(workers, "under full load")
         load.expect_unbroken()

@@ -56,7 +56,7 @@ def losses(subject: Subject, schedule: str, rotations: int) -> Figures:
                 with watched.load(number=CLIENTS, requests_each=1) as load:
                     wait_for_answers(load)
         else:
-            with watched.load(*kinds, number=CLIENTS, requests_each=subject.requests_each) as load:
+            with watched.load(*kinds, number=CLIENTS) as load:
                 for _ in range(rotations):
                     rotate()
                     wait_for_answers(load)
@@ -101,13 +101,13 @@ def costs(subjects: Sequence[Subject], rounds: int, seconds: float) -> Figures:
     """Requests a second and processor time of the workers per request, in shuffled rounds."""
     found: Dict[str, List[Tuple[float, float]]] = {}
     with contextlib.ExitStack() as stack:
-        servers = [(one.name, one, stack.enter_context(one.server())) for one in subjects]
+        servers = [(one.name, stack.enter_context(one.server())) for one in subjects]
         # The first one twice: how much it differs from itself is the noise.
-        servers.append(("itself", subjects[0], stack.enter_context(subjects[0].server())))
-        for name, subject, server in shuffled(servers, rounds):
+        servers.append(("itself", stack.enter_context(subjects[0].server())))
+        for name, server in shuffled(servers, rounds):
             pids = server.workers()
             before, start = processor_time(pids), time.monotonic()
-            with Load(server.socket, 4, requests_each=subject.requests_each) as load:
+            with Load(server.socket, 4) as load:
                 time.sleep(seconds)
             answered = max(len(load.requests), 1)
             took = time.monotonic() - start
@@ -127,16 +127,16 @@ def letting_go(subjects: Sequence[Subject], workers: int, loaded: bool, rounds: 
     """Milliseconds from the signal until no process has a rotated file open, in shuffled rounds."""
     found: Dict[str, List[float]] = {}
     with contextlib.ExitStack() as stack:
-        watched = [(one, Watched(stack.enter_context(one.server(workers=workers)), NAMES)) for one in subjects]
-        for subject, one in shuffled(watched, rounds):
+        watched = [(one.name, Watched(stack.enter_context(one.server(workers=workers)), NAMES)) for one in subjects]
+        for name, one in shuffled(watched, rounds):
             pids, logs = one.server.pids("all"), one.server.logs
-            with Load(one.server.socket, 8 if loaded else 0, requests_each=subject.requests_each) as load:
+            with Load(one.server.socket, 8 if loaded else 0) as load:
                 load.wait_for_answers(100 if loaded else 0)
                 logs.rotate()
                 start = time.monotonic()
                 one.server.signal("arbiter")
                 gone = one.let_go(pids, start + 1)
-                found.setdefault(subject.name, []).append(time.monotonic() - start if gone else float("inf"))
+                found.setdefault(name, []).append(time.monotonic() - start if gone else float("inf"))
             logs.discard()
             one.server.signal("arbiter")
         # What looking costs

@@ -22,11 +22,6 @@ class Subject(NamedTuple):
     def server(self, *options: str, workers: int = 2, variables: Mapping[str, str] = {}) -> Server:
         return Server(self.environment().python, self.worker_class, workers, options, variables)
 
-    @property
-    def requests_each(self) -> int:
-        """Of a connection: sync keeps none alive."""
-        return 1 if self.worker_class == "sync" else 10**9
-
 
 Pair = Tuple[Subject, Subject]  # As published, and patched
 

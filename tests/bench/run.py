@@ -89,13 +89,6 @@ def save(results: Dict[str, Any]) -> None:
     new.replace(RESULTS)
 
 
-def measured(cell: Cell) -> Figures:
-    try:
-        return cell.measure()
-    except (Broken, OSError) as error:  # Such as a server that does not come up any more, or a worker that is gone
-        return {"error": str(error)}
-
-
 def main() -> int:
     is_quick, only_report = "--quick" in sys.argv, "--report" in sys.argv
     results: Dict[str, Any] = {"made": machine(), "cells": {}} if is_quick else load()
@@ -107,7 +100,10 @@ def main() -> int:
     missing = [cell for cell in wanted if cell.key not in results["cells"]]
     for number, cell in enumerate(missing):
         start = time.monotonic()
-        results["cells"][cell.key] = measured(cell)
+        try:
+            results["cells"][cell.key] = cell.measure()
+        except (Broken, OSError) as error:  # Such as a server that does not come up any more, or a worker that is gone
+            results["cells"][cell.key] = {"error": str(error)}
         seconds = time.monotonic() - start
         print(f"{number + 1} of {len(missing)}: {cell.key.replace('|', ', ')}: {seconds:.0f} s", flush=True)
         if not is_quick:

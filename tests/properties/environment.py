@@ -75,10 +75,6 @@ def is_wsgi(worker_class: str) -> bool:
     return is_own(worker_class) and worker_class not in (ASGI, "asgi")
 
 
-def is_aiohttps(worker_class: str) -> bool:
-    return worker_class.startswith("aiohttp.")
-
-
 class Environment(NamedTuple):
     path: Path
     versions: Dict[str, str]

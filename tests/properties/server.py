@@ -13,7 +13,7 @@ from typing import DefaultDict, Dict, Iterable, Iterator, List, Mapping, Optiona
 
 from properties import wait
 from properties.clients import Client, new_request
-from properties.environment import GTHREAD, is_aiohttps, is_own, is_wsgi
+from properties.environment import GTHREAD, is_own, is_wsgi
 from properties.expect import COMPLAINS, KILLS, count, expect
 from properties.logs import NAMES, Logs, at_once, settling
 
@@ -86,7 +86,7 @@ class Server:
         self.directory = Path(tempfile.mkdtemp(prefix="usr1-"))
         base = variables.get("WORKER_CLASS") or worker_class
         # Other workers than uvicorn's log a request when they have answered it.
-        self.logs = Logs(self.directory / "logs", settling if is_own(base) or is_aiohttps(base) else at_once)
+        self.logs = Logs(self.directory / "logs", at_once if base.startswith("uvicorn") else settling)
         self.control = self.directory / "control"
         self.control.mkdir()
         # By a descriptor: the path of a socket has 107 bytes at most, that of TMPDIR any number.
@@ -97,7 +97,7 @@ class Server:
         self.worker_class, self.worker_count = worker_class, workers
         self.reopening = reopening["gunicorn" if is_own(base) else base.rpartition(".")[0]]
         threads = ["--threads", "8"] if base in (GTHREAD, "gthread") else []
-        application = "wsgi" if is_wsgi(base) else "aiohttps" if is_aiohttps(base) else "application"
+        application = "wsgi" if is_wsgi(base) else "aiohttps" if base.startswith("aiohttp.") else "application"
         self.command = [
             str(python), "-m", "gunicorn.app.wsgiapp", "--worker-class", worker_class, "--workers", str(workers),
             "--bind", "unix:socket", "--config", str(SERVED / "configuration.py"),

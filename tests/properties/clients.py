@@ -2,7 +2,6 @@
 
 import itertools
 import random
-import select
 import socket
 import threading
 from pathlib import Path
@@ -73,10 +72,6 @@ class Client:
     def get(self, kind: str, request: str, query: str = "") -> bytes:
         self.send(kind, request, query)
         return self.answer()
-
-    def answered(self) -> bool:
-        """Whether there is something to receive, be it that the connection has ended."""
-        return bool(select.select([self.socket], [], [], 0)[0])
 
     def _receive_until(self, data: bytes, complete: Callable[[bytes], bool]) -> bytes:
         while not complete(data):

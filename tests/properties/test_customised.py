@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from properties import wait
-from properties.activities import Activities, doing
+from properties.activities import doing
 from properties.cases import Case, Handler
 from properties.clients import Client, Load, new_request
 from properties.conftest import Servers
@@ -245,26 +245,22 @@ def test_system_calls(servers: Servers, one_worker_class: str) -> None:
     """SIGUSR1 interrupts no system call of C code."""
     with servers.use(*EXTENDED, workers=1, variables={"WORKER_CLASS": one_worker_class}) as server:
         [worker], interrupted = server.workers(), server.times("interrupted")
+
+        def waits() -> bool:
+            """Whether the worker waits in read(2), or is past it."""
+            try:
+                calls = Path(f"/proc/{worker}/syscall").read_text()
+            except OSError:  # It has ended
+                return True
+            return calls.split()[0] == "0" or server.times("interrupted") > interrupted
+
+        late = f"the application did not come to call read(2) within {wait.PATIENCE:g} s"
         with doing(server, ["reading"]) as activities:
-            wait_in_read(worker, activities)
+            wait.until(waits, lambda: late)
             server.signal("worker", times=5)
-            wait_in_read(worker, activities)
+            wait.until(waits, lambda: late)
             activities.finish().expect_lossless("while C code waited in a system call")
         expect(server.times("interrupted") == interrupted, "a system call was interrupted by SIGUSR1", BREAKS)
-
-
-def wait_in_read(pid: int, activities: Activities) -> None:
-    """Wait until a process waits in read(2), or is past it."""
-    calls = Path(f"/proc/{pid}/syscall")
-    [activity] = activities.running
-
-    def waits() -> bool:
-        try:
-            return activity.client.answered() or calls.read_text().split()[0] == "0"
-        except OSError:  # The process has ended
-            return True
-
-    wait.until(waits, lambda: f"the application did not come to call read(2) within {wait.PATIENCE:g} s")
 
 
 def test_forked_process(environment: Environment, one_worker_class: str) -> None:

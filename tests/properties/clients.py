@@ -21,10 +21,6 @@ def new_request() -> str:
     return f"id-{next(_numbers)}"
 
 
-def _number(request: str) -> int:
-    return int(request[len("id-") :])
-
-
 class Client:
     """One connection to a server's Unix socket, kept alive from request to request."""
 
@@ -111,10 +107,6 @@ class Load:
         self.stopping = True
         for thread in self.threads:
             thread.join()
-
-    def answered_since(self, request: str) -> List[str]:
-        """The answered requests that were sent after another one was named."""
-        return [other for other in self.requests if _number(other) > _number(request)]
 
     def wait_for_answers(self, number: int) -> None:
         """Wait for so many answers more than there are now."""

@@ -54,13 +54,12 @@ def test_reopening(
     servers: Servers, worker_class: str, target: str, times: int, create: bool, clients: int, kinds: List[str]
 ) -> None:
     """After a rotation no process writes to a rotated file, and every new line is in the new files."""
-    with servers.use(worker_class) as server:
-        with Load(server.socket, clients, kinds) as load:
-            load.wait_for_answers(clients)
-            server.rotate(target=target, times=times, create=create)
-            since = new_request()
-            load.wait_for_answers(3 * clients)
-        server.logs.expect_in_new_files(load.answered_since(since))
+    with servers.use(worker_class) as server, Load(server.socket, clients, kinds) as load:
+        load.wait_for_answers(clients)
+        server.rotate(target=target, times=times, create=create)
+        with Load(server.socket, clients, kinds) as later:
+            later.wait_for_answers(3 * clients)
+        server.logs.expect_in_new_files(later.requests)
 
 
 def test_promptness(servers: Servers, worker_class: str) -> None:

@@ -235,6 +235,16 @@ def test_a_link_is_not_followed(open_clone: None, gunicorn: Gunicorn) -> None:
 # A signal at any moment of a worker's life
 
 
+@pytest.mark.parametrize("worker_class", [pytest.param("sync", marks=pytest.mark.full), "gthread"])
+def test_pristine_hangs(pristine: Gunicorn, worker_class: str) -> None:
+    """Of two signals close together, as killall sends them."""
+    with pristine.serve(worker_class, "--capture-output", workers=2) as server:
+        server.reopening = wait.Patience(0.5)
+        server.signal("all", times=1000)
+        with pytest.raises(Broken, match="[12] of 3 processes still wrote to a rotated"):
+            server.rotate(target="all")
+
+
 @classes("sync", "asgi", UVICORN)
 @pytest.mark.parametrize("place", ["post_fork", pytest.param("load", marks=pytest.mark.full)])
 def test_boot(server: Server, place: str) -> None:

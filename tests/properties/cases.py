@@ -198,6 +198,10 @@ ORDERLY = (0, signal.SIGTERM, signal.SIGKILL)  # Only the test sends SIGKILL
 
 #: How much more is no worse: seconds on a busy machine.
 SLACK = {"seconds for a request": 0.7, "seconds until rotated files were let go": 0.7}
+LOST, DOUBLED, MISSED, ZEROS = ("lines lost of", "lines doubled in", "lines not in the new", "NUL bytes in")
+FAILURES = ("processes that failed", "processes that ended", "broken requests")
+LEFT_OPEN = ("rotated files in use", "seconds until rotated files were let go")
+NOTED = "signals to the application's own handler"
 HARM = {
     "broken requests": BREAKS,
     "seconds for a request": BREAKS,
@@ -217,7 +221,8 @@ class Play:
         self.server, self.case, self.published = server, case, published
         self.bad: "Counter[str]" = Counter()
         self.slowest, self.letting_go = 0.0, 0.0
-        self.asked: Dict[str, int] = {}  # After which round
+        self.told = 0  # Of how many rotations
+        self.asked: Dict[str, int] = {}  # Each request, and of how many rotations the server had been told before
         self.broken: Set[str] = set()
         self.held: List[Held] = []
 
@@ -242,14 +247,14 @@ class Play:
             "seconds for a request": self.slowest,
             "seconds until rotated files were let go": self.letting_go,
             "tracebacks": "\n".join([self.server.stderr(), *self.server.logs.lines("error.log")]).count("Traceback"),
-            "signals to the application's own handler": self.server.times("noted"),
+            NOTED: self.server.times("noted"),
             "rotated files in use": len(self.held[-1]),
         }
         return Found(bad, lines, files, self.held)
 
     def ask(self, kind: str = "async") -> None:
         request, start = f"id-{len(self.asked) + 1}", time.monotonic()  # The same on both servers
-        self.asked[request] = len(self.held)
+        self.asked[request] = self.told
         try:
             with Client(self.server.socket, timeout=1 if self.broken else 10) as client:
                 answer = client.get(kind, request)
@@ -274,11 +279,13 @@ class Play:
             wait.until(lambda: not set(workers) & set(server.workers()), lambda: "workers were not replaced")
             server.wait_until_serving()
         self.held.append(self.wait_until_let_go(round.target))
+        self.told = server.logs.rotations
 
     def rotate(self, round: Round) -> None:
         logs = self.server.logs
         if round.number == signal.SIGHUP:
             return
+        # All but own-*.log: these names are the handlers' own
         names = [path.name for path in logs.directory.glob("[!o]*.log") if re.match(round.rotated, path.name)]
         if round.how == "deleted":
             return logs.delete(names)
@@ -321,15 +328,15 @@ class Play:
         late = sum(
             bool(lines[request])
             for name, lines in found.items()
-            for request, rounds in self.asked.items()
-            if re.search(r"\.\d{6}$", name) and int(name[-6:]) <= rounds
+            for request, told in self.asked.items()
+            if re.search(r"\.\d{6}$", name) and int(name[-6:]) <= told  # Rotated before, by its number
         )
         lost = sum(not total[request] for request in expected)
         return {
-            "lines lost of": lost,
-            "lines doubled in": sum(n > 1 for n in total.values()),
-            "lines not in the new": lost + late,  # Or in a file only that was rotated before they were sent
-            "NUL bytes in": sum(text.count("\0") for text, _ in files.values()),
+            LOST: lost,
+            DOUBLED: sum(n > 1 for n in total.values()),
+            MISSED: lost + late,
+            ZEROS: sum(text.count("\0") for text, _ in files.values()),
         }
 
 
@@ -358,19 +365,19 @@ def compare(case: Case, ours: Found, published: Found) -> None:
 
 def is_comparable(what: str, case: Case, published: Found) -> bool:
     """Whether more of what is bad is worse than the published server."""
-    if what.startswith(("processes", "broken requests")) and published.fails and (case.raises or case.shares_mode_x):
+    if what in FAILURES and published.fails and (case.raises or case.shares_mode_x):
         return False  # Chance says which task, thread or process an error ended, and what died of it
-    if what.startswith(("processes", "broken requests")) and published.has_died and case.on_usr1 == "reset":
+    if what in FAILURES and published.has_died and case.on_usr1 == "reset":
         return False  # The application has made the signal fatal: chance says how many are there at that moment
     if what == "broken requests" and case.does("starve") and published.has_died:
         return False  # No room for another thread, until a worker ends: its successor has some again
-    if what.startswith(("seconds", "signals", "tracebacks", "rotated files")) and published.fails:
+    if what in ("seconds for a request", "tracebacks", NOTED, *LEFT_OPEN) and published.fails:
         return False  # A request that broke, or a worker that died, took no time and said nothing more
     if what == "tracebacks":
         return not (case.by_chance and published.bad["tracebacks"])
-    if "rotated files" in what:
+    if what in LEFT_OPEN:
         return not case.does("deplete")  # Published code closes a file first, and so needs no other descriptor
-    return not (case.by_chance and what.startswith("signals"))
+    return not (case.by_chance and what == NOTED)
 
 
 def are_lines_comparable(what: str, log: str, case: Case, published: Found) -> bool:
@@ -379,11 +386,11 @@ def are_lines_comparable(what: str, log: str, case: Case, published: Found) -> b
         return False  # Chance says which task or thread of a worker an error of its own handler ended
     if published.has_died and ("drawn" in log or case.user):
         return False  # Its successor opened the application's files anew, and inherited the others
-    if not what.startswith(("lines lost", "lines not")):
+    if what not in (LOST, MISSED):
         return True
     # What is still written to a rotated file, also by a successor that inherits it, is not in the one that is removed
     removed = case.removes_lines and (published.holds(log) or published.has_died)
-    return not removed and not (case.does("deplete") and what.startswith("lines not"))
+    return not removed and not (case.does("deplete") and what == MISSED)
 
 
 def are_files_comparable(log: str, case: Case, published: Found) -> bool:

@@ -11,6 +11,8 @@ Which worker classes a property runs with:
                         is one module only
     the others          the first                     the one in OWN_TESTS, or the first
     --effort thorough   all                           all
+
+--effort quick draws the fewest examples, but tests all of uvicorn's: tests run it on many environments.
 """
 
 import compileall
@@ -92,6 +94,7 @@ def _classes(environment: Environment, effort: str, test: Callable[..., None]) -
     if effort == "thorough":
         return [*environment.worker_classes, *own]
     serving = test.__module__ == "properties.test_serving"
+    # Of two modules not the same class: so other loops and parsers are tested, too
     classes = [names[n % len(names)] if serving else names[0] for n, names in enumerate(modules)]
     if serving and (effort == "quick" or len(modules) == 1):
         classes = environment.worker_classes
@@ -148,7 +151,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 def _reason(error: BaseException) -> Tuple[str, str]:
     """Why a promise is broken, or is not tested, in a sentence; and what harm is done."""
-    while hasattr(error, "exceptions"):
+    while hasattr(error, "exceptions"):  # Of a group, the first reason is enough
         error = error.exceptions[0]
     if isinstance(error, Broken):
         return str(error), error.harm
@@ -229,7 +232,8 @@ def published(environment: Environment) -> Iterator[Dict[str, str]]:
     """The variables with which a server runs as published."""
     with tempfile.TemporaryDirectory(prefix="usr1-") as path:
         os.chmod(path, 0o755)  # Workers of another user import from it, too
-        if not put_published(environment, Path(path)) and not os.environ.get("USR1_SETTINGS"):
+        patched = put_published(environment, Path(path))
+        if not patched and not os.environ.get("USR1_SETTINGS"):  # The settings module needs no patch
             pytest.skip("nothing here is patched: there is nothing to compare it with")
         yield {"PYTHONPATH": os.pathsep.join([path, str(SERVED)]), "USR1_SETTINGS": ""}
 

@@ -161,7 +161,7 @@ def test_a_worker_of_every_patch_of_uvicorn_withstands_it(workers: Workers, name
 def test_a_signal_at_any_boundary_is_honoured(subject: str) -> None:
     """Worker after worker, until no place is left."""
     target, worker_class = patched(subject), SUBJECTS[subject][0]
-    life = Life(target, worker_class, *options(subject), patience=600, CALLS="50", ENDED="0")
+    life = Life(target, worker_class, *options(subject), patience=600, CALLS="50", TERMINATED="0")
     with life.server:
         before, places = -1, 0
         while before < places:

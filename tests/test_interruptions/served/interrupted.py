@@ -18,7 +18,7 @@ from configuration import *  # noqa: F403
 from gunicorn.arbiter import Arbiter
 
 CALLS = int(os.environ.get("CALLS", 2))  # Calls of a function that are interrupted, in each phase of a worker's life
-ENDED = int(os.environ.get("ENDED", 2))  # The age of the one that gets SIGTERM, and does not interrupt itself before
+TERMINATED = int(os.environ.get("TERMINATED", 2))  # The age of the one that gets SIGTERM: only then it interrupts itself
 
 # What runs between fork and exit wherever the signal matters; the rest is as good as any one place.
 SCOPE = re.compile(
@@ -41,17 +41,21 @@ class Interrupter:
             self.done = set(places.read().splitlines())  # By the workers before this one, too
         self.file = os.open("places", os.O_WRONLY | os.O_APPEND)
         self.requests = 0
-        self.enter("boot", worker.age != ENDED)
+        self.enter("boot", worker.age != TERMINATED)
 
     def enter(self, phase, armed=True):
         self.phase, self.armed = phase, armed
         self.calls = collections.Counter()
 
     def is_armed(self):
-        return self.armed and SCOPE is not None  # Or the interpreter is taking its modules apart
+        return self.armed and SCOPE is not None  # An interpreter that ends makes it None
 
     def trace(self, frame, event, argument, trace_boundaries=shots.trace_boundaries):
-        """Called for each function that is entered: its boundaries are traced if they are in SCOPE, CALLS times."""
+        """
+        Called for each function that is entered: its boundaries are traced if they are in SCOPE, CALLS times.
+
+        trace_boundaries is an argument because shots is None when the interpreter ends.
+        """
         code = frame.f_code
         if code.co_name in ("handle_exit", "handle_exit_signal") and self.phase != "ending":
             self.enter("ending")  # Not before: the signals would fill the pipe of asyncio, and it would miss SIGTERM
@@ -78,7 +82,7 @@ class Interrupter:
         self.done.add(where)
         os.write(self.file, where.encode() + b"\n")
         quieten()
-        # A worker that has no handler yet looks later: it finds a new file there, or none
+        # A worker that has no handler yet looks later: by turns it finds a new file there, or none
         shots.rotate(create=not has_handler() and len(self.done) % 2)
         return signal.SIGUSR1
 

@@ -1,5 +1,5 @@
 """
-What is said, and what is undone, when something fails that seldom does; and several runs at once.
+What is said, and what is undone, when something fails that seldom does; and two runs at once.
 
 And a patch of several files: all of them or none, whatever revision each is at.
 """
@@ -9,8 +9,7 @@ import fcntl
 import os
 import shutil
 import sys
-from pathlib import Path
-from typing import Callable, Dict, List
+from typing import Callable, Dict
 
 import pytest
 from pytest import MonkeyPatch
@@ -19,7 +18,7 @@ from usr1.apply import apply, change, installed
 from usr1.apply.environment import Environment
 from usr1.apply.files import Tree
 from usr1.apply.installed import State
-from usr1.upkeep import refresh, releases
+from usr1.upkeep import refresh
 from usr1.upkeep.backports import Change, Edit
 
 from test_apply import trees
@@ -78,70 +77,24 @@ def test_told_to_end_while_changing(environment: Environment, monkeypatch: Monke
 
 
 @pytest.mark.measured
-def test_another_waits_and_says_so(environment: Environment, run: Run) -> None:
-    """And looking does not wait."""
+@pytest.mark.parametrize("option, said", [("--no-tests", ", as before"), ("--revert", " put back as it was published")])
+def test_another_waits_and_says_so(option: str, said: str, environment: Environment, run: Run) -> None:
+    """And looks at nothing before; but --check does not wait."""
     with change.alone(environment):
-        waiting = trees.start(*trees.MODULE, "--no-tests", environment.path)
+        waiting = trees.start(*trees.MODULE, option, environment.path)
         assert waiting.stdout is not None
-        said = waiting.stdout.readline()
-        assert said == f"waiting for another run on {environment.path} to end ...\n"
+        assert waiting.stdout.readline() == f"waiting for another run on {environment.path} to end ...\n"
         assert waiting.poll() is None
         run("--check", environment, status=1)
-    assert waiting.communicate(timeout=60)[0]
+        change.make(environment, [(one, one.patched) for one in installed.find(environment)])
+    assert said in waiting.communicate(timeout=60)[0]
     assert waiting.returncode == 0
 
 
-def test_many(environment: Environment, run: Run) -> None:
-    """Applies and reverts, all at once: each succeeds, and the last one's result is whole."""
-    pristine = trees.snapshot(environment.path)
-    options = ("--no-tests", "--revert") * 6
-    runs = [trees.start(*trees.MODULE, option, environment.path) for option in options]
-    assert [(one.communicate()[0], one.returncode)[1] for one in runs] == [0] * 12
-    one = trees.only(environment)
-    assert one.state in (State.PRISTINE, State.PATCHED) and one.finished
-    assert trees.disagreements(environment) == []
-    assert trees.stale(environment) == []
-    run("--revert", environment)
-    assert trees.snapshot(environment.path) == pristine, "no lock file is left"
-
-
-#: Of a patch that is made up, for the newest gunicorn.
-FILES = ("gunicorn/arbiter.py", "gunicorn/glogging.py", "gunicorn/workers/base.py")
 ONLY = ("--only", "gunicorn")
 
 
-def write_patch(path: Path, word: str, *files: str) -> None:
-    like = refresh.newest("gunicorn", patches.catalogue("gunicorn"))
-    folder = releases.unpacked("gunicorn", like.releases[-1])
-    texts = {file: (folder / file).read_text() for file in files}
-    edits = {file: Edit(text, f"{text}# {word}\n") for file, text in texts.items()}
-    path.parent.mkdir(exist_ok=True)
-    state = refresh.State(list(like.releases), Change("Say a word\nOne.", edits))
-    path.write_text(refresh.composed(path, like, [state]))
-
-
-@pytest.fixture
-def patch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(patches, "PATCHES", shutil.copytree(patches.PATCHES, tmp_path / "patches"))
-    path = refresh.newest("gunicorn", patches.catalogue("gunicorn")).path
-    write_patch(path, "new", *FILES)
-    return path
-
-
-def words(environment: Environment) -> List[str]:
-    """What has been added to the files."""
-    lasts = ((environment.site_packages / file).read_text().splitlines()[-1] for file in FILES)
-    return [last[2:] if last.startswith("# ") else "" for last in lasts]
-
-
-def put(environment: Environment, file: str, word: str) -> Path:
-    """As by hand."""
-    path = environment.site_packages / file
-    path.write_text(f"{path.read_text()}# {word}\n")
-    return path
-
-
-def test_only_what_is_asked_for(patch: Path, environment: Environment, run: Run) -> None:
+def test_only_what_is_asked_for(environment: Environment, run: Run) -> None:
     run("--no-tests", *ONLY, environment)
     states = [trees.only(environment, name).state for name in ("gunicorn", "uvicorn")]
     assert states == [State.PATCHED, State.PRISTINE]
@@ -153,43 +106,50 @@ def test_only_what_is_asked_for(patch: Path, environment: Environment, run: Run)
     run.refused("uvicorn-worker is not installed in ", "--no-tests", "--only", "uvicorn-worker", environment)
 
 
-@pytest.mark.parametrize("option, word", [("--no-tests", "new"), ("--revert", "")])
-def test_some_of_them_patched(option: str, word: str, patch: Path, environment: Environment, run: Run) -> None:
+def test_some_of_them_patched(environment: Environment, run: Run) -> None:
     """By hand, or by a run that was killed."""
-    put(environment, FILES[1], "new")
-    assert ": partly patched (its patch: patches/gunicorn/" in run("--check", *ONLY, environment, status=1).out
-    run(option, *ONLY, environment)
-    assert words(environment) == [word] * 3
-    assert trees.disagreements(environment) == []
+    pristine = trees.snapshot(environment.path)
+    file = trees.only(environment, "gunicorn").files[1]
+    run("--no-tests", *ONLY, environment)
+    patched = trees.snapshot(environment.path)
+    for option, content, result in (("--revert", file.content, pristine), ("--no-tests", file.patched, patched)):
+        file.path.write_bytes(content)
+        assert ": partly patched (its patch: patches/gunicorn/" in run("--check", *ONLY, environment, status=1).out
+        run(option, *ONLY, environment)
+        assert trees.snapshot(environment.path) == result
 
 
-@pytest.mark.parametrize("file", FILES)
-def test_one_changed_by_hand(file: str, patch: Path, environment: Environment, run: Run) -> None:
-    path = put(environment, file, "by hand")
+@pytest.mark.parametrize("number", [0, -1])
+def test_one_changed_by_hand(number: int, environment: Environment, run: Run) -> None:
+    path = trees.only(environment, "gunicorn").files[number].path
+    path.write_text("by hand\n")
     said = run.refused(f"{path} was changed by hand", "--no-tests", environment)
     assert f"  found:    SHA-256 {patches.sha256(path.read_bytes())}\n" in said
     assert "install --force-reinstall --no-deps gunicorn==" in said
     assert said.endswith(", then run this again; or leave it as it is: --only uvicorn\n")
 
 
-EARLIER = {"fewer": FILES[1:2], "the same": FILES, "others": (*FILES[:2], "gunicorn/util.py")}
-
-
-@pytest.mark.parametrize("changed", EARLIER)
-@pytest.mark.parametrize("option, word", [("--no-tests", "new"), ("--revert", "")])
-def test_an_earlier_revision_of_other_files(
-    option: str, word: str, changed: str, patch: Path, environment: Environment, run: Run
-) -> None:
+def test_an_earlier_revision_of_other_files(environment: Environment, run: Run, monkeypatch: MonkeyPatch) -> None:
+    """Of one that the current revision changes too, and of one that it does not."""
     pristine = trees.snapshot(environment.path)
-    current = patch.read_text()
-    write_patch(patch, "old", *EARLIER[changed])
     run("--no-tests", *ONLY, environment)
-    write_patch(patch.parent / "superseded" / patch.name, "old", *EARLIER[changed])
-    patch.write_text(current)
-    assert ": patched (patches/gunicorn/superseded/" in run("--check", *ONLY, environment).out
-    run(option, *ONLY, environment)
-    assert words(environment) == [word] * 3
-    assert trees.disagreements(environment) == []
-    assert "# old" not in (environment.site_packages / "gunicorn" / "util.py").read_text()
+    patched = trees.snapshot(environment.path)
     run("--revert", *ONLY, environment)
-    assert trees.snapshot(environment.path) == pristine
+    copy = shutil.copytree(patches.PATCHES, environment.path.with_name("patches"))
+    monkeypatch.setattr(patches, "PATCHES", copy)
+    newest = refresh.newest("gunicorn", patches.catalogue("gunicorn"))
+    files = ("gunicorn/glogging.py", "gunicorn/util.py")
+    texts = {file: (environment.site_packages / file).read_text() for file in files}
+    earlier = Change("Say a word\nOne.", {file: Edit(text, f"{text}# old\n") for file, text in texts.items()})
+    current = newest.path.read_text()
+    newest.path.write_text(refresh.composed(newest.path, newest, [refresh.State([*newest.releases], earlier)]))
+    run("--no-tests", *ONLY, environment)
+    superseded = copy / "gunicorn" / "superseded"
+    superseded.mkdir()
+    newest.path.rename(superseded / newest.path.name)
+    newest.path.write_text(current)
+    assert ": patched (patches/gunicorn/superseded/" in run("--check", *ONLY, environment).out
+    other = shutil.copytree(environment.path, environment.path.with_name("other"), symlinks=True)
+    for option, path, result in (("--no-tests", environment.path, patched), ("--revert", other, pristine)):
+        run(option, *ONLY, path)
+        assert trees.snapshot(path) == result

@@ -1,6 +1,5 @@
 """scripts/apply.sh as people run it: arguments, exit statuses, a new environment, the properties, time."""
 
-import contextlib
 import os
 import pty
 import re
@@ -11,7 +10,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Callable, List
+from typing import Any, Callable, Dict, List
 
 import psutil
 import pytest
@@ -28,18 +27,17 @@ from test_apply.trees import Run, variables
 
 SCRIPT = trees.SCRIPTS / "apply.sh"
 
-_INTERRUPTIBLE = """
-import pathlib, runpy, signal, sys
+_OTHER_PROPERTIES = """
+import pathlib, runpy, sys
 from usr1.apply import proof
-signal.signal(signal.SIGINT, getattr(signal, sys.argv.pop(1)))
 proof.ROOT = pathlib.Path(sys.argv.pop(1))
 runpy.run_module("usr1.apply.apply", run_name="__main__", alter_sys=True)
 """
 
 
-def interruptible(root: Path, *arguments: object, sigint: str = "SIG_DFL") -> List[str]:
-    """The command line of apply with other properties, and with this done on a SIGINT at its start."""
-    return [sys.executable, "-c", _INTERRUPTIBLE, sigint, str(root), *map(str, arguments)]
+def with_properties(root: Path, *arguments: object) -> List[str]:
+    """The command line of apply with other properties."""
+    return [sys.executable, "-c", _OTHER_PROPERTIES, str(root), *map(str, arguments)]
 
 
 def script(*arguments: object, path: Path = SCRIPT, **options: Any) -> "subprocess.CompletedProcess[str]":
@@ -137,10 +135,9 @@ def test_gunicorn_is_needed(option: str, environment: Environment, run: Run) -> 
     run.refused("gunicorn is not installed", option, environment)
 
 
-@pytest.mark.parametrize("options", [["--tests-only"], []])
-def test_what_cannot_be_imported(options: List[str], environment: Environment, run: Run) -> None:
+def test_what_cannot_be_imported(environment: Environment, run: Run) -> None:
     """As without what gunicorn depends on: nothing can be tested, so nothing is patched."""
-    run.refused(f"{environment.path} cannot be tested", *options, "--no-figures", environment)
+    run.refused(f"{environment.path} cannot be tested", "--no-figures", environment)
 
 
 @pytest.mark.measured
@@ -226,69 +223,59 @@ def test_what_fails_is_put_back(
 
 
 @pytest.mark.measured
-@pytest.mark.parametrize("told", ["SIGHUP", "SIGINT", "SIGINT ignored", "SIGQUIT", "SIGTERM ignored", "SIGTERM nohup"])
-def test_told_to_end(told: str, environment: Environment, root: Path) -> None:
+@pytest.mark.parametrize(
+    "told, started_by",
+    [("SIGHUP", ""), ("SIGINT", ""), ("SIGINT", "env --ignore-signal=INT"), ("SIGQUIT", ""), ("SIGTERM", "nohup")],
+)
+def test_told_to_end(told: str, started_by: str, environment: Environment, root: Path) -> None:
     """While the properties are tested: they are stopped, and all is put back; with SIGINT ignored, as by a shell."""
-    number, ignored = signal.Signals[told.split()[0]], told.endswith("ignored")
     before = trees.snapshot(environment.path)
-    command = interruptible(suite(root, WAITS), environment.path, sigint="SIG_IGN" if ignored else "SIG_DFL")
-    # These tests may have been started by nohup
-    started_by = ["nohup"] if told.endswith("nohup") else ["env", "--default-signal=HUP"]
-    with trees.start(*started_by, *command, start_new_session=True) as process:
+    command = with_properties(suite(root, WAITS), environment.path)
+    # These tests may have been started by nohup, or behind
+    defaults = ["env", "--default-signal=HUP,INT"]
+    with trees.start(*defaults, *started_by.split(), *command, start_new_session=True) as process:
         assert process.stdout is not None
         server = next(int(line.split()[-1]) for line in process.stdout if "testing" in line)
-        if told.endswith("nohup"):  # It outlives its terminal
+        if started_by == "nohup":  # It outlives its terminal
             os.killpg(process.pid, signal.SIGHUP)
-        os.killpg(process.pid, number)  # As a terminal does
+        os.killpg(process.pid, signal.Signals[told])  # As a terminal does
         said = process.stdout.read()
-    assert process.returncode == 128 + number
+    assert process.returncode == 128 + signal.Signals[told]
     assert not psutil.pid_exists(server)
     assert "is as it was found" in said
     assert "fail" not in said
-    assert f"apply.sh: interrupted by {number.name}; the state now:\n{environment.path}: uvicorn " in said
+    assert f"apply.sh: interrupted by {told}; the state now:\n{environment.path}: uvicorn " in said
     assert trees.snapshot(environment.path) == before
 
 
-def without(program: str, directory: Path) -> str:
-    """A PATH to all programs but this one."""
-    directory.mkdir()
-    for place in filter(os.path.isdir, os.environ["PATH"].split(os.pathsep)):
-        for path in Path(place).iterdir():
-            if path.name != program and not (directory / path.name).exists():
-                (directory / path.name).symlink_to(path)
-    return str(directory)
+def with_uv(directory: Path, code: str) -> Dict[str, str]:
+    """The variables with which this is run as uv, in sh."""
+    uv = directory / "uv"
+    uv.write_text(f"#!/bin/sh\n{code}\n")
+    uv.chmod(0o755)
+    return variables(PATH=f"{directory}:{os.environ['PATH']}")
 
 
 def test_told_to_end_while_it_creates(tmp_path: Path) -> None:
     """As by kill, more than once: what it runs, and what that runs, is not told. Not measured: coverage holds a lock
     when it looks at a new file, and hangs at exit if a signal ends that look."""
-    venv, without_uv = tmp_path / "venv", variables(PATH=without("uv", tmp_path / "bin"))
-    command = interruptible(tmp_path, "--create", venv)
-    with trees.start(*command, env=without_uv, start_new_session=True) as started:
-        process = psutil.Process(started.pid)
-        try:
-            installing = wait.until(
-                lambda: {*process.children(recursive=True)} - {*process.children()}, lambda: "it installs no pip"
-            )
-            for _ in range(3):
-                started.terminate()
-            assert started.wait(3 * wait.PATIENCE) == 128 + signal.SIGTERM
-            assert all(ended(one.pid) for one in installing)
-            assert not venv.exists()
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(started.pid, signal.SIGKILL)
+    venv, pid = tmp_path / "venv", tmp_path / "pid"
+    installs = with_uv(tmp_path, f"sleep 60 & echo $! >'{pid}'; wait")
+    with trees.start(*trees.MODULE, "--create", venv, env=installs) as process:
+        wait.until(lambda: pid.exists() and pid.read_text(), lambda: "it runs no uv")
+        for _ in range(1000):
+            process.terminate()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert ended(int(pid.read_text()))
+    assert not venv.exists()
 
 
 def test_its_installer_may_ask_on_the_terminal(tmp_path: Path) -> None:
     """For the password of an index, say."""
-    uv = tmp_path / "uv"
-    uv.write_text('#!/bin/sh\nread -r answer </dev/tty && echo "$answer" >"$0.heard"; exit 1\n')
-    uv.chmod(0o755)
+    asks = with_uv(tmp_path, 'read -r answer </dev/tty && echo "$answer" >"$0.heard"; exit 1')
     pid, terminal = pty.fork()
     if pid == 0:
-        command = interruptible(tmp_path, "--create", tmp_path / "venv")
-        os.execve(command[0], command, variables(PATH=f"{tmp_path}:{os.environ['PATH']}"))
+        os.execve(sys.executable, [*trees.MODULE, "--create", str(tmp_path / "venv")], asks)
     try:
         os.write(terminal, b"password\n")
         wait.until((tmp_path / "uv.heard").exists, lambda: "it cannot read from the terminal")
@@ -307,7 +294,7 @@ def test_a_lost_output_decides_nothing(lost: str, environment: Environment, root
         (HOLDS, [], 0, State.PATCHED),
         (HOLDS, ["--revert"], 0, State.PRISTINE),
     ):
-        command = shlex.join(interruptible(suite(root, test), *options, environment.path))
+        command = shlex.join(with_properties(suite(root, test), *options, environment.path))
         shell = ["bash", "-c", f"{command} {lost}; exit ${{PIPESTATUS[0]}}"]
         answer = subprocess.run(shell, env=variables(), capture_output=True, text=True)
         wanted = r"(apply\.sh: cannot write what there is to say: .*No space left on device\n)?"

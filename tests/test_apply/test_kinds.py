@@ -16,6 +16,7 @@ import environments
 import pytest
 from pytest import MonkeyPatch
 from test_forks.conftest import run as command
+from test_forks.test_install import pip
 from usr1 import patches
 from usr1.apply import apply, installed
 from usr1.apply.environment import Environment, find
@@ -31,28 +32,21 @@ DOCUMENT = (ROOT / "docs" / "installations.md").read_text()
 RELEASES = {"gunicorn": patches.releases("gunicorn")[-1], "uvicorn": trees.NEWEST}
 REQUIREMENTS = [f"{distribution}=={release}" for distribution, release in RELEASES.items()]
 
-Made = Tuple[Environment, Callable[..., str]]
 
-
-def made_by_pip(path: Path) -> Made:
-    """In an environment made by venv --copies, with bytecode in RECORD."""
+def make(tool: str, path: Path) -> Environment:
+    """By pip in an environment made by venv --copies, with bytecode in RECORD; or by uv."""
+    if tool == "uv":
+        return find(environments.make(path, sys.version_info[:2], *REQUIREMENTS).path)
     command(sys.executable, "-m", "venv", "--copies", path)
-    pip = [path / "bin" / "python", "-m", "pip", "--disable-pip-version-check"]
-    command(*pip, "install", "--quiet", *REQUIREMENTS)
-    return find(path), lambda what, *arguments: command(*pip, what, *arguments)
+    pip(tool, path, "install", *REQUIREMENTS)
+    return find(path)
 
 
-def made_by_uv(path: Path) -> Made:
-    environment = find(environments.make(path, sys.version_info[:2], *REQUIREMENTS).path)
-    uv = [environments.UV, "pip"]
-    return environment, lambda what, *arguments: command(*uv, what, "--python", environment.python, *arguments)
-
-
-@pytest.mark.parametrize("make", [made_by_pip, made_by_uv])
-def test_it_is_one_of_theirs(make: Callable[[Path], Made], tmp_path: Path, run: Run, monkeypatch: MonkeyPatch) -> None:
+@pytest.mark.parametrize("tool", ["pip", "uv"])
+def test_it_is_one_of_theirs(tool: str, tmp_path: Path, run: Run, monkeypatch: MonkeyPatch) -> None:
     # A hard link to uv's cache has the owner and mode of the file there, which may be anybody's.
     monkeypatch.setenv("UV_LINK_MODE", "copy")
-    environment, installer = make(tmp_path / "venv")
+    environment = make(tool, tmp_path / "venv")
     before = trees.snapshot(environment.site_packages)
     run("--no-tests", environment)
     assert trees.disagreements(environment) == []
@@ -61,7 +55,7 @@ def test_it_is_one_of_theirs(make: Callable[[Path], Made], tmp_path: Path, run: 
     trees.workers(environment).write_text("changed = True\n")
     said = run("--no-tests", environment, status=2).err
     [advice] = re.findall(r"  do:       (.*), then run this again", said)
-    assert advice.startswith(f"{environment.path}/bin/pip install " if make is made_by_pip else "uv pip ")
+    assert advice.startswith(f"{environment.path}/bin/pip install " if tool == "pip" else "uv pip ")
     command("bash", "-c", advice)
     run("--check", environment, status=1)
     run("--revert", environment)
@@ -72,14 +66,14 @@ def test_it_is_one_of_theirs(make: Callable[[Path], Made], tmp_path: Path, run: 
     assert {name for name in {*now, *before} if now.get(name) != before.get(name)} <= {info + note for note in notes}
 
     run("--no-tests", environment)
-    installer("check")
-    assert REQUIREMENTS[1] in installer("freeze")
+    pip(tool, environment.path, "check")
+    assert REQUIREMENTS[1] in pip(tool, environment.path, "freeze")
     one = trees.only(environment)
-    if make is made_by_pip:
+    if tool == "pip":
         assert b"uvicorn/__pycache__/workers." in one.record.read_bytes()
-        assert "uvicorn/workers.py" in installer("show", "--files", "uvicorn")
+        assert "uvicorn/workers.py" in pip(tool, environment.path, "show", "--files", "uvicorn")
     assert list(environment.site_packages.glob("uvicorn/__pycache__/workers.*")) == []
-    installer("uninstall", *(["--yes"] if make is made_by_pip else []), "uvicorn")
+    pip(tool, environment.path, "uninstall", *(["--yes"] if tool == "pip" else []), "uvicorn")
     assert [path for path in environment.path.rglob("*") if "uvicorn" in path.name] == []
 
 
@@ -203,7 +197,7 @@ def test_symbolic_links_to_uv_s_cache(tmp_path: Path, monkeypatch: MonkeyPatch, 
     """They are named, and what is advised ends them, whatever the user has set for uv."""
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("UV_LINK_MODE", "symlink")
-    environment = made_by_uv(tmp_path / "venv")[0]
+    environment = make("uv", tmp_path / "venv")
     said = run("--no-tests", environment, status=2).err
     assert "--only" not in said, "the other one would be refused too"
     for distribution in ("uvicorn", "gunicorn"):

@@ -351,17 +351,6 @@ def test_what_is_kept_is_kept_under_every_worker_class() -> None:
 OLD = {(3, 6): "0.13.4", (3, 7): "0.16.0", (3, 8): "0.30.0"}
 
 
-def only(python: Path, directory: Path) -> str:
-    """A PATH on which this Python is all that could run anything of ours."""
-    directory.mkdir()
-    for place in ("/usr/bin", "/bin", "/usr/sbin", "/sbin"):
-        for program in Path(place).iterdir():
-            if not program.name.startswith(("python", "pip", "uv")) and not (directory / program.name).exists():
-                (directory / program.name).symlink_to(program)
-    (directory / python.name).symlink_to(python)
-    return str(directory)
-
-
 @pytest.mark.full
 @pytest.mark.parametrize("python", OLD, ids=lambda python: "%d.%d" % python)
 def test_one_old_python(python: Tuple[int, int], tmp_path: Path) -> None:
@@ -370,9 +359,13 @@ def test_one_old_python(python: Tuple[int, int], tmp_path: Path) -> None:
         pytest.skip(f"no Python {python} is at hand")
     clone = shutil.copytree(proof.ROOT, tmp_path / "clone", ignore=shutil.ignore_patterns(".*"))
     venv = environments.make(tmp_path / "venv", python, *environments.packages(OLD[python])).path
+    # This Python is all on the PATH that could run anything of ours
+    others = shutil.ignore_patterns("python*", "pip*", "uv*")
+    path = shutil.copytree("/usr/bin", tmp_path / "bin", symlinks=True, ignore=others, copy_function=os.symlink)
+    (path / f"python{python[0]}.{python[1]}").symlink_to(environments.pythons()[python])
     variables = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
     # Without a home, where pyenv's Pythons might be, and without a locale that knows more than ASCII
-    variables.update(PATH=only(environments.pythons()[python], tmp_path / "bin"), HOME=str(tmp_path), LC_ALL="C")
+    variables.update(PATH=str(path), HOME=str(tmp_path), LC_ALL="C")
 
     def script(status: int, *arguments: str) -> str:
         process = trees.start(clone / "scripts" / "apply.sh", *arguments, venv, env=variables)

@@ -302,15 +302,6 @@ def test_a_lost_output_decides_nothing(lost: str, environment: Environment, root
         assert (answer.returncode, trees.only(environment).state) == (status, state)
 
 
-def test_what_is_no_property_puts_back_too(environment: Environment, monkeypatch: MonkeyPatch) -> None:
-    """Anything that happens between the change and its proof."""
-    before = trees.snapshot(environment.path)
-    monkeypatch.setattr(apply, "_line", lambda one: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        apply.main(["--no-tests", str(environment.path)])
-    assert trees.snapshot(environment.path) == before
-
-
 def test_what_cannot_be_put_back(environment: Environment, root: Path, run: Run) -> None:
     """It is not said that nothing was changed."""
     record = trees.dist_info(environment) / "RECORD"

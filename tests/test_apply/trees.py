@@ -68,9 +68,6 @@ def dist_info(environment: Environment) -> Path:
     return path
 
 
-root_only = pytest.mark.skipif(os.getuid() != 0, reason="only root can do this")
-
-
 class Said(NamedTuple):
     out: str
     err: str

@@ -37,11 +37,9 @@ def test_pristine_and_patched(environment: Environment, run: Run) -> None:
     assert run(*CHECK, environment, status=1).out == f"{uvicorn}: pristine (its patch: {named})\n"
     run("--no-tests", environment)
     assert run(*CHECK, environment).out == f"{uvicorn}: patched ({named})\n"
-    done = trees.snapshot(environment.path)
     trees.workers(environment).with_name(f".workers.py.x{installed.UNFINISHED}").write_text("half a fi")
     assert "; an earlier run was interrupted, run scripts/apply.sh to finish it" in run(*CHECK, environment).out
     run("--no-tests", environment)
-    assert trees.snapshot(environment.path) == done
     [report] = json.loads(run(*CHECK, "--json", environment).out)
     assert (report["venv"], report["patched"], report["python"]) == (str(environment.path), True, environment.version)
     assert report["gunicorn"] and report["restart"] == [] and report["problem"] is None
@@ -55,9 +53,8 @@ def test_fork(environment: Environment, run: Run) -> None:
     run("--no-tests", environment)
     rename_release(environment, f"{trees.NEWEST}+usr1.1")
     assert f": uvicorn {trees.NEWEST}+usr1.1: fork (patches/" in run(*CHECK, environment).out
-    before = trees.snapshot(environment.path)
     said = run("--no-tests", environment).out
-    assert trees.snapshot(environment.path) == before and ", as before" in said
+    assert ", as before" in said
     reinstall = environment.reinstall(f"uvicorn==={trees.NEWEST}")
     both = f"{reinstall} && scripts/apply.sh --revert {environment.path}"
     assert f"undo:    {both}\n" in said

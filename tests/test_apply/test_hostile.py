@@ -20,6 +20,7 @@ from typing import Callable, Dict, List, Optional, Tuple
 
 import pytest
 from pytest import MonkeyPatch
+from test_forks import conftest as forks
 from usr1.apply import apply, installed, user
 from usr1.apply.environment import Environment
 from usr1.apply.user import NOBODY, User
@@ -275,8 +276,8 @@ def test_an_installer_at_the_same_time(
     before = trees.snapshot(environment.path)
     trees.before(monkeypatch, operation, number, lambda: act(environment))
     assert apply.main(["--no-tests", str(environment.path)]) == 2
-    said = "cannot change" if act is upgrade_and_fail else "another program works on"
-    trees.check_four_lines(run.capsys.readouterr().err, f"{said} {environment.path}")
+    why = "cannot change" if act is upgrade_and_fail else "another program works on"
+    assert f"{why} {environment.path}" in forks.said(run.capsys.readouterr().err)[0]
     now, file = trees.snapshot(environment.path), workers(environment)
     assert not file.exists() if act is uninstall else file.read_text() == OTHER
     others = [{name: entry for name, entry in tree.items() if "/uvicorn" not in name} for tree in (before, now)]
@@ -329,16 +330,6 @@ def told(place: Path, root: Path) -> Told:
     return Told(place / "told")
 
 
-@pytest.fixture
-def open_environment(place: Path) -> Environment:
-    """One that nobody can use, of a Python that nobody can use; nor may the tools be closed."""
-    python = Path(os.path.realpath(sys.executable))
-    for path in (python, Path(sys.executable), Path(pytest.__file__)):
-        if subprocess.call(["test", "-r", path], user=NOBODY, group=NOBODY, extra_groups=[]) != 0:
-            pytest.skip(f"user nobody cannot read {path}")
-    return trees.light(place / "venv", trees.source(), python=python)
-
-
 def a_pth(environment: Environment, told: Told) -> None:
     theirs = environment.path.parent / "theirs"
     theirs.mkdir()
@@ -381,15 +372,20 @@ def test_root_runs_what_is_root_s_alone(environment: Environment, told: Told, ru
 
 @root_only
 @pytest.mark.parametrize("owner", [0, NOBODY, 12345])
-def test_the_owner_runs_it(owner: int, open_environment: Environment, told: Told, run: Run) -> None:
+def test_the_owner_runs_it(owner: int, place: Path, told: Told, run: Run) -> None:
     """With the code of others; nobody in the place of root. What is patched stays the owner's."""
-    (open_environment.site_packages / "gunicorn" / "__init__.py").write_text(told.code)
-    a_pth(open_environment, told)
-    subprocess.run(["chown", "-R", f"{owner}:{owner}", open_environment.path], check=True)
-    said = run("--no-figures", open_environment).out
+    python = Path(os.path.realpath(sys.executable))
+    for path in (python, Path(sys.executable), Path(pytest.__file__)):
+        if subprocess.call(["test", "-r", path], user=NOBODY, group=NOBODY, extra_groups=[]) != 0:
+            pytest.skip(f"user nobody cannot read {path}")
+    environment = trees.light(place / "venv", trees.source(), python=python)
+    (environment.site_packages / "gunicorn" / "__init__.py").write_text(told.code)
+    a_pth(environment, told)
+    subprocess.run(["chown", "-R", f"{owner}:{owner}", environment.path], check=True)
+    said = run("--no-figures", environment).out
     assert f"  tested as user {owner if owner == 12345 else 'nobody'}\n" in said  # The system knows no 12345
     assert told.users == [owner or NOBODY]
-    assert {path.lstat().st_uid for path in open_environment.path.rglob("*")} == {owner}
+    assert {path.lstat().st_uid for path in environment.path.rglob("*")} == {owner}
 
 
 @root_only

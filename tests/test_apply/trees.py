@@ -12,6 +12,7 @@ from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, Union
 
 import environments
 import pytest
+from test_forks.conftest import said
 from usr1 import patches, record
 from usr1.apply import apply, change, files, installed
 from usr1.apply.environment import Environment, find
@@ -91,14 +92,9 @@ class Run:
     def refused(self, start: str, *arguments: Union[str, Path, Environment]) -> str:
         """Four lines: what, which starts like this, expected, found, do."""
         out, err = self(*arguments, status=2)
-        said = out if "--check" in arguments else err
-        check_four_lines(said, start)
-        return said
-
-
-def check_four_lines(said: str, start: str) -> None:
-    assert [line.split(":")[0].strip() for line in said.splitlines()[1:]] == ["expected", "found", "do"], said
-    assert start in said.splitlines()[0], said
+        message = out if "--check" in arguments else err
+        assert start in said(message)[0]
+        return message
 
 
 MODULE = [sys.executable, "-m", "usr1.apply.apply"]

@@ -188,22 +188,19 @@ def trial(environment: Environment, read_once: None) -> Trial:
     return Trial(environment, environment.path.with_name("log"), {"apply": patched, "revert": pristine})
 
 
-@pytest.mark.full
-@pytest.mark.parametrize("what", OPPOSITE)
-def test_any_call_may_fail(what: str, trial: Trial) -> None:
-    trial.try_all(what, "error=EIO", trial.calls(what))
+both_ways = pytest.mark.parametrize("what", ["apply", pytest.param("revert", marks=pytest.mark.full)])
 
 
-@pytest.mark.parametrize("what", ["apply", pytest.param("revert", marks=pytest.mark.full)])
-def test_killed_at_any_call(what: str, trial: Trial, request: pytest.FixtureRequest) -> None:
+@both_ways
+@pytest.mark.parametrize("fault", ["signal=KILL", pytest.param("error=EIO", marks=pytest.mark.full)])
+def test_killed_or_failed_at_any_call(fault: str, what: str, trial: Trial, request: pytest.FixtureRequest) -> None:
     """Where it only looks, nothing changes until the next call, so to be killed there is to be killed then."""
     every = request.config.getoption("--full")
-    trial.try_all(
-        what, "signal=KILL", [call for call in trial.calls(what) if every or call.changes and call.number % 3 == 1]
-    )
+    calls = [call for call in trial.calls(what) if every or call.changes and call.number % 3 == 1]
+    trial.try_all(what, fault, calls)
 
 
-@pytest.mark.parametrize("what", ["apply", pytest.param("revert", marks=pytest.mark.full)])
+@both_ways
 @pytest.mark.parametrize("fault", ["error=ENOSPC", pytest.param("error=EIO+", marks=pytest.mark.full)])
 def test_a_disk_that_is_full_or_fails_for_good(fault: str, what: str, trial: Trial) -> None:
     """When an error stays, what was done cannot always be undone; that is said, and the next run does it."""
@@ -220,9 +217,6 @@ class Files:
         self.info = sorted(environment.site_packages.glob("uvicorn-*.dist-info"))[0]
         self.record = self.info / "RECORD"
         self.metadata = self.info / "METADATA"
-
-
-Damage = Callable[[Files], object]
 
 
 def edit(path: Path, change: Callable[[bytes], bytes]) -> None:
@@ -259,7 +253,7 @@ def version(text: bytes) -> Callable[[Files], object]:
     return lambda files: edit(files.metadata, lambda old: re.sub(rb"(?m)^Version: .*", b"Version: " + text, old))
 
 
-DAMAGES: Dict[str, Damage] = {
+DAMAGES: Dict[str, Callable[[Files], object]] = {
     "source missing": lambda files: files.source.unlink(),
     "source with CRLF": lambda files: edit(files.source, lambda text: text.replace(b"\n", b"\r\n")),
     "source in no encoding": lambda files: edit(files.source, lambda text: text + b"# \xff\n"),
@@ -348,10 +342,8 @@ def test_several_damages(request: pytest.FixtureRequest, run: Run, read_once: No
     check()
 
 
-Break = Callable[[MonkeyPatch], object]
-
 #: What fails, and the words of the refusal. RECORD is renamed first, then the sources of several distributions.
-FAILURES: Dict[str, "tuple[Break, str]"] = {
+FAILURES: "Dict[str, tuple[Callable[[MonkeyPatch], object], str]]" = {
     "the first rename": (lambda patch: trees.before(patch, "rename", 1, lambda: trees.fail(errno.EPERM)), "lsattr"),
     "a later one": (lambda patch: trees.before(patch, "rename", 3, lambda: trees.fail(errno.ENOSPC)), "make room"),
     "what was written": (lambda patch: patch.setattr(os, "fsync", lambda file: os.ftruncate(file, 7)), "was read back"),
@@ -361,7 +353,7 @@ FAILURES: Dict[str, "tuple[Break, str]"] = {
 
 @pytest.mark.parametrize("failure, said", FAILURES.values(), ids=FAILURES)
 def test_what_fails_is_undone(
-    failure: Break, said: str, environment: Environment, run: Run, monkeypatch: MonkeyPatch
+    failure: Callable[[MonkeyPatch], object], said: str, environment: Environment, run: Run, monkeypatch: MonkeyPatch
 ) -> None:
     failure(monkeypatch)
     assert said in run.refused("nothing was changed", "--no-tests", environment)

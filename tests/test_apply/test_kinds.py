@@ -166,10 +166,10 @@ def test_without_so_many_distributions(number: int, tmp_path: Path) -> None:
     check_both_ways(environment.path, environment)
 
 
-@pytest.mark.parametrize("name", ["with spaces", "ümläut-日本", "quote'\"$(x)", "trailing/", os.fsdecode(b"\xff\xfe")])
+@pytest.mark.parametrize("name", ["with spaces", "ümläut-日本", "quote'\"$(x)", os.fsdecode(b"\xff\xfe")])
 def test_names(name: str, tmp_path: Path) -> None:
     environment = trees.light(tmp_path / name, trees.source())
-    check_both_ways(Path(str(tmp_path) + os.sep + name), environment)
+    check_both_ways(environment.path, environment)
 
 
 @pytest.mark.parametrize("directory, name", [("", "venv"), ("venv", "."), ("", "link")])

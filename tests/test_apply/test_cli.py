@@ -55,9 +55,8 @@ def test_from_anywhere(environment: Environment, tmp_path: Path) -> None:
     for said in (f"Python {environment.version}", "gunicorn 2", f"{trees.NEWEST}: patched", "undo: ", "restart: "):
         assert said in answer.stdout
     assert trees.only(environment).state is State.PATCHED
-    undo = re.search("undo: +(scripts/apply.sh .*)", answer.stdout)
-    assert undo
-    assert subprocess.run(undo[1], shell=True, cwd=trees.SCRIPTS.parent).returncode == 0
+    [undo] = re.findall("undo: +(scripts/apply.sh .*)", answer.stdout)
+    assert subprocess.run(undo, shell=True, cwd=trees.SCRIPTS.parent).returncode == 0
     assert trees.only(environment).state is State.PRISTINE
 
 

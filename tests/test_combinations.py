@@ -17,12 +17,10 @@ from properties.server import Server
 from test_gunicorn import conftest as gunicorns
 from usr1 import patches
 
-#: The oldest, one in the middle and the newest of each distribution.
+#: The oldest and the newest of uvicorn, and the newest that replaces it.
 BY_DEFAULT = (
     "uvicorn 0.13.2",
-    "uvicorn 0.28.1",
     f"uvicorn {environments.NEWEST}",
-    "uvicorn-worker 0.2.0 with uvicorn 0.14.0",
     f"uvicorn-worker 0.4.0 with uvicorn {environments.NEWEST}",
 )
 

@@ -18,7 +18,7 @@ from configuration import *  # noqa: F403
 from gunicorn.arbiter import Arbiter
 
 CALLS = int(os.environ.get("CALLS", 2))  # Calls of a function that are interrupted, in each phase of a worker's life
-TERMINATED = int(os.environ.get("TERMINATED", 2))  # The age of the one that gets SIGTERM: only then it interrupts itself
+TERMINATED = int(os.environ.get("TERMINATED", 2))  # Age of the one that gets SIGTERM: only then it interrupts itself
 
 # What runs between fork and exit wherever the signal matters; the rest is as good as any one place.
 SCOPE = re.compile(

@@ -145,8 +145,8 @@ def _all_there(environment: Environment, staged: List[Staged]) -> bool:
     try:
         with Tree(environment.path) as tree:
             return all(files.same(tree.status(one.path), one.status) for one in staged)
-    except OSError:
-        return False
+    except OSError as error:
+        return error.errno == errno.EIO  # A disk that fails just now tells nothing of other programs
 
 
 def _interfered(environment: Environment, what: Exception) -> Refusal:

@@ -63,6 +63,26 @@ def run(*command: object, cwd: Union[Path, str, None] = None, **variables: str) 
     )  # fmt: skip
 
 
+def output(*command: object, status: Any = 0, **how: Any) -> str:
+    """What a command prints; it must end with this status."""
+    answer = run(*command, **how)
+    assert answer.returncode == status, answer.stdout
+    return answer.stdout
+
+
+def git(folder: Path, *arguments: object) -> str:
+    identity = ["-c", "user.name=tester", "-c", "user.email=tester@localhost"]
+    variables = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
+    return output("git", *identity, *arguments, cwd=folder, **variables)
+
+
+def commit_all(folder: Path) -> None:
+    """Make a folder a git repository of what is in it."""
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    git(folder, "add", "--all", "--force")
+    git(folder, "commit", "--quiet", "--message=as it is")
+
+
 def _candidates() -> Iterator[str]:
     for minor, place in itertools.product(range(6, 16), os.environ["PATH"].split(os.pathsep)):
         found = shutil.which(f"python3.{minor}", path=place)

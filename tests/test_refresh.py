@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Callable, List
 
+import environments
 import pytest
 from usr1 import patches, wheel
 from usr1.patches import PatchError
@@ -28,9 +29,7 @@ def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the patches, committed, which this process takes for the patches."""
     folder = tmp_path / "patches"
     shutil.copytree(ORIGINAL, folder)
-    identity = ["-c", "user.name=tester", "-c", "user.email=tester@localhost"]
-    for command in (["init", "--quiet"], ["add", "patches"], [*identity, "commit", "--quiet", "--message=as it is"]):
-        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    environments.commit_all(tmp_path)
     monkeypatch.setattr(patches, "PATCHES", folder)
     monkeypatch.setattr(refresh, "WORK", tmp_path / "work")
     return folder
@@ -298,9 +297,8 @@ def test_wrong_arguments(arguments: List[str], capsys: Captured) -> None:
 
 
 def test_help_of_the_script() -> None:
-    answer = subprocess.run([str(ROOT / "scripts" / "refresh.sh"), "--help"], cwd="/", capture_output=True, text=True)
-    assert answer.returncode == 0
-    assert "exit status: 0 done" in answer.stdout
+    said = environments.output(ROOT / "scripts" / "refresh.sh", "--help", cwd="/")
+    assert "exit status: 0 done" in said
 
 
 def test_release_that_is_not_published(copy: Path, capsys: Captured) -> None:

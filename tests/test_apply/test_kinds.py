@@ -17,8 +17,8 @@ from typing import Callable, Dict, Iterator, List, Tuple
 
 import environments
 import pytest
+from environments import output as command
 from pytest import MonkeyPatch
-from test_forks.conftest import run as command
 from test_forks.test_install import pip
 from usr1 import patches
 from usr1.apply import apply, installed, servers

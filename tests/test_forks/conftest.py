@@ -2,7 +2,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Iterator, List
+from typing import Iterator, List
 
 import environments
 import psutil
@@ -24,19 +24,13 @@ NEWEST = patches.releases("uvicorn")[-1]
 
 
 @pytest.fixture(autouse=True)
-def nothing_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment of whoever runs the tests does not matter."""
+def nothing_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment of whoever runs the tests does not matter, and where that is."""
+    monkeypatch.chdir(tmp_path)
     for name in ("SOURCE_DATE_EPOCH", *map(fork.variable, patches.DISTRIBUTIONS)):
         monkeypatch.delenv(name, raising=False)
     # No bytecode, which takes a good part of pip's time: of this setting it takes the opposite
     monkeypatch.setenv("PIP_NO_COMPILE", "0")
-
-
-def run(*command: object, **how: Any) -> str:
-    """What a command prints; it must succeed."""
-    answer = environments.run(*command, **how)
-    assert answer.returncode == 0, answer.stdout
-    return answer.stdout
 
 
 def pristine_files(distribution: str = "uvicorn", release: str = NEWEST) -> wheel.Files:
@@ -85,7 +79,5 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("clone") / "uvicorn-usr1"
     for part in ("vendor", "patches", "scripts"):
         shutil.copytree(ROOT / part, directory / part, ignore=shutil.ignore_patterns("__pycache__"))
-    git = ["git", "-C", str(directory), "-c", "user.name=tests", "-c", "user.email=tests"]
-    for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "as it is now"]):
-        run(*git, *command)
+    environments.commit_all(directory)
     return directory

@@ -7,10 +7,11 @@ from typing import Dict, List, Set
 
 import environments
 import pytest
+from environments import output
 from usr1 import patches
 from usr1.forks import fork
 
-from test_forks.conftest import BY_DEFAULT, EVERY, NEWEST, ROOT, run, version
+from test_forks.conftest import BY_DEFAULT, EVERY, NEWEST, ROOT, version
 
 VENDOR = ROOT / "vendor"
 PIP_TOO = pytest.mark.parametrize("tool", [pytest.param("pip", marks=pytest.mark.full), "uv"])
@@ -30,7 +31,7 @@ INVALID = "0.13.0", "0.13.1", "0.13.2", "0.14.0"
 def pip(tool: str, venv: Path, command: str, *arguments: object, **settings: str) -> str:
     python = venv / "bin" / "python"
     start = [environments.UV, "pip", command, "--python", python] if tool == "uv" else [python, "-m", "pip", command]
-    return run(*start, *arguments, **settings)
+    return output(*start, *arguments, **settings)
 
 
 def install(tool: str, venv: Path, *arguments: object, **settings: str) -> str:
@@ -75,7 +76,7 @@ def test_installed_from_everywhere(
     install(tool, venv, *arguments[source])
     assert installed(venv, name) == release
     if name == "uvicorn" and source == "index":
-        assert f"uvicorn {release} with" in run(venv / "bin" / "uvicorn", "--version")
+        assert f"uvicorn {release} with" in output(venv / "bin" / "uvicorn", "--version")
     # A pin without the fork's part accepts it
     assert "Would make no changes" in install("uv", venv, "--dry-run", f"{name}=={release}")
 
@@ -156,11 +157,11 @@ def test_apply_recognises_it(tmp_path: Path) -> None:
     venv = make(tmp_path, "gunicorn")
     install("uv", venv, *(VENDOR / distribution for distribution in patches.DISTRIBUTIONS))
     apply = ROOT / "scripts" / "apply.sh"
-    found = run(apply, "--check", venv)
+    found = output(apply, "--check", venv)
     for distribution, release in NEWEST_OF_EACH:
         assert f"{distribution} {version(distribution, release)}: fork" in found
     before = {path: path.read_bytes() for path in files(venv) if path.is_file()}
-    run(apply, "--no-tests", venv)
+    output(apply, "--no-tests", venv)
     assert {path: path.read_bytes() for path in files(venv) if path.is_file()} == before
 
 
@@ -217,7 +218,7 @@ LOCKERS = {
 def test_locked_by_others(locker: str, wheels: Path, tmp_path: Path) -> None:
     tool = environments.cached((3, 11), locker, exclude_newer="2025-06-01")
     [fork] = wheels.glob(f"uvicorn-{NEWEST}+*.whl")
-    run(sys.executable, "-m", "pip", "download", "-d", tmp_path, "click", "h11")
+    output(sys.executable, "-m", "pip", "download", "-d", tmp_path, "click", "h11")
     files = {"uvicorn": fork, **{file.name.split("-")[0]: file for file in tmp_path.glob("*.whl")}}
     dependencies = ", ".join(f'"{name} @ {file.as_uri()}"' for name, file in files.items())
     project = f'name = "locked"\nversion = "1"\nrequires-python = ">=3.11,<3.12"\ndependencies = [{dependencies}]'
@@ -227,5 +228,5 @@ def test_locked_by_others(locker: str, wheels: Path, tmp_path: Path) -> None:
     written.write_text(text.format(project=project, packages=packages))
     settings = {"PIPENV_VENV_IN_PROJECT": "1", "POETRY_VIRTUALENVS_IN_PROJECT": "1", "PDM_CHECK_UPDATE": "0"}
     for command in commands:
-        run(tool.path / "bin" / locker, *command, cwd=tmp_path, **settings)
+        output(tool.path / "bin" / locker, *command, cwd=tmp_path, **settings)
     assert installed(tmp_path / ".venv") == NEWEST

@@ -3,16 +3,16 @@
 import shutil
 import sys
 from pathlib import Path
-from subprocess import CompletedProcess
 from typing import List
 
 import environments
 import pytest
+from environments import output
 from usr1 import patches, wheel
 from usr1.forks import fork
 from usr1.upkeep import releases
 
-from test_forks.conftest import NEWEST, ROOT, run, said
+from test_forks.conftest import NEWEST, ROOT, said
 
 EVIL = b"import evil\n"
 PIP = sys.executable
@@ -127,11 +127,12 @@ def test_no_source_distribution_and_nothing_to_edit(tmp_path: Path) -> None:
         backend.build_editable(str(tmp_path))
 
 
-def wheel_by(installer: str, directory: Path, *options: object, **variables: str) -> "CompletedProcess[str]":
+def wheel_by(installer: str, directory: Path, *options: object, fails: bool = False, **variables: str) -> str:
     """What an installer, uv or a Python's pip, says when it makes a wheel of the recipe in an empty directory."""
     pip = [installer, "-m", "pip", "wheel", "--no-deps", "--wheel-dir"]
     command = [environments.UV, "build", "--wheel", "--out-dir"] if installer == "uv" else pip
-    return environments.run(*command, directory, *options, ROOT / "vendor" / "uvicorn", **variables)
+    status = (2 if installer == "uv" else 1) if fails else 0
+    return output(*command, directory, *options, ROOT / "vendor" / "uvicorn", status=status, **variables)
 
 
 @pytest.mark.parametrize("installer", [pytest.param(PIP, marks=pytest.mark.full, id="pip"), "uv"])
@@ -143,9 +144,8 @@ def wheel_by(installer: str, directory: Path, *options: object, **variables: str
     ],
 )
 def test_the_installer_shows_why(options: List[str], chosen: str, message: str, installer: str, tmp_path: Path) -> None:
-    answer = wheel_by(installer, tmp_path, *options, UVICORN_USR1_VERSION=chosen)
-    assert answer.returncode != 0
-    assert "uvicorn" in answer.stdout and message in answer.stdout and "Traceback" not in answer.stdout
+    answer = wheel_by(installer, tmp_path, *options, fails=True, UVICORN_USR1_VERSION=chosen)
+    assert "uvicorn" in answer and message in answer and "Traceback" not in answer
     assert list(tmp_path.rglob("*.whl")) == []
 
 
@@ -153,19 +153,17 @@ def test_the_installer_shows_why(options: List[str], chosen: str, message: str, 
 @pytest.mark.parametrize("installer", [PIP, "uv"], ids=["pip", "uv"])
 def test_a_wheelhouse(installer: str, tmp_path: Path) -> None:
     house, out = tmp_path / "house", tmp_path / "out"
-    run(PIP, "-m", "pip", "download", "--dest", house, f"uvicorn==={NEWEST}")
-    answer = wheel_by(installer, out, "--no-index", "--find-links", house, PIP_FIND_LINKS="")
-    assert answer.returncode == 0, answer.stdout
+    output(PIP, "-m", "pip", "download", "--dest", house, f"uvicorn==={NEWEST}")
+    wheel_by(installer, out, "--no-index", "--find-links", house, PIP_FIND_LINKS="")
     assert len(list(out.glob(f"uvicorn-{NEWEST}+usr1.*.whl"))) == 1
 
 
 def test_a_recipe_without_its_repository(tmp_path: Path) -> None:
     """As with pip before 21.3, which builds in a copy of the directory."""
     copy = shutil.copytree(ROOT / "vendor" / "uvicorn", tmp_path / "vendor" / "uvicorn")
-    answer = environments.run(sys.executable, "-c", "import backend", cwd=copy)
-    assert answer.returncode == 1
+    answer = output(sys.executable, "-c", "import backend", status=1, cwd=copy)
     expected = f"expected {tmp_path}/scripts/usr1/forks/fork.py, the rest of the repository, found none"
-    assert answer.stdout.startswith(expected) and "pip 21.3" in answer.stdout
+    assert answer.startswith(expected) and "pip 21.3" in answer
 
 
 def test_the_recipes_are_the_same_code() -> None:

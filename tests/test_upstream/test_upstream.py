@@ -13,7 +13,7 @@ from typing import Dict, List, NamedTuple, Sequence, Set, Tuple
 
 import environments
 import pytest
-from environments import GUNICORN, UVICORN, Environment, Version
+from environments import GUNICORN, UVICORN, Environment, Version, git, output
 from properties.environment import GEVENT, GTHREAD, SYNC
 from properties.expect import Broken
 from properties.server import Server
@@ -82,22 +82,12 @@ def newest(distribution: str) -> Patch:
     return refresh.newest(distribution, patches.catalogue(distribution))
 
 
-def git(tree: Path, *arguments: str) -> str:
-    identity = ["-c", "user.name=tester", "-c", "user.email=tester@localhost", "-c", "core.autocrlf=false"]
-    variables = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
-    answer = environments.run("git", *identity, *arguments, cwd=tree, **variables)
-    assert answer.returncode == 0, answer.stdout
-    return answer.stdout
-
-
 def repository(folder: Path, distribution: str, series: Sequence[Path]) -> Path:
     """A repository with the newest published source of a project and these commits on top."""
     shutil.copytree(releases.source(distribution, newest(distribution).releases[-1]), folder)
-    git(folder, "init", "--quiet", "--initial-branch=main")
-    git(folder, "add", "--all", "--force")
-    git(folder, "commit", "--quiet", "--message=as published")
+    environments.commit_all(folder)
     git(folder, "tag", "published")
-    git(folder, "am", "--quiet", *map(str, series))
+    git(folder, "am", "--quiet", *series)
     return folder
 
 
@@ -257,8 +247,7 @@ def test_every_commit_has_upstreams_style(distribution: str, tree: Path) -> None
     for revision in git(tree, "rev-list", "published..").split():
         git(tree, "checkout", "--quiet", revision)
         for command in commands:
-            answer = environments.run(*command, cwd=tree)
-            assert answer.returncode == 0, answer.stdout
+            output(*command, cwd=tree)
 
 
 @commits([], [one for one in COMMITS if one.distribution == "uvicorn-worker"])
@@ -266,8 +255,7 @@ def test_types(commit: Commit, tmp_path: Path) -> None:
     """As uvicorn-worker's scripts/check has them; the change to uvicorn is the same."""
     tree = repository(tmp_path / "tree", commit.distribution, commit.mails)
     mypy = [environment(commit.distribution).python, "-m", "mypy", "--cache-dir", "../mypy"]
-    answer = environments.run(*mypy, "uvicorn_worker", "tests", cwd=tree)
-    assert answer.returncode == 0, answer.stdout
+    output(*mypy, "uvicorn_worker", "tests", cwd=tree)
 
 
 @commits(["gunicorn-1", "gunicorn-3", "uvicorn-worker-4"], [one for one in COMMITS if added_tests(one.tested_by)])

@@ -89,10 +89,9 @@ def tool_applies(command: "list[str]", patch: Patch, before: Files, folder: Path
         (folder / target).parent.mkdir(parents=True, exist_ok=True)
         (folder / target).write_bytes(content)
     variables = {"LC_ALL": "C", "GIT_CEILING_DIRECTORIES": str(folder.parent)}
-    answer = environments.run(*command, patch.path, cwd=folder, **variables)
-    assert answer.returncode == 0, answer.stdout
+    said = environments.output(*command, patch.path, cwd=folder, **variables)
     is_newest = patch == patches.read(patch.path)[-1]
-    assert not re.search("offset|fuzz" if is_newest else "fuzz", answer.stdout), answer.stdout
+    assert not re.search("offset|fuzz" if is_newest else "fuzz", said), said
     return {target: (folder / target).read_bytes() for target in before}
 
 

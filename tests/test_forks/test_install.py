@@ -8,8 +8,10 @@ from typing import Dict, List, Set
 import environments
 import pytest
 from environments import output
+from test_apply import trees
 from usr1 import patches
-from usr1.forks import fork
+from usr1.apply.environment import find
+from usr1.apply.installed import State, release_of
 
 from test_forks.conftest import BY_DEFAULT, EVERY, NEWEST, ROOT, version
 
@@ -48,14 +50,12 @@ def make(tmp_path: Path, *packages: str) -> Path:
 
 
 def installed(venv: Path, name: str = "uvicorn") -> str:
-    """The release of the fork in a consistent environment, with the patched file."""
-    [info] = venv.glob(f"lib/python3.*/site-packages/{name.replace('-', '_')}-*.dist-info")
-    found = info.name[len(name) + 1 : -len(".dist-info")]
-    release = found.split("+")[0]
-    assert found == version(name, release)
-    patched = fork.find(name, release).patched
-    assert {file: patches.sha256((info.parent / file).read_bytes()) for file in patched} == patched
-    pip("pip" if "3.6" in info.parts[-3] else "uv", venv, "check")  # uv knows no Python 3.6
+    """The release of the fork in a consistent environment, as apply.sh recognises it."""
+    environment = find(venv)
+    one = trees.only(environment, name)
+    release = release_of(one.release)
+    assert (one.state, one.release, one.applied) == (State.FORK, version(name, release), one.patch)
+    pip("pip" if environment.version.startswith("3.6") else "uv", venv, "check")  # uv knows no Python 3.6
     return release
 
 
@@ -151,18 +151,6 @@ def test_uv_does_not_keep_an_older_wheel(clone: Path, tmp_path: Path) -> None:
         venv = make(tmp_path / f"{n}")
         install("uv", venv, "-r", requirements, UVICORN_USR1_VERSION=release)
         assert installed(venv) == release
-
-
-def test_apply_recognises_it(tmp_path: Path) -> None:
-    venv = make(tmp_path, "gunicorn")
-    install("uv", venv, *(VENDOR / distribution for distribution in patches.DISTRIBUTIONS))
-    apply = ROOT / "scripts" / "apply.sh"
-    found = output(apply, "--check", venv)
-    for distribution, release in NEWEST_OF_EACH:
-        assert f"{distribution} {version(distribution, release)}: fork" in found
-    before = {path: path.read_bytes() for path in files(venv) if path.is_file()}
-    output(apply, "--no-tests", venv)
-    assert {path: path.read_bytes() for path in files(venv) if path.is_file()} == before
 
 
 WITH_3_11 = pytest.mark.skipif((3, 11) not in environments.pythons(), reason="Python 3.11 is not at hand")

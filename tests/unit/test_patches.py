@@ -48,10 +48,6 @@ def patched(patch: Patch) -> Files:
     return applied(patch, pristine(patch, patch.releases[-1]))
 
 
-def hashes(files: Files) -> Dict[str, str]:
-    return {target: patches.sha256(content) for target, content in files.items()}
-
-
 @every_patch
 def test_header_is_complete(patch: Patch) -> None:
     fields = HeaderParser().parsestr(patch.header)
@@ -103,9 +99,7 @@ PATCH = ["patch", "--strip=1", "--fuzz=0", "--no-backup-if-mismatch", "--verbose
 def test_applies_strictly_to_every_release_it_names(patch: Patch, tmp_path: Path) -> None:
     for release in patch.releases:
         before = pristine(patch, release)
-        assert hashes(before) == patch.pristine, release
         after = applied(patch, before)
-        assert hashes(after) == patch.patched
         assert {part.target: part.revert(after[part.target]) for part in patch.parts} == before
         for tool in (GIT, PATCH):
             assert tool_applies(tool, patch, before, tmp_path) == after

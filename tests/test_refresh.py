@@ -163,17 +163,15 @@ def test_published_are_in_order_of_version() -> None:
 
 
 def test_releases_are_fetched_once_and_whole(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fetched() -> List[Path]:
-        return [releases.unpacked("uvicorn", "0.54.0"), releases.source("uvicorn-worker", "0.4.0")]
-
-    wheel, source = fetched()
-    for file in ("uvicorn/workers.py", "uvicorn-0.54.0.dist-info/RECORD"):
-        assert (wheel / file).is_file()
-    for file in ("uvicorn_worker/_workers.py", "tests/test_workers.py"):
-        assert (source / file).is_file()
+    wheel, source = releases.unpacked("uvicorn", "0.54.0"), releases.source("uvicorn-worker", "0.4.0")
+    assert (wheel / "uvicorn" / "workers.py").is_file()
+    assert (wheel / "uvicorn-0.54.0.dist-info" / "RECORD").is_file()
+    assert (source / "uvicorn_worker" / "_workers.py").is_file()
+    assert (source / "tests" / "test_workers.py").is_file()
     assert {*cache.iterdir()} == {wheel, source}
     monkeypatch.setattr(releases, "tempfile", None)  # To fetch it again would fail
-    assert fetched() == [wheel, source]
+    assert releases.unpacked("uvicorn", "0.54.0") == wheel
+    assert releases.source("uvicorn-worker", "0.4.0") == source
 
 
 def test_release_that_two_fetch_at_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

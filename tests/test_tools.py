@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import List, Union
+from typing import Iterator, List, Union
 
 import environments
 import pytest
@@ -30,19 +30,17 @@ def set_up(repository: Path, **variables: str) -> "Answer[str]":
 
 
 @pytest.fixture
-def repository(tmp_path: Path) -> Path:
-    """A copy of the scripts, without any tools, in a path that needs quoting."""
-    return copy(tmp_path / "o'clone")
-
-
-def copy(repository: Path) -> Path:
-    for part in ("scripts", "patches"):
-        shutil.copytree(ROOT / part, repository / part, ignore=shutil.ignore_patterns("__pycache__"))
-    (repository / "scripts" / "requirements.txt").write_text("packaging\n")
-    (repository / "tests").mkdir()
-    for name in ("look.sh", "packages", "requirements.txt"):
-        shutil.copy(ROOT / "tests" / name, repository / "tests")
-    return repository
+def repository() -> Iterator[Path]:
+    """A copy of the scripts that anybody may read, without any tools, in a path that needs quoting."""
+    with environments.open_directory() as directory:
+        repository = directory / "o'clone"
+        for part in ("scripts", "patches"):
+            shutil.copytree(ROOT / part, repository / part, ignore=shutil.ignore_patterns("__pycache__"))
+        (repository / "scripts" / "requirements.txt").write_text("packaging\n")
+        (repository / "tests").mkdir()
+        for name in ("look.sh", "packages", "requirements.txt"):
+            shutil.copy(ROOT / "tests" / name, repository / "tests")
+        yield repository
 
 
 def refusal(answer: "Answer[str]") -> str:
@@ -152,21 +150,19 @@ def test_a_python_without_venv(repository: Path, tmp_path: Path) -> None:
     )
 
 
-def test_a_clone_that_may_not_be_written() -> None:
-    with environments.open_directory() as directory:
-        repository = copy(directory / "clone")
-        repository.chmod(0o555)
-        user = NOBODY if os.geteuid() == 0 else None
-        assert refusal(run(repository / "scripts" / "build-fork.sh", "--help", user=user)) == (
-            f"build-fork.sh: cannot write to {repository}, where the tools' environment goes;"
-            " run this once as a user who may, or in a clone of your own"
-        )
+def test_a_clone_that_may_not_be_written(repository: Path) -> None:
+    repository.chmod(0o555)
+    user = NOBODY if os.geteuid() == 0 else None
+    assert refusal(run(repository / "scripts" / "build-fork.sh", "--help", user=user)) == (
+        f"build-fork.sh: cannot write to {repository}, where the tools' environment goes;"
+        " run this once as a user who may, or in a clone of your own"
+    )
 
 
-BASH = [path.name for path in sorted((ROOT / "scripts").glob("*.sh")) if b"bash" in path.read_bytes().splitlines()[0]]
+SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.sh"))
 
 
-@pytest.mark.parametrize("script", [name for name in BASH if name != "tools.sh"])
+@pytest.mark.parametrize("script", [name for name in SCRIPTS if name not in ("tools.sh", "reopen.sh")])
 def test_by_another_shell(script: str, repository: Path) -> None:
     said = refusal(run("dash", f"scripts/{script}", cwd=repository))
     assert said == f"{script}: expected bash, found another shell; run it as it is, without sh in front"

@@ -174,28 +174,25 @@ def read_table(text: str) -> Columns:
     _, head, *lines = text.splitlines()
     whens = re.findall(r"\w+", head.partition(":")[2])
     # After the figure of each column comes, in some rows, the number out of which it is
-    cells = {line[:32].strip(): re.findall(r"> 1 s|\d[\d,.]*", line[32:]) for line in lines if line[:1].islower()}
+    rows = [(line[:32].strip(), line[32:].replace(",", "")) for line in lines if line[:1].islower()]
+    cells = {label: re.findall(r"> 1 s|[\d.]+", row) for label, row in rows}
     logs = [label.split()[-1] for label in cells if label.startswith("lines lost of ")]
-
-    def number(label: str, column: int) -> int:
-        return int(cells[label][column].replace(",", ""))
-
-    def column(n: int) -> Figures:
+    columns = {}
+    for n, when in enumerate(whens):
         slowest, total = cells["time to close all rotated files"][n], len(whens) + n
-        return Figures(
+        columns[when] = Figures(
             worker_class=environments.UVICORN,
-            lost={log: number(f"lines lost of {log}", n) for log in logs},
-            doubled=number("lines written twice", n),
-            lines=len(logs) * number(f"lines lost of {logs[0]}", total),
-            broken=number("requests broken", n),
-            requests=number("requests broken", total),
-            dead=number("workers killed or hung", n),
+            lost={log: int(cells[f"lines lost of {log}"][n]) for log in logs},
+            doubled=int(cells["lines written twice"][n]),
+            lines=len(logs) * int(cells[f"lines lost of {logs[0]}"][total]),
+            broken=int(cells["requests broken"][n]),
+            requests=int(cells["requests broken"][total]),
+            dead=int(cells["workers killed or hung"][n]),
             hung=0,
             rotations=int(head.split()[1]),
             slowest=None if slowest.startswith(">") else float(slowest),
         )
-
-    return {when: column(n) for n, when in enumerate(whens)}
+    return columns
 
 
 @pytest.mark.full

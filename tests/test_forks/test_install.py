@@ -37,12 +37,9 @@ def pip(tool: str, venv: Path, command: str, *arguments: object, **settings: str
 
 
 def install(tool: str, venv: Path, *arguments: object, **settings: str) -> str:
-    return pip(tool, venv, "install", *arguments, **settings)
-
-
-def anew(tool: str, distribution: str = "uvicorn") -> List[str]:
-    """uv remembers what an address gave it: an index on the port of this one, or a commit."""
-    return ["--refresh-package", distribution] if tool == "uv" else []
+    """Anew, as uv remembers what an address gave it: an index on the port of this one, or a commit."""
+    anew = [f"--refresh-package={name}" for name in patches.DISTRIBUTIONS] if tool == "uv" else []
+    return pip(tool, venv, "install", *anew, *arguments, **settings)
 
 
 def make(tmp_path: Path, *packages: str) -> Path:
@@ -70,8 +67,8 @@ def test_installed_from_everywhere(
     pin = f"{name}=={version(name, release)}"
     arguments: Dict[str, List[object]] = {
         "directory": [*choose, clone / "vendor" / name],
-        "git": [*anew(tool, name), *choose, address],
-        "index": [*anew(tool, name), "--extra-index-url", index, pin],
+        "git": [*choose, address],
+        "index": ["--extra-index-url", index, pin],
     }
     install(tool, venv, *arguments[source])
     assert installed(venv, name) == release
@@ -108,7 +105,7 @@ def test_upgraded_and_uninstalled_it_leaves_nothing(tool: str, index: str, tmp_p
     before = files(venv)
     older = environments.COMBINATIONS[-2]
     pin = f"uvicorn=={version('uvicorn', older)}"
-    install(tool, venv, *anew(tool), "--extra-index-url", index, pin)
+    install(tool, venv, "--extra-index-url", index, pin)
     assert installed(venv) == older
     install(tool, venv, "--upgrade", VENDOR / "uvicorn")
     assert installed(venv) == NEWEST
@@ -128,7 +125,7 @@ def test_an_index_with_the_forks_too(tool: str, chosen: str, index: str, tmp_pat
     venv = make(tmp_path)
     settings = {"UVICORN_USR1_VERSION": chosen, "UV_INDEX_STRATEGY": "unsafe-best-match"}
     addresses = {"PIP_EXTRA_INDEX_URL": index, "UV_EXTRA_INDEX_URL": index}
-    install(tool, venv, *anew(tool), VENDOR / "uvicorn", **settings, **addresses)
+    install(tool, venv, VENDOR / "uvicorn", **settings, **addresses)
     assert installed(venv) == NEWEST
 
 
@@ -136,7 +133,7 @@ def test_an_index_with_the_forks_too(tool: str, chosen: str, index: str, tmp_pat
 def test_pinned_by_hash(tool: str, index: str, wheels: Path, tmp_path: Path) -> None:
     venv, requirements = make(tmp_path, "click", "h11", "pip"), tmp_path / "requirements.txt"
     [wheel] = wheels.glob(f"uvicorn-{NEWEST}+*.whl")
-    options = [*anew(tool), "--no-deps", "--require-hashes", "--index-url", index, "-r", requirements]
+    options = ["--no-deps", "--require-hashes", "--index-url", index, "-r", requirements]
     pin = f"uvicorn=={version('uvicorn', NEWEST)} --hash=sha256:"
     requirements.write_text(pin + patches.sha256(wheel.read_bytes()))
     install(tool, venv, *options)
@@ -149,7 +146,7 @@ def test_uv_does_not_keep_an_older_wheel(clone: Path, tmp_path: Path) -> None:
     requirements.write_text(f"uvicorn @ file://{clone}/vendor/uvicorn\n")
     for n, release in enumerate((NEWEST, "0.35.0", NEWEST)):
         venv = make(tmp_path / f"{n}")
-        install("uv", venv, "-r", requirements, UVICORN_USR1_VERSION=release)
+        pip("uv", venv, "install", "-r", requirements, UVICORN_USR1_VERSION=release)
         assert installed(venv) == release
 
 

@@ -91,11 +91,6 @@ def repository(folder: Path, distribution: str, series: Sequence[Path]) -> Path:
     return folder
 
 
-def apply(patch: Patch, tree: Path) -> None:
-    for part in patch.parts:
-        (tree / part.target).write_bytes(part.apply((tree / part.target).read_bytes()))
-
-
 @pytest.fixture
 def tree(distribution: str, tmp_path: Path) -> Path:
     return repository(tmp_path / "tree", distribution, mails(distribution))
@@ -189,7 +184,7 @@ def test_ends_in_the_patched_files(distribution: str, tree: Path) -> None:
     package = patch.parts[0].target.partition("/")[0]
     assert set(git(tree, "diff", "--name-only", "published", "--", package).split()) == set(patch.pristine)
     git(tree, "checkout", "--quiet", "published", "--", *patch.pristine)
-    apply(patch, tree)
+    git(tree, "apply", patch.path)
     assert git(tree, "diff", "--full-index", "main") == (FOLDER / distribution / "left-out.diff").read_text()
 
 
@@ -236,23 +231,18 @@ def test_files_import_without_sigusr1(distribution: str, tree: Path) -> None:
 
 
 @every_project
-def test_every_commit_has_upstreams_style(distribution: str, tree: Path) -> None:
+def test_every_commit_has_upstreams_style(distribution: str, tree: Path, pytestconfig: pytest.Config) -> None:
     ruff = Path(sys.executable).with_name("ruff")
     commands: List[List[object]] = [[ruff, "check", "--no-cache"], [ruff, "format", "--no-cache", "--check", "--diff"]]
     if distribution == "gunicorn":
         commands = [[environment(distribution).python, "-m", "pycodestyle", *newest(distribution).pristine]]
+    if distribution == "uvicorn-worker" and pytestconfig.getoption("--full"):  # The change to uvicorn is the same
+        mypy = [environment(distribution).python, "-m", "mypy", "--cache-dir", "../mypy"]
+        commands.append([*mypy, "uvicorn_worker", "tests"])
     for revision in git(tree, "rev-list", "published..").split():
         git(tree, "checkout", "--quiet", revision)
         for command in commands:
             output(*command, cwd=tree)
-
-
-@commits([], [one for one in COMMITS if one.distribution == "uvicorn-worker"])
-def test_types(commit: Commit, tmp_path: Path) -> None:
-    """As uvicorn-worker's scripts/check has them; the change to uvicorn is the same."""
-    tree = repository(tmp_path / "tree", commit.distribution, commit.mails)
-    mypy = [environment(commit.distribution).python, "-m", "mypy", "--cache-dir", "../mypy"]
-    output(*mypy, "uvicorn_worker", "tests", cwd=tree)
 
 
 @commits(["gunicorn-1", "gunicorn-3", "uvicorn-worker-4"], [one for one in COMMITS if added_tests(one.tested_by)])
@@ -306,7 +296,7 @@ def test_the_same_tests_fail(release: str, tmp_path: Path) -> None:
     for environment in (pristine, patched):
         shutil.copytree(releases.source("gunicorn", release), tree)
         if environment is patched:
-            apply(patch, tree)
+            git(tree, "apply", patch.path)
         found.append(outcome(environment, tree))
         shutil.rmtree(tree)
     print(f"{release}: on pristine and on patched code so many passed, and these failed: {found}")

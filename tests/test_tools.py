@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Iterator, List, Union
+from typing import Any, Iterator, List, Union
 
 import environments
 import pytest
@@ -24,9 +24,9 @@ def run(
     return subprocess.run(list(map(str, command)), cwd=cwd, user=user, env=settings, capture_output=True, text=True)
 
 
-def set_up(repository: Path, **variables: str) -> "Answer[str]":
+def set_up(repository: Path, **how: Any) -> "Answer[str]":
     """Have a script set up the tools, and do nothing with them."""
-    return run(repository / "scripts" / "build-fork.sh", "--help", **variables)
+    return run(repository / "scripts" / "build-fork.sh", "--help", **how)
 
 
 @pytest.fixture
@@ -43,10 +43,9 @@ def repository() -> Iterator[Path]:
         yield repository
 
 
-def refusal(answer: "Answer[str]") -> str:
-    assert (answer.returncode, answer.stdout) == (2, "")
-    [message] = answer.stderr.splitlines()
-    return message
+def refusal(answer: "Answer[str]") -> List[str]:
+    assert (answer.returncode, answer.stdout) == (2, ""), answer
+    return answer.stderr.splitlines()
 
 
 def tools(repository: Path) -> List[Path]:
@@ -103,9 +102,8 @@ def test_of_two_first_runs_the_slower_leaves_the_tools_of_the_faster(repository:
     assert (made / "faster").exists()
 
     (made / "bin" / "python").unlink()
-    answer = set_up(repository, PYTHON=str(python), FASTER="1")
-    assert answer.returncode == 2
-    assert answer.stderr.endswith(f" to {made}; if there is something at {made}, remove it\n")
+    said = refusal(set_up(repository, PYTHON=str(python), FASTER="1"))
+    assert said[-1].endswith(f" to {made}; if there is something at {made}, remove it")
     assert list(repository.glob(".tools*")) == [made]
 
 
@@ -121,7 +119,8 @@ def test_without_tests_apply_needs_none(repository: Path, tmp_path: Path) -> Non
 
 
 def test_a_python_of_no_use(repository: Path) -> None:
-    assert refusal(set_up(repository, PYTHON="/nonexistent")) == (
+    [said] = refusal(set_up(repository, PYTHON="/nonexistent"))
+    assert said == (
         "build-fork.sh: expected Python 3.6 or later for the tools, found /nonexistent;"
         " install one, or name it: PYTHON=/path/to/python3"
     )
@@ -129,23 +128,18 @@ def test_a_python_of_no_use(repository: Path) -> None:
 
 
 def test_packages_that_cannot_be_had(repository: Path) -> None:
-    answer = set_up(repository, PIP_NO_INDEX="1", PIP_FIND_LINKS="")
-    assert answer.returncode == 2
-    told, dots, said = answer.stderr.split("\n", 2)
+    told, dots, *said = refusal(set_up(repository, PIP_NO_INDEX="1", PIP_FIND_LINKS=""))
     assert told.startswith("Setting up the tools in ") and re.fullmatch(r"\.+", dots), "it goes on"
-    assert said.startswith(
-        "build-fork.sh: pip cannot install the tools; check the network, the index and its certificate"
-    )
-    assert "scripts/bundle.sh" in answer.stderr and "Debian" not in answer.stderr
+    start = "build-fork.sh: pip cannot install the tools; check the network, the index and its certificate"
+    assert said[0].startswith(start) and "scripts/bundle.sh" in said[0]
+    assert "Debian" not in "".join(said)
     assert tools(repository) == []
 
 
 def test_a_python_without_venv(repository: Path, tmp_path: Path) -> None:
     """As Debian's, without python3-venv."""
     python = fake_python(tmp_path / "python", '[ "$2" != venv ] || { echo no ensurepip; exit 1; }')
-    answer = set_up(repository, PYTHON=str(python))
-    assert answer.returncode == 2
-    assert answer.stderr.splitlines()[-1] == (
+    assert refusal(set_up(repository, PYTHON=str(python)))[-1] == (
         "build-fork.sh: cannot make the tools' environment (on Debian: apt install python3-venv): no ensurepip"
     )
 
@@ -153,7 +147,8 @@ def test_a_python_without_venv(repository: Path, tmp_path: Path) -> None:
 def test_a_clone_that_may_not_be_written(repository: Path) -> None:
     repository.chmod(0o555)
     user = NOBODY if os.geteuid() == 0 else None
-    assert refusal(run(repository / "scripts" / "build-fork.sh", "--help", user=user)) == (
+    [said] = refusal(set_up(repository, user=user))
+    assert said == (
         f"build-fork.sh: cannot write to {repository}, where the tools' environment goes;"
         " run this once as a user who may, or in a clone of your own"
     )
@@ -164,7 +159,7 @@ SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.sh"))
 
 @pytest.mark.parametrize("script", [name for name in SCRIPTS if name not in ("tools.sh", "reopen.sh")])
 def test_by_another_shell(script: str, repository: Path) -> None:
-    said = refusal(run("dash", f"scripts/{script}", cwd=repository))
+    [said] = refusal(run("dash", f"scripts/{script}", cwd=repository))
     assert said == f"{script}: expected bash, found another shell; run it as it is, without sh in front"
     assert not list(repository.glob(".tools*"))
 
@@ -187,9 +182,7 @@ UNREACHED = "test.sh: uv does not reach the package index; try UV_INDEX_URL and 
 def missing(root: Path, **variables: str) -> List[str]:
     """What is said to be missing; nothing must be run."""
     # If all is there this is soon done
-    answer = run(root / "scripts" / "test.sh", "--version", **{"UV_INDEX_URL": "", **variables})
-    assert (answer.returncode, answer.stdout) == (2, ""), answer.stdout + answer.stderr
-    return answer.stderr.splitlines()
+    return refusal(run(root / "scripts" / "test.sh", "--version", **{"UV_INDEX_URL": "", **variables}))
 
 
 def test_all_that_is_missing_at_once(repository: Path) -> None:

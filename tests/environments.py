@@ -215,8 +215,6 @@ def patched_until_exit(original: Environment, *names: str) -> Environment:
 
 #: One release of each combination of file and hook: the newest that the patch names.
 COMBINATIONS = tuple(patch.releases[-1] for patch in patches.catalogue("uvicorn"))
-
-#: The newest patched release of each.
 NEWEST = COMBINATIONS[-1]
 GUNICORN = max((patch.releases[-1] for patch in patches.catalogue("gunicorn")), key=Release)
 

@@ -13,7 +13,7 @@ from usr1.forks import fork
 from usr1.upkeep import releases
 
 ROOT = Path(__file__).resolve().parents[2]
-CATALOGUES = {distribution: list(patches.catalogue(distribution)) for distribution in patches.DISTRIBUTIONS}
+CATALOGUES = {distribution: patches.catalogue(distribution) for distribution in patches.DISTRIBUTIONS}
 EVERY = [(name, release) for name, catalogue in CATALOGUES.items() for one in catalogue for release in one.releases]
 
 #: The oldest, one in the middle and the newest of each distribution, and those that were withdrawn.

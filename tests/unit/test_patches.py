@@ -40,12 +40,9 @@ def pristine(patch: Patch, release: str) -> Files:
     return {target: (folder / target).read_bytes() for target in patch.pristine}
 
 
-def applied(patch: Patch, before: Files) -> Files:
+def patched(patch: Patch, release: str) -> Files:
+    before = pristine(patch, release)
     return {part.target: part.apply(before[part.target]) for part in patch.parts}
-
-
-def patched(patch: Patch) -> Files:
-    return applied(patch, pristine(patch, patch.releases[-1]))
 
 
 @every_patch
@@ -99,7 +96,7 @@ PATCH = ["patch", "--strip=1", "--fuzz=0", "--no-backup-if-mismatch", "--verbose
 def test_applies_strictly_to_every_release_it_names(patch: Patch, tmp_path: Path) -> None:
     for release in patch.releases:
         before = pristine(patch, release)
-        after = applied(patch, before)
+        after = patched(patch, release)
         assert {part.target: part.revert(after[part.target]) for part in patch.parts} == before
         for tool in (GIT, PATCH):
             assert tool_applies(tool, patch, before, tmp_path) == after
@@ -117,7 +114,7 @@ def test_result_compiles_on_the_oldest_python(patch: Patch) -> None:
     pythons = environments.pythons()
     oldest = next(one for one in pythons if any("{}.{}.99".format(*one) in each for each in supported))
     compiles = "import sys; compile(sys.stdin.buffer.read(), 'f', 'exec')"
-    for content in patched(patch).values():
+    for content in patched(patch, patch.releases[-1]).values():
         subprocess.run([pythons[oldest], "-W", "error", "-c", compiles], input=content, check=True)
 
 
@@ -125,7 +122,7 @@ def test_result_compiles_on_the_oldest_python(patch: Patch) -> None:
 def test_result_has_no_unused_import_and_no_undefined_name(patch: Patch) -> None:
     ruff = [str(Path(sys.executable).with_name("ruff")), "check", "--isolated", "--select", "F", "--line-length", "120"]
     before = pristine(patch, patch.releases[-1])
-    for target, content in patched(patch).items():
+    for target, content in patched(patch, patch.releases[-1]).items():
         old, new = (
             subprocess.run([*ruff, "--output-format=concise", "-"], input=text, capture_output=True).stdout.decode()
             for text in (before[target], content)
@@ -171,7 +168,8 @@ def reopen(source: str) -> str:
 
 @every_distribution
 def test_the_patches_exchange_a_file_as_the_module_does(distribution: str) -> None:
-    files = patched(refresh.newest(distribution, CATALOGUE)).values()
+    newest = refresh.newest(distribution, CATALOGUE)
+    files = patched(newest, newest.releases[-1]).values()
     [source] = [content.decode() for content in files if b"\ndef reopen(" in content]
     assert reopen(source) == reopen(MODULE.read_text())
 

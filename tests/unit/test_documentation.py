@@ -116,16 +116,13 @@ def test_figures_of_the_newest_patch() -> None:
     assert told[0] == str(newest.revision)
 
 
-def test_output() -> None:
+@pytest.mark.parametrize("bad", [True, False])
+def test_output(bad: bool) -> None:
     """What apply.sh prints of a bad and of a good server, with other figures at most; left out is only what fails."""
     shown = "\n".join(text for _, text in BLOCK.findall(DOCUMENTS["README.md"]) if "rotations, under load:" in text)
     _, *runs = re.split(r"^\$ scripts/apply\.sh (.*)\n", shown, flags=re.MULTILINE)
     assert runs[::2] == ["--tests-only /tmp/demo", "/tmp/demo"]
-    for text, bad in zip(runs[1::2], (True, False)):
-        check_output(text, bad)
-
-
-def check_output(text: str, bad: bool) -> None:
+    text = runs[1 if bad else 3]
     properties = "\n".join(path.read_text() for path in ROOT.glob("tests/properties/*.py"))
     promises = re.findall(r"def test_\w+\((?:[^)]|\n)*\) -> None:\n    \"\"\"(.*)\"\"\"", properties)
     assert re.match(r"/tmp/demo: Python [\d.]+, gunicorn [\d.]+\n", text)

@@ -11,7 +11,6 @@ import pytest
 from usr1 import patches, wheel
 from usr1.patches import PatchError
 from usr1.upkeep import backports, refresh, releases
-from usr1.upkeep.backports import Edit
 
 Captured = pytest.CaptureFixture[str]
 ORIGINAL = patches.PATCHES
@@ -100,10 +99,8 @@ def test_newest_that_nothing_follows_from(old: str, new: str, said: str, copy: P
 def test_another_file_parts_the_releases_anew(copy: Path) -> None:
     before = patches.catalogue("gunicorn")
     newest = refresh.newest("gunicorn", before)
-    name, line = "gunicorn/config.py", "def get_default_config_file():\n"
-    pristine = (releases.unpacked("gunicorn", newest.releases[-1]) / name).read_text()
-    edit = Edit(pristine, pristine.replace(line, f"# In other words\n{line}"))
-    part = refresh._diff(backports.Change("", {name: edit}))
+    name = "gunicorn/config.py"
+    part = f"--- a/{name}\n+++ b/{name}\n@@ -70 +70,2 @@\n+# In other words\n def get_default_config_file():\n"
     text = newest.path.read_text().replace("-SHA256: ", "-SHA256: nonsense\n ")  # All hashes are written anew
     newest.path.write_text(text.replace("--- a/gunicorn/d", f"{part}--- a/gunicorn/d", 1))
     assert refresh.main([]) == 0

@@ -172,7 +172,6 @@ def test_help_by_another_shell() -> None:
 
 # What the tests need and is missing is said before they run
 
-PACKAGES = [line.split()[0] for line in (ROOT / "tests" / "packages").read_text().splitlines() if line[0] != "#"]
 NOWHERE = "http://127.0.0.1:9/simple/"
 NO_OTHER = {"PIP_EXTRA_INDEX_URL": "", "PIP_FIND_LINKS": ""}
 NO_INDEX = {**NO_OTHER, "PIP_INDEX_URL": NOWHERE, "PIP_CONFIG_FILE": os.devnull}
@@ -224,7 +223,9 @@ def test_what_fails_has_another_exit_status(repository: Path) -> None:
 
 
 def test_the_documents_name_the_packages() -> None:
+    lines = (ROOT / "tests" / "packages").read_text().splitlines()
+    packages = [line.split()[0] for line in lines if line[0] != "#"]
     for document in ("README.md", "README.zh-CN.md", "CONTRIBUTING.md"):
         text = (ROOT / document).read_text()
         [command] = re.findall(r"sudo apt-get install --no-install-recommends ([\w -]*)", text)
-        assert command.split() == PACKAGES, document
+        assert command.split() == packages, document

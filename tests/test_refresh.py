@@ -153,10 +153,11 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "releases"
 
 
-def test_published_are_in_order_of_version() -> None:
+def test_releases_are_in_order_of_version() -> None:
     found = releases.published("uvicorn")
     ordered = ["0.0.1", "0.9.1", "0.13.0", "0.24.0", "0.24.0.post1", "0.54.0"]  # The last one needs a newer Python
     assert [release for release in found if release in ordered] == ordered
+    assert sorted(reversed(ordered), key=patches.numbers) == ordered
 
 
 def test_releases_are_fetched_once_and_whole(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

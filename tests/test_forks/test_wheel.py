@@ -101,12 +101,6 @@ def test_only_the_fields_are_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert forked[f"{wheel.dist_info(forked)}/METADATA"].endswith(b"\nVersion: as in a changelog\n")
 
 
-def test_releases_sort_as_numbers() -> None:
-    releases = ["0.17.0.post1", "0.100.0", "0.17.0", "1.2.0", "0.17.1", "0.9.9"]
-    expected = ["0.9.9", "0.17.0", "0.17.0.post1", "0.17.1", "0.100.0", "1.2.0"]
-    assert sorted(releases, key=patches.numbers) == expected
-
-
 #: What a build environment does, on a Python that may be older than the tools.
 BUILD = """
 import sys

@@ -12,7 +12,6 @@ import subprocess
 import sys
 from email.parser import HeaderParser
 from pathlib import Path
-from typing import Dict
 
 import environments
 import pytest
@@ -22,17 +21,13 @@ from test_module.test_module import MODULE
 from usr1 import patches
 from usr1.patches import Part, Patch, PatchError
 from usr1.upkeep import refresh, releases
+from usr1.wheel import Files
 
 #: DEP-3's; the last one is our own, and so are patches.PINNED
 FIELDS = ["Description", "Origin", "Bug", "Forwarded", "Last-Update", "Revision"]
 CATALOGUE = [patch for distribution in patches.DISTRIBUTIONS for patch in patches.catalogue(distribution)]
-every_patch = pytest.mark.parametrize(
-    "patch", CATALOGUE, ids=lambda patch: f"{patch.distribution}-{patch.releases[-1]}"
-)
+every_patch = pytest.mark.parametrize("patch", CATALOGUE, ids="{0.distribution}-{0.releases[0]}".format)
 every_distribution = pytest.mark.parametrize("distribution", patches.DISTRIBUTIONS)
-
-
-Files = Dict[str, bytes]
 
 
 def pristine(patch: Patch, release: str) -> Files:
@@ -76,13 +71,13 @@ def test_description_names_what_it_overrides(patch: Patch) -> None:
     assert described == overridden
 
 
-def tool_applies(command: "list[str]", patch: Patch, before: Files, folder: Path) -> Files:
+def tool_applies(command: "list[str]", patch: Patch, before: Files, folder: Path, *options: str) -> Files:
     """What a tool makes of files; fails if it says that a hunk fits only in part, or the newest elsewhere."""
     for target, content in before.items():
         (folder / target).parent.mkdir(parents=True, exist_ok=True)
         (folder / target).write_bytes(content)
     variables = {"LC_ALL": "C", "GIT_CEILING_DIRECTORIES": str(folder.parent)}
-    said = environments.output(*command, patch.path, cwd=folder, **variables)
+    said = environments.output(*command, patch.path, *options, cwd=folder, **variables)
     is_newest = patch == patches.read(patch.path)[-1]
     assert not re.search("offset|fuzz" if is_newest else "fuzz", said), said
     return {target: (folder / target).read_bytes() for target in before}
@@ -100,7 +95,7 @@ def test_applies_strictly_to_every_release_it_names(patch: Patch, tmp_path: Path
         assert {part.target: part.revert(after[part.target]) for part in patch.parts} == before
         for tool in (GIT, PATCH):
             assert tool_applies(tool, patch, before, tmp_path) == after
-            assert tool_applies([*tool[:-1], "--reverse", tool[-1]], patch, after, tmp_path) == before
+            assert tool_applies(tool, patch, after, tmp_path, "--reverse") == before
     assert {file for file in tmp_path.rglob("*") if file.is_file()} == {tmp_path / target for target in patch.pristine}
 
 

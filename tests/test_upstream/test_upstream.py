@@ -137,11 +137,11 @@ def run_tests(environment: Environment, tree: Path, *arguments: str, patience: i
     }
     command = [str(environment.python), "-m", "pytest", "-qrA", "-o", "addopts=", "-p", "patient", *arguments]
     said = tree.parent / "said"
-    with open(said, "w") as output, tempfile.TemporaryDirectory() as base:
+    with open(said, "w") as file, tempfile.TemporaryDirectory() as base:
         # In the usual place, pytest would end by deleting what earlier runs of other tests left: a minute's work. With
         # a long path, a log that a test of Gunicorn's never reads fills its pipe, and the server hangs.
         command += ["--basetemp", base]
-        tests = subprocess.Popen(command, cwd=tree, env=settings, stdout=output, stderr=output, start_new_session=True)
+        tests = subprocess.Popen(command, cwd=tree, env=settings, stdout=file, stderr=file, start_new_session=True)
         try:
             tests.wait(1800)
         finally:

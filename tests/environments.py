@@ -236,7 +236,6 @@ def pythons_for(release: str) -> List[Version]:
 
 
 UVICORN = "uvicorn.workers.UvicornWorker"
-#: Where the worker classes of a distribution are.
 MODULES = {"uvicorn": "uvicorn.workers", "uvicorn-worker": "uvicorn_worker"}
 
 #: What a release asks for: the oldest Python and gunicorn, and the oldest and the newest uvicorn. Before 0.4.0 it

@@ -34,9 +34,6 @@ def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-# All follows from the newest
-
-
 def test_all_is_written_again_byte_for_byte(copy: Path) -> None:
     newest = {NEWEST.path.name, refresh.newest("gunicorn", refresh.catalogue()).path.name}
     files = {patch.path for patch in refresh.catalogue()}

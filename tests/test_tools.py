@@ -56,9 +56,6 @@ def tools(repository: Path) -> List[Path]:
     return found
 
 
-# Made once, and by one script for all
-
-
 @pytest.mark.full
 def test_made_once(repository: Path) -> None:
     """For all scripts. What somebody constrains is not ours, and there may be no home."""

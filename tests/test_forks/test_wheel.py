@@ -246,8 +246,6 @@ def test_a_full_disk() -> None:
     assert os.listdir(out) == []
 
 
-# What the build backend refuses
-
 EVIL = b"import evil\n"
 
 

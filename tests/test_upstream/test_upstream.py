@@ -245,7 +245,7 @@ def test_every_commit_has_upstreams_style(distribution: str, tree: Path, pytestc
             output(*command, cwd=tree)
 
 
-@commits(["gunicorn-1", "gunicorn-3", "uvicorn-worker-4"], [one for one in COMMITS if added_tests(one.tested_by)])
+@commits(["gunicorn-1", "gunicorn-3", "uvicorn-worker-3"], [one for one in COMMITS if added_tests(one.tested_by)])
 def test_tests_of_a_commit(commit: Commit, tmp_path: Path) -> None:
     """Those that it adds pass, and fail with the code of the commit before."""
     distribution, tests = commit.distribution, commit.tested_by

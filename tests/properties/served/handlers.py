@@ -20,7 +20,8 @@ def own_path(path):
 class Header:
     def _open(self):
         stream = super()._open()
-        stream.write("# header\n")
+        if stream is not None:
+            stream.write("# header\n")
         return stream
 
 

@@ -1,19 +1,16 @@
 """The same application for aiohttp's worker class, as far as tests need it there."""
 
-import os
-
 import checkpoints
 from aiohttp import web
-from application import begin
+from application import begin, block
 
 
 async def answer(request):
     kind, name = request.match_info["kind"], request.match_info["request"]
     begin(kind, name)
-    if kind == "block":
-        checkpoints.pause(name)
+    text = str(block(kind, name))
     await checkpoints.pause_async(name)
-    return web.Response(text=str(os.getpid()))
+    return web.Response(text=text)
 
 
 app = web.Application()

@@ -178,8 +178,8 @@ def block(kind, request):
     elif kind == "fork":
         return fork(request)
     elif kind in vars(habits):
-        return vars(habits)[kind]()
-    elif kind == "sleeping":
+        vars(habits)[kind]()
+    elif kind in ("sleeping", "executing"):  # Only WSGI comes here with the latter
         return log_until_released(request, time.sleep)
     elif kind == "spinning":
         return log_until_released(request, spin)

@@ -1,8 +1,4 @@
-"""
-What applications do that a signal for their logs may come into, each a function of a request.
-
-It returns how often something did not happen that happens where no logs are rotated.
-"""
+"""What applications do that a signal for their logs may come into, each as a request or while they load."""
 
 import _thread
 import asyncio
@@ -56,7 +52,7 @@ def replace_open(published=logging.FileHandler._open):
 
 
 def nothing():
-    return 0
+    pass
 
 
 def hold_locks(seconds=2, backwards=False):
@@ -74,21 +70,19 @@ def hold_locks(seconds=2, backwards=False):
 
     threading.Thread(target=hold, daemon=True).start()
     held.wait()
-    return 0
 
 
 def hold_locks_backwards():
-    return hold_locks(0.2, backwards=True)
+    hold_locks(0.2, backwards=True)
 
 
 def make_handlers(name="BeingMade"):
     """And forget it, with a signal while it is made."""
     handlers.make(99, [name], "FileHandler", "a", True, None)
-    return 0
 
 
 def make_handlers_of_a_class_with_a_stream():
-    return make_handlers("Born")
+    make_handlers("Born")
 
 
 def deplete():
@@ -105,7 +99,6 @@ def deplete():
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         for fd in filled:
             os.close(fd)
-    return 0
 
 
 def signal_and_wait():
@@ -121,7 +114,6 @@ def starve():
     with open("/proc/self/statm") as statm:
         used = int(statm.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + (64 << 20), resource.getrlimit(resource.RLIMIT_AS)[1]))
-    return 0
 
 
 def hold_first_line():
@@ -129,4 +121,3 @@ def hold_first_line():
     for one in handlers.drawn:
         with one.handler.lock:
             signal_and_wait()
-    return 0

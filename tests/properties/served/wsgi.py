@@ -4,7 +4,7 @@ import os
 import time
 
 import checkpoints
-from application import begin, block, in_thread, log_until_released
+from application import begin, block, in_thread
 
 
 def stream(request, chunks):
@@ -16,8 +16,6 @@ def stream(request, chunks):
 
 
 def text(environ, kind, request):
-    if kind == "executing":
-        return log_until_released(request, time.sleep)
     if kind == "upload":
         checkpoints.mark(request)
         environ["wsgi.input"].read()

@@ -297,9 +297,8 @@ class Play:
         start = time.monotonic()
         while True:
             held = {
-                (pid == self.server.arbiter, re.sub(r"\.\d{6}$", "", log.rpartition(" ")[2]))
-                for pid in self.server.reached_by(target)
-                for log in self.server.logs.held([pid], self.server.logs.rotated())
+                (pid == self.server.arbiter, log)
+                for pid, log in self.server.logs.held(self.server.reached_by(target), self.server.logs.rotated())
             }
             # The arbiter passes a signal on when it has reopened its own logs: on a busy machine that may take long.
             awaited = held - known if self.published else held & {(True, "error.log")}

@@ -5,7 +5,7 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Iterable, List, Optional, Set, TextIO, Tuple
+from typing import Collection, Iterable, List, Optional, Set, TextIO, Tuple
 
 from properties import wait
 from properties.expect import LOSES, MISSES, count, expect
@@ -49,7 +49,7 @@ class Logs:
         """Read the rotated files and remove them, as compression does: what is written to them later is lost."""
         for path in self.rotated():
             file = open(path, errors="replace")  # noqa: SIM115  Nobody else gets its inode as long as it is open
-            self.removed.append((re.sub(r"\.\d+$", "", path.name), file, file.read()))
+            self.removed.append((_log_of(path), file, file.read()))
             path.unlink()
 
     def rotated(self) -> List[Path]:
@@ -62,13 +62,11 @@ class Logs:
             removed.close()
         self.removed.clear()
 
-    def held(self, pids: Iterable[int], files: Iterable[Path]) -> List[str]:
-        """Which of these processes has which of these files open, in words."""
-        inodes = {_inode(os.stat(file)): file.name for file in files}
-        inodes.update((_inode(os.fstat(file.fileno())), f"a deleted {name}") for name, file, _ in self.removed)
-        return [
-            f"process {pid} still writes to {inodes[inode]}" for pid in pids for inode in _open_files(pid) & set(inodes)
-        ]
+    def held(self, pids: Iterable[int], files: Iterable[Path]) -> List[Tuple[int, str]]:
+        """Which of these processes has a file open that is one of these, or was removed, and of which log."""
+        logs = {_inode(os.stat(file)): _log_of(file) for file in files}
+        logs.update((_inode(os.fstat(file.fileno())), name) for name, file, _ in self.removed)
+        return [(pid, logs[inode]) for pid in pids for inode in _open_files(pid) & set(logs)]
 
     def lines(self, name: str, current_only: bool = False) -> List[str]:
         files = [self.path(name)] if current_only else self.directory.glob(f"{name}*")
@@ -84,27 +82,25 @@ class Logs:
         return Counter(number for line in self.lines(name, current_only) for number in re.findall(r"\bid-\d+\b", line))
 
     def not_exactly_once(
-        self, requests: Iterable[str], names: Iterable[str] = NAMES, current_only: bool = False
+        self, requests: Collection[str], names: Iterable[str] = NAMES, current_only: bool = False
     ) -> List[str]:
         """Which logs have lost lines of these requests, or doubled them, in words."""
-        requests = list(requests)
         return list(filter(None, (self._wrong(name, requests, current_only) for name in names)))
 
     def expect_exactly_once(
-        self, requests: Iterable[str], names: Iterable[str] = NAMES, current_only: bool = False
+        self, requests: Collection[str], names: Iterable[str] = NAMES, current_only: bool = False
     ) -> None:
         """Each of these requests has its line in each of these logs, once."""
-        requests, names = list(requests), list(names)
 
         def wrong() -> str:
             return "; ".join(self.not_exactly_once(requests, names, current_only))
 
         self.settling.until(lambda: not wrong(), wrong, MISSES if current_only else LOSES)
 
-    def expect_in_new_files(self, requests: Iterable[str], names: Iterable[str] = NAMES) -> None:
+    def expect_in_new_files(self, requests: Collection[str], names: Iterable[str] = NAMES) -> None:
         self.expect_exactly_once(requests, names, current_only=True)
 
-    def _wrong(self, name: str, requests: List[str], current_only: bool) -> str:
+    def _wrong(self, name: str, requests: Collection[str], current_only: bool) -> str:
         lines = self.requests(name, current_only)
         numbers = Counter(lines[request] for request in requests if lines[request] != 1)
         where = f"the new {name}" if current_only else name
@@ -113,17 +109,19 @@ class Logs:
             for number, affected in sorted(numbers.items())
         )
 
-    def expect_let_go(self, pids: Iterable[int], when: str) -> None:
+    def expect_let_go(self, pids: Collection[int], when: str) -> None:
         """None of these processes has a rotated file open."""
-        pids = list(pids)
         expect(not self.held(pids, self.rotated()), lambda: f"{self.holders(pids)} {when}", MISSES)
 
-    def holders(self, pids: Iterable[int]) -> str:
+    def holders(self, pids: Collection[int]) -> str:
         """How many of these processes still write to how many rotated files, in words."""
-        pids = list(pids)
-        held = {pid: self.held([pid], self.rotated()) for pid in pids}
-        logs = sorted({re.split(r" to (?:a deleted )?|\.\d+$", line)[1] for lines in held.values() for line in lines})
-        return f"{sum(map(bool, held.values()))} of {len(pids)} processes still wrote to a rotated {', '.join(logs)}"
+        held = self.held(pids, self.rotated())
+        processes, logs = {pid for pid, _ in held}, {log for _, log in held}
+        return f"{len(processes)} of {len(pids)} processes still wrote to a rotated {', '.join(sorted(logs))}"
+
+
+def _log_of(rotated: Path) -> str:
+    return re.sub(r"\.\d{6}$", "", rotated.name)
 
 
 def _inode(stat: os.stat_result) -> Tuple[int, int]:

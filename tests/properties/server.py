@@ -9,7 +9,7 @@ import signal
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import DefaultDict, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence
+from typing import Collection, DefaultDict, Dict, Iterable, Iterator, List, Mapping, Optional, Sequence
 
 from properties import wait
 from properties.clients import Client, new_request
@@ -237,9 +237,9 @@ class Server:
 
         wait.until(serving, missing, patience, KILLS)
 
-    def wait_until_reopened(self, pids: Iterable[int]) -> None:
+    def wait_until_reopened(self, pids: Collection[int]) -> None:
         """Wait until none of these processes has a rotated file open any more: seconds, where it takes milliseconds."""
-        files, pids = self.logs.rotated(), list(pids)
+        files = self.logs.rotated()
         self.reopening.until(
             lambda: not self.logs.held(pids, files),
             lambda: f"{self.logs.holders(pids)} {self.reopening} after SIGUSR1",

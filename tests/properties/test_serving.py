@@ -102,7 +102,7 @@ def test_in_flight(servers: Servers, worker_class: str, requests: List[str], tar
             if kind == "upload":
                 client.send_raw(b"body")
             client.answer()
-        server.logs.expect_exactly_once(request for _, _, request, _ in in_flight)
+        server.logs.expect_exactly_once([request for _, _, request, _ in in_flight])
 
 
 @given(schedule=schedules, clients=loads, kinds=kinds)

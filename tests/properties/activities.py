@@ -19,14 +19,13 @@ KINDS = ("fork", *BLOCKING, "executing")
 
 
 class Outcome(NamedTuple):
-    lost: int
-    doubled: int
-    lines: int
-    broken: int
-    killed: int  # Processes that the application has forked, before their time
+    lost: int = 0
+    doubled: int = 0
+    lines: int = 0
+    broken: int = 0
+    killed: int = 0  # Processes that the application has forked, before their time
 
     def expect_lossless(self, when: str) -> None:
-        """Raises Broken if anything of this is not as without SIGUSR1."""
         expect(not self.killed, "SIGUSR1 ended a process that the application forked", KILLS)
         expect(not self.broken, f"{count(self.broken, 'request')} broken {when}", BREAKS)
         expect(not self.lost, f"{self.lost:,} of {count(self.lines, 'line')} lost {when}", LOSES)
@@ -41,19 +40,26 @@ class Activity:
         client.send(kind, request)
         self.pid = hold.reached()
 
-    def lines(self) -> Optional[int]:
-        """Wait until it is at its end; how many lines it has logged, None if it was killed. Raises Unanswered."""
-        answer = self.client.answer()
-        if self.kind != "fork":
-            return int(answer)
-        wait.until(
-            lambda: self.pid in self._numbers() or ended(self.pid),
-            lambda: f"a process that the application forked did not end within {wait.PATIENCE:g} s",
-        )
-        return self._numbers().get(self.pid)
+    def outcome(self) -> Outcome:
+        """Wait until it is at its end, and look for its lines."""
+        try:
+            answer = int(self.client.answer())
+        except Unanswered:
+            return Outcome(broken=1)
+        lines = self._logged_by_child() if self.kind == "fork" else answer
+        if lines is None:
+            return Outcome(killed=1)
+        logs = [self.found(name) for name in ("application.log", "error.log")]
+        lost = sum(found[number] == 0 for found in logs for number in range(1, lines + 1))
+        doubled = sum(n > 1 for found in logs for n in found.values())
+        return Outcome(lost, doubled, lines * len(logs))
 
-    def _numbers(self) -> "dict[int, int]":
-        return {int(words[1]): int(words[2]) for words in self.server.events() if words[0] == "logged"}
+    def _logged_by_child(self) -> Optional[int]:
+        """Wait for its end; none if it was killed."""
+        late = f"a process that the application forked did not end within {wait.PATIENCE:g} s"
+        wait.until(lambda: ended(self.pid), lambda: late)
+        logged = {int(words[1]): int(words[2]) for words in self.server.events() if words[0] == "logged"}
+        return logged.get(self.pid)
 
     def found(self, log: str) -> "Counter[int]":
         """How often each of its lines, by number, is in a log."""
@@ -71,19 +77,7 @@ class Activities(NamedTuple):
             activity.hold.release()
             if activity.kind == "reading":
                 self.fifo.write(b"x")
-        return Outcome(*map(sum, zip(*map(self._outcome, self.running))))
-
-    def _outcome(self, activity: Activity) -> Outcome:
-        try:
-            lines = activity.lines()
-        except Unanswered:
-            return Outcome(0, 0, 0, broken=1, killed=0)
-        if lines is None:
-            return Outcome(0, 0, 0, broken=0, killed=1)
-        logs = [activity.found(name) for name in ("application.log", "error.log")]
-        lost = sum(found[number] == 0 for found in logs for number in range(1, lines + 1))
-        doubled = sum(n > 1 for found in logs for n in found.values())
-        return Outcome(lost, doubled, lines * len(logs), broken=0, killed=0)
+        return Outcome(*map(sum, zip(*(activity.outcome() for activity in self.running))))
 
 
 @contextlib.contextmanager

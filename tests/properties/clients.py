@@ -74,10 +74,9 @@ class Client:
             try:
                 received = self.socket.recv(65536)
             except socket.timeout as error:
-                waited = self.socket.gettimeout()
                 if self.timeout is None:
                     patience.lose()
-                raise Unanswered(f"a request was not answered within {waited:g} s") from error
+                raise Unanswered(f"a request was not answered within {self.socket.gettimeout():g} s") from error
             except OSError:
                 received = b""  # Reset by a worker that was killed
             if not received:

@@ -151,8 +151,6 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 def _reason(error: BaseException) -> Tuple[str, str]:
     """Why a promise is broken, or is not tested, in a sentence; and what harm is done."""
-    while hasattr(error, "exceptions"):  # Of a group, the first reason is enough
-        error = error.exceptions[0]
     if isinstance(error, Broken):
         return str(error), error.harm
     if isinstance(error, pytest.skip.Exception):
@@ -169,8 +167,8 @@ def pytest_report_teststatus(report: pytest.TestReport, config: pytest.Config) -
     config.stash[DONE].add(report.nodeid)
     progress = f"{len(config.stash[DONE])} of {config.pluginmanager.getplugin('session').testscollected}"
     outcome = "untested" if report.untested else report.outcome
-    means = MEANINGS.get(report.harm) if outcome == "failed" else ""
-    reason = textwrap.indent("".join(f"{line}\n" for line in (report.reason, means) if line), "       ")
+    reasons = filter(None, (report.reason, MEANINGS.get(report.harm)))
+    reason = textwrap.indent("".join(f"{line}\n" for line in reasons), "       ")
     return outcome, f"{outcome.upper()} {line} ({report.duration:.1f} s, {progress})\n{reason}", outcome.upper()
 
 

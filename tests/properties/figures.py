@@ -38,8 +38,6 @@ ORDERLY = (0, signal.SIGTERM)
 
 
 class Watched:
-    """A running server, and what has been seen of it."""
-
     def __init__(self, server: Server, names: Sequence[str] = LOGS, compressing: float = LOGROTATE) -> None:
         """compressing is how long those have that still write to a rotated file."""
         self.server = server
@@ -52,7 +50,6 @@ class Watched:
 
     @contextlib.contextmanager
     def load(self, *kinds: str, number: int = CLIENTS, requests_each: int = 10**9) -> Iterator[clients.Load]:
-        """Have requests answered meanwhile."""
         with clients.Load(self.server.socket, number, kinds or ("async",), requests_each) as load:
             yield load
         self.answered += load.requests

@@ -110,7 +110,6 @@ class Logs:
         )
 
     def expect_let_go(self, pids: Collection[int], when: str) -> None:
-        """None of these processes has a rotated file open."""
         expect(not self.held(pids, self.rotated()), lambda: f"{self.holders(pids)} {when}", MISSES)
 
     def holders(self, pids: Collection[int]) -> str:

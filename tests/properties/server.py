@@ -58,7 +58,6 @@ class Hold:
         return wait.until(self.marks, missing)[0]
 
     def marks(self) -> List[int]:
-        """The processes that have come to this place."""
         return [int(mark.suffix[1:]) for mark in self.server.control.glob(f"{self.place}.*")]
 
     def release(self) -> None:
@@ -287,7 +286,6 @@ class Server:
         expect(not more, lambda: f"{count(more, 'worker')} more than before {when}", KILLS)
 
     def expect_silence(self, stderr: str, when: str) -> None:
-        """Nothing more on stderr than this."""
         said = self.stderr()[len(stderr) :].splitlines()
         telling = [*filter(EXCEPTION.match, said), *said]  # What an exception is, if there is one
         expect(not said, lambda: f"{count(len(said), 'line')} on stderr {when}, such as {telling[0]!r}", COMPLAINS)

@@ -37,15 +37,14 @@ def test_exactly_once(
     servers: Servers, worker_class: str, schedule: List[Step], clients: int, kinds: List[str]
 ) -> None:
     """Every answered request has one line in each log, though logrotate takes the rotated files a second later."""
-    with servers.use(worker_class) as server, contextlib.ExitStack() as stack:
-        load = stack.enter_context(Load(server.socket, clients, kinds))
-        for step in [*schedule, Rotate(NAMES, create=False)]:
-            step.run(server, load)
-        pids = server.pids("all")
-        server.signal("arbiter")
-        compress(server, pids)
-        load.wait_for_answers(3 * clients)
-        stack.close()
+    with servers.use(worker_class) as server:
+        with Load(server.socket, clients, kinds) as load:
+            for step in [*schedule, Rotate(NAMES, create=False)]:
+                step.run(server, load)
+            pids = server.pids("all")
+            server.signal("arbiter")
+            compress(server, pids)
+            load.wait_for_answers(3 * clients)
         server.logs.expect_exactly_once(load.requests)
 
 

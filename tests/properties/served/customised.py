@@ -27,8 +27,6 @@ class NotingLogger(Logger):
 
 
 class Extending(Base):
-    """Does something of its own on SIGUSR1."""
-
     def handle_usr1(self, sig, frame):
         checkpoints.note("handled")
         super().handle_usr1(sig, frame)

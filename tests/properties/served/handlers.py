@@ -255,8 +255,6 @@ class Listener(logging.handlers.QueueListener):
 
 
 class Drawn:
-    """A handler, and how records come to it."""
-
     def __init__(self, number, place, **what):
         self.handler = make(number, **what)
         self.place = place

@@ -39,7 +39,7 @@ from properties.server import SERVED, Server
 
 UNTESTED = 6  # The exit status where no promise is broken, but the set-up of some tests failed; pytest's end at 5
 UNTOLD = "keeps tests from their end"
-DONE = pytest.StashKey[Set[str]]()  # The tests that have been told of
+DONE: Set[str] = set()  # The tests that have been told of
 #: Gunicorn's own worker classes, and the tests that run with each where one is enough; the others with the first one
 OWN_TESTS = {
     GTHREAD: ("test_way_out", "test_stopping", "test_other_ends", "test_reopening", "test_in_flight"),
@@ -49,7 +49,6 @@ OWN_TESTS = {
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[DONE] = set()
     effort = config.getoption("--effort")
     hypothesis.settings.register_profile(
         "signals",
@@ -164,8 +163,8 @@ def pytest_report_teststatus(report: pytest.TestReport, config: pytest.Config) -
         return None
     served = re.search(r"\[(.*)\]", report.nodeid)
     line = report.sentence + (f" [{served[1]}]" if served else "")
-    config.stash[DONE].add(report.nodeid)
-    progress = f"{len(config.stash[DONE])} of {config.pluginmanager.getplugin('session').testscollected}"
+    DONE.add(report.nodeid)
+    progress = f"{len(DONE)} of {config.pluginmanager.getplugin('session').testscollected}"
     outcome = "untested" if report.untested else report.outcome
     reasons = filter(None, (report.reason, MEANINGS.get(report.harm)))
     reason = textwrap.indent("".join(f"{line}\n" for line in reasons), "       ")

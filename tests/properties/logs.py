@@ -41,9 +41,8 @@ class Logs:
     def delete(self, names: Iterable[str]) -> None:
         """Remove files, but go on reading what is written to them."""
         for name in names:
-            if self.path(name).exists():
-                self.removed.append((name, open(self.path(name), errors="replace"), None))  # noqa: SIM115
-                self.path(name).unlink()
+            self.removed.append((name, open(self.path(name), errors="replace"), None))  # noqa: SIM115
+            self.path(name).unlink()
 
     def take(self) -> None:
         """Read the rotated files and remove them, as compression does: what is written to them later is lost."""

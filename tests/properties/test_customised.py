@@ -60,12 +60,11 @@ def test_captured_output(
 
 
 def expect_in_error_log(server: Server, what: str, line: str) -> None:
-    def found() -> int:
-        return sum(line in other for other in server.logs.lines("error.log", current_only=True))
+    def wrong() -> str:
+        found = sum(line in other for other in server.logs.lines("error.log", current_only=True))
+        return "" if found == 1 else f"the new error.log has {found} of 1 line {what}"
 
-    server.logs.settling.until(
-        lambda: found() == 1, lambda: f"the new error.log has {found()} of 1 line {what}", MISSES
-    )
+    server.logs.settling.until(lambda: not wrong(), wrong, MISSES)
 
 
 def test_root_logger(environment: Environment, worker_class: str) -> None:

@@ -9,7 +9,7 @@ import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Sequence
+from typing import Any, Callable, Dict, Sequence
 
 from bench import cells, report
 from bench.cells import SCHEDULES, Figures
@@ -21,49 +21,48 @@ ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / ".cache" / "bench.json"
 
 
-class Cell(NamedTuple):
-    key: str
-    measure: Callable[[], Figures]
+#: What is measured, by its name in the results.
+Cells = Dict[str, Callable[[], Figures]]
 
 
-def losses(subjects: Sequence[Subject], rotations: Dict[str, int]) -> List[Cell]:
-    return [
-        Cell(f"losses|{schedule}|{one.name}", partial(cells.losses, one, schedule, rotations[schedule[0]]))
+def losses(subjects: Sequence[Subject], rotations: Dict[str, int]) -> Cells:
+    return {
+        f"losses|{schedule}|{one.name}": partial(cells.losses, one, schedule, rotations[schedule[0]])
         for schedule in SCHEDULES
         if schedule[0] in rotations
         for one in subjects
-    ]
+    }
 
 
-def letting_go(subjects: Sequence[Subject], numbers: Sequence[int], rounds: int) -> List[Cell]:
-    return [
-        Cell(f"letting go|{workers}|{how}", partial(cells.letting_go, subjects, workers, how == "loaded", rounds))
+def letting_go(subjects: Sequence[Subject], numbers: Sequence[int], rounds: int) -> Cells:
+    return {
+        f"letting go|{workers}|{how}": partial(cells.letting_go, subjects, workers, how == "loaded", rounds)
         for workers in numbers
         for how in ("idle", "loaded")
-    ]
+    }
 
 
-def quick() -> List[Cell]:
-    return [
-        Cell("costs|uvicorn", lambda: cells.costs((PRISTINE, PATCHED), 6, 0.5)),
-        *letting_go((PRISTINE, PATCHED, GTHREAD), [8], 6),
-        *losses((PRISTINE, PATCHED, GTHREAD), {"a": 10, "b": 3, "c": 3, "e": 2}),
-    ]
+def quick() -> Cells:
+    return {
+        "costs|uvicorn": lambda: cells.costs((PRISTINE, PATCHED), 6, 0.5),
+        **letting_go((PRISTINE, PATCHED, GTHREAD), [8], 6),
+        **losses((PRISTINE, PATCHED, GTHREAD), {"a": 10, "b": 3, "c": 3, "e": 2}),
+    }
 
 
-def full() -> List[Cell]:
+def full() -> Cells:
     workers = (PRISTINE, ALONE, PATCHED, GTHREAD)
     gunicorns = [one for one in SUBJECTS if one.name.startswith(("Gunicorn sync", "Gunicorn gthread", "Gunicorn asgi"))]
-    return [
-        *letting_go(workers, [8], 40),
-        Cell("costs|uvicorn", lambda: cells.costs((PRISTINE, ALONE, PATCHED), 60, 0.3)),
-        Cell("costs|Gunicorn", lambda: cells.costs(gunicorns, 6, 0.7)),
-        *letting_go((PRISTINE, PATCHED, GTHREAD), [1, 32, 64], 10),
-        Cell("reopening", lambda: cells.reopening((*workers, GTHREAD_PATCHED), 20)),
-        *losses(SUBJECTS, {"a": 200}),
-        *losses(MAIN, {"b": 200, "c": 200, "d": 200}),
-        *losses(SUBJECTS, {"f": 200, "g": 200, "e": 200}),
-    ]
+    return {
+        **letting_go(workers, [8], 40),
+        "costs|uvicorn": lambda: cells.costs((PRISTINE, ALONE, PATCHED), 60, 0.3),
+        "costs|Gunicorn": lambda: cells.costs(gunicorns, 6, 0.7),
+        **letting_go((PRISTINE, PATCHED, GTHREAD), [1, 32, 64], 10),
+        "reopening": lambda: cells.reopening((*workers, GTHREAD_PATCHED), 20),
+        **losses(SUBJECTS, {"a": 200}),
+        **losses(MAIN, {"b": 200, "c": 200, "d": 200}),
+        **losses(SUBJECTS, {"f": 200, "g": 200, "e": 200}),
+    }
 
 
 def machine() -> Dict[str, str]:
@@ -96,16 +95,16 @@ def main() -> int:
         wrong = f"expected results of these patches in {RESULTS}, found none; run scripts/bench.sh"
         print(f"bench.sh: {wrong}", file=sys.stderr)
         return 2
-    wanted = [] if only_report else quick() if is_quick else full()
-    missing = [cell for cell in wanted if cell.key not in results["cells"]]
-    for number, cell in enumerate(missing):
+    wanted = {} if only_report else quick() if is_quick else full()
+    missing = [key for key in wanted if key not in results["cells"]]
+    for number, key in enumerate(missing):
         start = time.monotonic()
         try:
-            results["cells"][cell.key] = cell.measure()
+            results["cells"][key] = wanted[key]()
         except (Broken, OSError) as error:  # Such as a server that does not come up any more, or a worker that is gone
-            results["cells"][cell.key] = {"error": str(error)}
+            results["cells"][key] = {"error": str(error)}
         seconds = time.monotonic() - start
-        print(f"{number + 1} of {len(missing)}: {cell.key.replace('|', ', ')}: {seconds:.0f} s", flush=True)
+        print(f"{number + 1} of {len(missing)}: {key.replace('|', ', ')}: {seconds:.0f} s", flush=True)
         if not is_quick:
             save(results)
     if not is_quick:

@@ -5,7 +5,7 @@ import shutil
 import socket
 from collections import Counter
 from pathlib import Path
-from typing import Callable, Dict, Sequence
+from typing import Callable
 
 import environments
 import pytest
@@ -38,6 +38,7 @@ PUBLISHED = {
     "gunicorn 27.0.1": ("gunicorn==27.0.1", *GEVENT, "pip"),
 }
 
+BY_DEFAULT = ("uvicorn 0.13.1", "uvicorn 0.18.3", "uvicorn 0.54.0", "gunicorn 27.0.1")
 BLOCKED = "test_blocked_loop and ASGIWorker"
 Copy = Callable[[str], Environment]
 
@@ -61,10 +62,11 @@ def configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Copy:
     return lambda name: put(published(name).copied(tmp_path / "venv"))
 
 
-@pytest.mark.full
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_the_properties_hold(name: str, configured: Copy) -> None:
-    status, output = properties.run(configured(name).path, "-k", f"not ({BLOCKED})")
+@pytest.mark.parametrize("name", environments.parameters(PUBLISHED, BY_DEFAULT))
+def test_the_properties_hold(name: str, configured: Copy, pytestconfig: pytest.Config) -> None:
+    """By default one that each of these breaks as published, and that of applications that mend it themselves."""
+    chosen = f"not ({BLOCKED})" if pytestconfig.getoption("--full") else "test_boot or test_own_fix"
+    status, output = properties.run(configured(name).path, "-k", chosen)
     assert status == 0, output
 
 
@@ -78,13 +80,6 @@ def test_a_blocked_loop_of_asgi_loses_lines_as_published(
     monkeypatch.setenv("USR1_SETTINGS", module)
     status, output = properties.run(environment.path, "-k", BLOCKED, test="test_serving.py")
     assert status == 1 and "lines lost while the application blocked its event loop" in output, output
-
-
-@pytest.mark.parametrize("name", ["uvicorn 0.13.1", "uvicorn 0.18.3", "uvicorn 0.54.0", "gunicorn 27.0.1"])
-def test_some_properties_hold(name: str, configured: Copy) -> None:
-    """One that each of these breaks as published, and that of applications that mend it themselves."""
-    status, output = properties.run(configured(name).path, "-k", "test_boot or test_own_fix")
-    assert status == 0, output
 
 
 def test_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,21 +123,8 @@ def test_installation(tool: str, tmp_path: Path) -> None:
     assert list(module.parent.glob("gunicorn_usr1*")) == []
 
 
-# With the settings and extension points of Gunicorn that have to do with logs, signals or workers
-
-OPTIONS: Dict[str, Sequence[str]] = {
-    "statsd": ["--statsd-host", "127.0.0.1:{port}"],
-    "reload": ["--reload"],
-    "logconfig": ["--log-config", str(SERVED / "logging.conf")],
-    "preload": ["--preload"],
-}
-
-OF_UVICORN, OF_GUNICORN = ("uvicorn 0.13.1", "uvicorn 0.18.3", "uvicorn 0.54.0"), ("sync", "gthread", "gevent")
-LOADED = [
-    *(pytest.param("uvicorn 0.54.0", UVICORN, options, 5, id=name) for name, options in OPTIONS.items()),
-    *(pytest.param(name, UVICORN, [], 200, marks=pytest.mark.full) for name in OF_UVICORN),
-    *(pytest.param("gunicorn 27.0.1", name, [], 200, marks=pytest.mark.full) for name in OF_GUNICORN),
-]
+#: Settings of Gunicorn that have to do with logs, signals or workers
+OPTIONS = ("--statsd-host=127.0.0.1:{port}", "--reload", f"--log-config={SERVED / 'logging.conf'}", "--preload")
 
 OPENINGS = """
 import checkpoints, os, sys
@@ -166,15 +148,13 @@ glogging.Logger.reopen_files = {}
 """
 
 
-@pytest.mark.parametrize("name, worker_class, options, rotations", LOADED)
-def test_nothing_is_lost(
-    name: str, worker_class: str, options: Sequence[str], rotations: int, configured: Copy
-) -> None:
+@pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.partition("=")[0])
+def test_nothing_is_lost(option: str, configured: Copy) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as statsd:
         statsd.bind(("127.0.0.1", 0))
-        options = [option.format(port=statsd.getsockname()[1]) for option in options]
-        with Server(configured(name).python, worker_class, options=options) as server:
-            rotate_under_load(server, worker_class, rotations)
+        options = [option.format(port=statsd.getsockname()[1])]
+        with Server(configured("uvicorn 0.54.0").python, UVICORN, options=options) as server:
+            rotate_under_load(server, UVICORN, 5)
 
 
 @pytest.mark.parametrize("part", environments.parameters(range(23), ["3"]))

@@ -77,7 +77,7 @@ CHECKS_OF_UVICORN: Sequence[Check] = (
 CHECKS_OF_GUNICORN: Sequence[Check] = (
     sweeps(SYNC, *SWEEPS, FIRST_LINE),
     life(GTHREAD, 0, "--capture-output"),
-    gunicorns(test_gunicorn.test_one_that_fails, "error.log", ()),
+    gunicorns(test_gunicorn.test_one_that_fails, ()),
     FAILING_IN_A_LINE,
     gunicorns(test_gunicorn.test_files_that_no_logger_has),
     serving("gthread", test_gunicorn.test_reload),

@@ -38,7 +38,6 @@ http {{
 """
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
-WORKER_CLASSES = environments.parameters([UVICORN, "asgi", "gthread"], [UVICORN])
 
 
 class Nginx(NamedTuple):

@@ -1,5 +1,6 @@
 """logrotate with the report's configuration, compressing at once, and reopen.sh as postrotate."""
 
+import itertools
 import os
 import re
 import signal
@@ -16,10 +17,16 @@ from properties.clients import Load
 from properties.logs import NAMES
 from properties.server import Server
 
-from test_reopen.conftest import ROOT_ONLY, WORKER_CLASSES, Nginx, gunicorn
+from test_reopen.conftest import ROOT_ONLY, Nginx, gunicorn
 from test_reopen.logrotation import REOPEN, Logrotate, finish, processor_time, start
 
 DIRECTIVES = ("", "extension .log", "olddir old")
+
+#: What the script is given, and what logrotate does.
+WAYS = [
+    *itertools.product(['"$@"'], [*DIRECTIVES, *(f"sharedscripts\n{one}" for one in DIRECTIVES)]),
+    *itertools.product(["", '"$1"', '"$1"-[0-9]*'], ["", "sharedscripts"]),
+]
 
 
 def rotate_under_load(
@@ -36,21 +43,13 @@ def rotate_under_load(
     server.logs.expect_exactly_once(load.requests, NAMES if isinstance(server, Server) else ["access.log"])
 
 
-@pytest.mark.parametrize("worker_class", WORKER_CLASSES)
-@pytest.mark.parametrize("directives", [*DIRECTIVES, *(f"sharedscripts\n{one}" for one in DIRECTIVES)])
-def test_every_line_once(worker_class: str, directives: str, rotations: int) -> None:
-    with gunicorn(worker_class) as server:
-        rotate_under_load(server, rotations, directives=directives)
-        assert not server.exits()
-        assert server.stderr() == ""
-
-
-@pytest.mark.parametrize("directives", ["", "sharedscripts"])
-@pytest.mark.parametrize("files", ["", '"$1"', '"$1"-[0-9]*'])
-def test_every_line_once_by_other_postrotates(server: Server, directives: str, files: str) -> None:
-    """With sharedscripts, $1 is the pattern and a blank. Then nothing has the name of the last one."""
+@pytest.mark.parametrize("files, directives", WAYS)
+def test_every_line_once(server: Server, files: str, directives: str, rotations: int) -> None:
+    """With sharedscripts, $1 is the pattern and a blank. Then nothing has the name of the last of the files."""
     postrotate = f"'{REOPEN}' '{server.directory}/pidfile' {files}"
-    rotate_under_load(server, 5, postrotate=postrotate, directives=directives)
+    rotate_under_load(server, rotations, postrotate=postrotate, directives=directives)
+    assert not server.exits()
+    assert server.stderr() == ""
 
 
 @pytest.mark.root

@@ -10,11 +10,12 @@ from typing import Dict, List, TextIO
 import environments
 import psutil
 import pytest
+from environments import UVICORN
 from properties import wait
 from properties.activities import doing
 from properties.server import Server
 
-from test_reopen.conftest import ROOT_ONLY, WORKER_CLASSES, Nginx, everybody, gunicorn, rotate_and_reopen, run_nginx
+from test_reopen.conftest import ROOT_ONLY, Nginx, everybody, gunicorn, rotate_and_reopen, run_nginx
 from test_reopen.logrotation import SHELLS, TOOLS, Script, finish, in_each_shell, links, processor_time, reopen, start
 
 # Which files: one that this process has open tells
@@ -35,6 +36,9 @@ ROTATIONS = [
     ("old/access-20261129.log", ["{logs}/*.log "]),
     ("access.log.tmp", ["{logs}/access.log", "{logs}/access.log-20261129"]),  # By renamecopy
     ("with spaces.log-20261129", ["{spaced}/with spaces.log"]),
+    # As somebody passes it who knows what is rotated
+    ("20261123 of access", ["{logs}/20261123 of access"]),
+    ("access.log.old", ["{logs}/20261123 of access", "{logs}/access.log.old"]),
 ]
 
 #: What logrotate may have made anew, and other files that are no rotated ones.
@@ -64,7 +68,8 @@ def test_what_logrotate_passes(nginx: Nginx, tmp_path: Path, create: bool, shell
             spaced, logs = tmp_path / f"some logs {number}", tmp_path / f"logs{number}"
             (spaced / "old").mkdir(parents=True)
             logs.symlink_to(spaced)  # Only what is in quotes has blanks in its name.
-            (spaced / "access.log.1").touch()
+            for name in ("access.log.1", "20261123 of access"):
+                (spaced / name).touch()
             for name in ("error.log", *CURRENT, *(CREATED if create else ())):
                 opened.enter_context(open(spaced / name, "a"))
             holding = opened.enter_context(open(spaced / rotated, "a"))
@@ -74,17 +79,6 @@ def test_what_logrotate_passes(nginx: Nginx, tmp_path: Path, create: bool, shell
             file.close()
         for answer in map(finish, start_all()):
             answer.expect_silence()
-
-
-def test_files_given_are_waited_for_whatever_they_are_called(nginx: Nginx) -> None:
-    pidfile, logs = nginx.directory / "pidfile", nginx.logs.directory
-    written, other = logs / "access.log.old", logs / "20261123 of access"
-    other.touch()
-    with open(written, "w"):
-        for answer in in_each_shell(pidfile, other):
-            answer.expect_silence()
-        for answer in in_each_shell("-t", 0, pidfile, other, written):
-            assert answer.writers() == {os.getpid(): [f"(python, not signalled): {written}"]}
 
 
 def test_nothing_has_been_rotated(nginx: Nginx) -> None:
@@ -150,7 +144,7 @@ def wait_until_it_sleeps(script: Script) -> None:
     wait.until(lambda: subprocess.call(sleeping) == 0, lambda: "the script does not wait")
 
 
-@pytest.mark.parametrize("worker_class", WORKER_CLASSES)
+@pytest.mark.parametrize("worker_class", environments.parameters([UVICORN, "asgi", "gthread"], [UVICORN]))
 def test_a_worker_that_is_just_starting_is_waited_for(worker_class: str, shell: str) -> None:
     """Gunicorn's handler, inherited from the arbiter, swallows its signal: so it is signalled again."""
     with gunicorn(worker_class) as server, server.hold("post_fork") as hold:
@@ -168,10 +162,17 @@ def test_a_worker_that_is_just_starting_is_waited_for(worker_class: str, shell: 
         assert not server.logs.held(everybody(server), server.logs.rotated())
 
 
-def test_a_process_that_the_application_forked_is_signalled_too(server: Server, shell: str) -> None:
-    """It has the worker's files and the worker's handler, but the arbiter does not know it."""
+def test_processes_that_the_arbiter_does_not_signal(server: Server, shell: str) -> None:
+    """
+    One that the application has forked, with the worker's files and handler, and the arbiter of an upgrade.
+
+    After SIGUSR2 there are two arbiters: the new one is a child of the old one, whom the pidfile names.
+    """
     with doing(server, ["fork"]) as activities:
-        assert activities.running[0].pid in everybody(server)
+        server.signal("arbiter", signal.SIGUSR2)
+        wait.until(lambda: server.times("started") == 4, lambda: "no new workers came up")
+        others = {activities.running[0].pid, int((server.directory / "pidfile.2").read_text())}
+        assert others < set(everybody(server))
         rotate_and_reopen(server, shell=shell)
 
 
@@ -231,14 +232,6 @@ def test_a_user_who_may_not_start_enough_processes(shell: str, open_clone: None)
                 assert answer.returncode in (1, 2), answer
         finally:
             os.kill(stopped, signal.SIGCONT)
-
-
-def test_the_second_arbiter_during_an_upgrade(server: Server, shell: str) -> None:
-    """After SIGUSR2 there are two arbiters: the new one is a child of the old one, whom the pidfile names."""
-    server.signal("arbiter", signal.SIGUSR2)
-    wait.until(lambda: server.times("started") == 4, lambda: "no new workers came up")
-    assert int((server.directory / "pidfile.2").read_text()) in everybody(server)
-    rotate_and_reopen(server, shell=shell)
 
 
 def test_an_arbiter_that_ends_meanwhile(server: Server, shell: str) -> None:

@@ -5,6 +5,7 @@ from typing import Mapping, NamedTuple, Tuple
 import environments
 from environments import GUNICORN, NEWEST, UVICORN, Environment
 from properties.server import Server
+from test_gunicorn.conftest import python
 
 
 class Subject(NamedTuple):
@@ -12,12 +13,11 @@ class Subject(NamedTuple):
     worker_class: str
     packages: Tuple[str, ...]
     patches: Tuple[str, ...] = ()  # DISTRIBUTION RELEASE
-    old: bool = False  # Runs on an old Python only
+    gunicorn: str = GUNICORN  # Which says what Python it runs on
 
     def environment(self) -> Environment:
-        found = environments.pythons()
-        python = min(version for version in found if version >= (3, 8)) if self.old else max(found)
-        return environments.patched_until_exit(environments.cached(python, *self.packages), *self.patches)
+        original = environments.cached(python(self.gunicorn), *self.packages)
+        return environments.patched_until_exit(original, *self.patches)
 
     def server(self, *options: str, workers: int = 2, variables: Mapping[str, str] = {}) -> Server:
         return Server(self.environment().python, self.worker_class, workers, options, variables)
@@ -32,7 +32,7 @@ def _pair(subject: Subject, *patches: str, how: str = "both patched") -> Pair:
 
 def _old(release: str, gunicorn: str) -> Pair:
     packages = environments.packages(release, f"gunicorn=={gunicorn}")
-    subject = Subject(f"uvicorn {release}", UVICORN, packages, old=True)
+    subject = Subject(f"uvicorn {release}", UVICORN, packages, gunicorn=gunicorn)
     return _pair(subject, f"uvicorn {release}", f"gunicorn {gunicorn}")
 
 

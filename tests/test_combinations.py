@@ -142,27 +142,22 @@ def broken_as_published(published: Environment) -> int:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can start Gunicorn with --user")
 def test_unprivileged(open_clone: None) -> None:
     """Under both patches: uvicorn's alone leaves it to Gunicorn."""
-    release = environments.NEWEST
-    python = environments.for_anybody(environments.pythons_for(release))[-1]
-    if not environments.is_open(environments.pythons()[python]):
-        pytest.skip(f"the user nobody may run no Python here that uvicorn {release} runs on")
-    gunicorn = environments.GUNICORN
-    original = environments.cached(python, *environments.packages(release, f"gunicorn=={gunicorn}"))
-    output = hold(original, f"uvicorn {release}", f"gunicorn {gunicorn}", test="test_customised.py::test_unprivileged")
+    original = gunicorns.pristine_environment(gunicorns.NEWEST)
+    if not environments.is_open(original.python):
+        pytest.skip(f"the user nobody may not run {original.python.resolve()}")
+    patched = f"uvicorn {environments.NEWEST}", f"gunicorn {gunicorns.NEWEST}"
+    output = hold(original, *patched, test="test_customised.py::test_unprivileged")
     assert "skipped" not in output, output
 
 
-def test_own_fixes_under_gunicorn_s_patch() -> None:
-    """By default, too: its code for them is another than uvicorn's."""
-    release = gunicorns.NEWEST
-    hold(gunicorns.pristine_environment(release), f"gunicorn {release}", test="test_customised.py", only="own_fix")
+@pytest.mark.parametrize("uvicorn", environments.parameters(["without", "published", "patched"], ["published"]))
+@pytest.mark.parametrize("release", environments.parameters(gunicorns.RELEASES, [gunicorns.NEWEST]))
+def test_patched_gunicorn(release: str, uvicorn: str, pytestconfig: pytest.Config) -> None:
+    """
+    Under each of its own worker classes, and uvicorn's: without uvicorn, with a published one, and a patched one.
 
-
-@pytest.mark.full
-@pytest.mark.parametrize("uvicorn", ["without", "published", "patched"])
-@pytest.mark.parametrize("release", gunicorns.RELEASES)
-def test_patched_gunicorn(release: str, uvicorn: str) -> None:
-    """Under each of its own worker classes, and uvicorn's: without uvicorn, with a published one, and a patched one."""
+    By default own fixes: its code for them is another than uvicorn's.
+    """
     if uvicorn == "published" and gunicorns.is_old(release):
         pytest.skip("two promises take the patch of uvicorn, before uvicorn 0.19.0: see docs/design.md")
     original = gunicorns.pristine_environment(release)
@@ -170,7 +165,7 @@ def test_patched_gunicorn(release: str, uvicorn: str) -> None:
         packages = (f"gunicorn=={release}", "gevent", "packaging", "setuptools<81")
         original = environments.cached(gunicorns.python(release), *packages)
     more = [f"uvicorn {gunicorns.uvicorn(release)}"] * (uvicorn == "patched")
-    hold(original, f"gunicorn {release}", *more)
+    hold(original, f"gunicorn {release}", *more, only="" if pytestconfig.getoption("--full") else "own_fix")
 
 
 #: What an expression in the place of a sentence has in it, or an exception that nobody put in words.

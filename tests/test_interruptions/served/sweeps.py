@@ -100,7 +100,7 @@ class Run:
 
 
 def check(where, run, raises=None):
-    """What is wrong after a run: with the rotation in it, what it raised, and with the rotation after it."""
+    """What is wrong after a run: with the rotation in it, what it raised or told, and with the rotation after it."""
     if run.gaps:
         return  # It has fewer boundaries
     found = [] if isinstance(run.raised, raises or type(None)) else ["raised %r" % run.raised]
@@ -114,19 +114,12 @@ def check(where, run, raises=None):
     found += ["not reopened the next time: %s" % name for name in shots.stale(1, 2)]
     log()
     found += ["line %d is logged %d times" % (n, times_logged(n)) for n in (lines - 1, lines) if times_logged(n) != 1]
-    found += complaints()
-    for what in found:
-        checkpoints.note("failed", sweep, where, what)
-
-
-def complaints():
-    """What is in the rotated error logs. All that was rotated is removed, or it would be much."""
-    found = []
     for path in pathlib.Path("logs").glob("*.log.*"):
         if path.name.startswith("error.log"):
             found += [line for line in path.read_text().splitlines() if "[INFO]" not in line]
-        path.unlink()
-    return found
+        path.unlink()  # Or it would be much
+    for what in found:
+        checkpoints.note("failed", sweep, where, what)
 
 
 def part(action):

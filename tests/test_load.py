@@ -10,7 +10,7 @@ from properties import wait
 from properties.clients import Load, new_request
 from properties.environment import SYNC
 from properties.schedules import storm
-from test_module.test_module import SETTINGS, put
+from test_module.test_module import MODULE, put
 from websockets.sync.client import unix_connect
 
 PATCHED = ALONE._replace(packages=(*ALONE.packages, "websockets"))
@@ -38,7 +38,7 @@ def test_printed_lines_stay_whole(worker_class: str, patches: "tuple[str, ...]")
     subject, variables = PATCHED._replace(worker_class=worker_class, patches=patches), {}
     if not patches:
         put(subject.environment())
-        variables = SETTINGS
+        variables = {"USR1_SETTINGS": MODULE.stem}
     with subject.server("--capture-output", workers=1, variables=variables) as server:
         requests = []
         for _ in range(2):

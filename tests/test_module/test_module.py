@@ -21,9 +21,6 @@ from test_interruptions.test_boundaries import sweep
 VENDOR = Path(__file__).resolve().parents[2] / "vendor" / "gunicorn-usr1"
 MODULE = VENDOR / "gunicorn_usr1.py"
 
-#: How tests/properties/served/configuration.py learns of it.
-SETTINGS = {"USR1_SETTINGS": "gunicorn_usr1"}
-
 GEVENT = ("gevent", "packaging")  # Which gevent's worker imports
 
 #: The published environments, by their names; on the newest Python here that runs them.
@@ -57,8 +54,7 @@ def put(environment: Environment) -> Environment:
 @pytest.fixture
 def configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Copy:
     """Makes a copy that has the module, which servers take their settings from."""
-    for name, value in SETTINGS.items():
-        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("USR1_SETTINGS", MODULE.stem)
     return lambda name: put(published(name).copied(tmp_path / "venv"))
 
 
@@ -71,7 +67,7 @@ def test_the_properties_hold(name: str, configured: Copy, pytestconfig: pytest.C
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("module", ["gunicorn_usr1", ""])
+@pytest.mark.parametrize("module", [MODULE.stem, ""])
 def test_a_blocked_loop_of_asgi_loses_lines_as_published(
     module: str, configured: Copy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,9 +41,9 @@ def rotate_under_load(
 
 
 @classes("sync", "gthread", "asgi", "gevent", UVICORN)
-@pytest.mark.parametrize("rotations", [5, pytest.param(200, marks=pytest.mark.full)])
-def test_every_line_once(gunicorn: Gunicorn, worker_class: str, rotations: int) -> None:
+def test_every_line_once(gunicorn: Gunicorn, worker_class: str, pytestconfig: pytest.Config) -> None:
     """With signals as killall sends them: to each worker one of its own and one of the arbiter's, both twice."""
+    rotations = 200 if pytestconfig.getoption("--full") else 5
     with gunicorn.serve(worker_class, "--capture-output", workers=2) as server:
         rotate_under_load(server, worker_class, rotations, target="all", times=2)
 

@@ -18,23 +18,22 @@ from test_reopen.logrotation import SHELLS, reopen
 
 NGINX = """
 daemon off;
-{user}
 worker_processes 2;
-pid {directory}/pidfile;
-events {{}}
-http {{
-    access_log {directory}/logs/access.log;
-    client_body_temp_path {directory}/temporary;
-    proxy_temp_path {directory}/temporary;
-    fastcgi_temp_path {directory}/temporary;
-    uwsgi_temp_path {directory}/temporary;
-    scgi_temp_path {directory}/temporary;
+pid pidfile;
+events {}
+http {
+    access_log logs/access.log;
+    client_body_temp_path temporary;
+    proxy_temp_path temporary;
+    fastcgi_temp_path temporary;
+    uwsgi_temp_path temporary;
+    scgi_temp_path temporary;
     keepalive_requests 1000000000;
-    server {{
-        listen unix:{directory}/socket;
-        location / {{ return 200 "ok\\n"; }}
-    }}
-}}
+    server {
+        listen unix:socket;
+        location / { return 200 "ok\\n"; }
+    }
+}
 """
 
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
@@ -52,14 +51,14 @@ def run_nginx(user: Optional[int] = None) -> Iterator[Nginx]:
     with tempfile.TemporaryDirectory(prefix="usr1-nginx-") as name:
         directory = Path(name)
         logs = Logs(directory / "logs", settling)
-        configuration, pidfile = directory / "nginx.conf", directory / "pidfile"
-        directive = "user root;" if os.geteuid() == 0 and user is None else ""
-        configuration.write_text(NGINX.format(directory=directory, user=directive))
+        pidfile = directory / "pidfile"
+        (directory / "nginx.conf").write_text(NGINX)
         if user is not None:
             for path in (directory, logs.directory):
                 os.chown(path, user, user)
-        command = ["nginx", "-c", str(configuration), "-e", str(logs.path("error.log"))]
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, user=user)
+        command = ["nginx", "-p", name, "-c", "nginx.conf", "-e", "logs/error.log"]
+        command += ["-g", "user root;"] if os.geteuid() == 0 and user is None else []
+        process = subprocess.Popen(command, cwd=directory, stdin=subprocess.DEVNULL, user=user)
         try:
             # It listens before it writes this.
             wait.until(lambda: pidfile.exists() and pidfile.read_text(), lambda: f"nginx ended: {process.poll()}")

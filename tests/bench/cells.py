@@ -27,9 +27,8 @@ SCHEDULES = ("a", "b", "c", "d", "e", "f", "g root", "g queue")
 
 def logrotate(server: Server, directives: str, postrotate: str = "") -> None:
     """Have real logrotate rotate them."""
-    pidfile = server.directory / "pidfile"
-    pidfile.write_text(f"{server.arbiter}\n")
-    rotation = Logrotate(server.logs, ["-t", 2, pidfile], postrotate, directives)
+    (server.directory / "pidfile").write_text(f"{server.arbiter}\n")
+    rotation = Logrotate(server.logs, "-t 2", postrotate, directives)
     # It fails where reopen.sh says that a log is not let go of, and keeps that.
     rotation.run(["env", f"PATH={os.environ['PATH']}:/usr/sbin:/sbin"])
     rotation.unpack()

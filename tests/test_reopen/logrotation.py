@@ -109,12 +109,12 @@ def found(program: str) -> str:
 
 
 class Logrotate:
-    """Rotates a server's logs; arguments are reopen.sh's before logrotate's own, or postrotate is another command."""
+    """Rotates the logs of a server with a pidfile; options are reopen.sh's, or postrotate is another command."""
 
-    def __init__(self, logs: Logs, arguments: Sequence[Any] = (), postrotate: str = "", directives: str = "") -> None:
+    def __init__(self, logs: Logs, options: str = "", postrotate: str = "", directives: str = "") -> None:
         self.logs = logs
         self.configuration = logs.directory.parent / "logrotate.conf"
-        postrotate = postrotate or " ".join([f"'{REOPEN}'", *(f"'{argument}'" for argument in arguments), '"$@"'])
+        postrotate = postrotate or f"'{REOPEN}' {options} '{logs.directory.parent}/pidfile' \"$@\""
         text = CONFIGURATION.format(directory=logs.directory, directives=directives, postrotate=postrotate)
         self.configuration.write_text(text)
         self.configuration.chmod(0o644)

@@ -33,7 +33,7 @@ def rotate_under_load(
     server: Union[Server, Nginx], rotations: int, prefix: Sequence[str] = (), broken: bool = False, **how: Any
 ) -> None:
     """Nothing is lost or doubled, and gzip has nothing to say; prefix runs logrotate, and how is Logrotate's."""
-    logrotate = Logrotate(server.logs, **{"arguments": [server.directory / "pidfile"], **how})
+    logrotate = Logrotate(server.logs, **how)
     with Load(server.socket, 16) as load:
         for _ in range(rotations):
             load.wait_for_answers(16)
@@ -71,7 +71,7 @@ def test_every_line_once_while_workers_come_and_go(server: Server, rotations: in
 
 
 def test_a_stopped_worker_is_named_and_the_file_kept(server: Server) -> None:
-    logrotate = Logrotate(server.logs, ["-t", 0, server.directory / "pidfile"])
+    logrotate = Logrotate(server.logs, "-t 0")
     request = server.get()
     stopped, _ = server.workers()
     os.kill(stopped, signal.SIGSTOP)
@@ -83,7 +83,7 @@ def test_a_stopped_worker_is_named_and_the_file_kept(server: Server) -> None:
     said = re.findall(r"  process (\d+) \([\w, ]+\): (.*)\n", answer.stdout)
     assert sorted(said) == sorted((str(stopped), file) for file in kept)
     following = server.get()
-    Logrotate(server.logs, [server.directory / "pidfile"]).rotate()
+    Logrotate(server.logs).rotate()
     assert not server.logs.not_exactly_once([request, following]), "the next rotation overwrites what was kept"
 
 

@@ -83,7 +83,7 @@ def run(environment: Environment, directory: Path) -> Dict[str, "Counter[str]"]:
             logrotate.run().check_returncode()
             # As the reporter, who had to type: time enough for whoever reopens at all.
             with contextlib.suppress(AssertionError):
-                wait.until(lambda: list(map(open_files, processes)) == before, said.read_text, patience=10)
+                wait.until(lambda: list(map(open_files, processes)) == before, said.read_text, patience=5)
             get(gunicorn.pid, REQUESTS[10:])
         finally:
             gunicorn.terminate()

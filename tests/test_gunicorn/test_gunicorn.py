@@ -54,6 +54,18 @@ def test_pristine_loses_the_root_loggers(pristine_server: Server, worker_class: 
         rotate_under_load(pristine_server, worker_class, 1)
 
 
+@classes("gthread", UVICORN)
+def test_a_log_that_was_not_rotated(server: Server) -> None:
+    """It is not opened: so it does not matter that anybody but root would be refused."""
+    quiet = server.stderr()
+    for name in ("error.log", "application.log"):
+        server.logs.path(name).chmod(0o400)
+    server.rotate(["access.log"], target="workers")
+    server.get()
+    server.expect_silence(quiet, "though the other logs were not rotated")
+    assert "Failed" not in server.complaints()
+
+
 def test_files_that_no_logger_has(gunicorn: Gunicorn) -> None:
     """Behind a queue, in a memory handler, and of the application's own."""
     handlers = [Handler(place=place) for place in ("queue", "memory", "nowhere")]
@@ -263,12 +275,13 @@ def test_pristine_swallows(pristine_server: Server) -> None:
 
 
 @classes("sync")
-def test_forked_with_files_that_were_rotated(server: Server) -> None:
+def test_forked_with_files_that_were_rotated(gunicorn: Gunicorn, worker_class: str) -> None:
     """A worker has the files that the arbiter has, which does not know yet that they were rotated."""
-    server.logs.rotate()
-    with server.booting() as worker:
-        server.wait_until_reopened([worker])
-    server.wait_until_serving()
+    with gunicorn.serve(worker_class, "--capture-output") as server:
+        server.logs.rotate()
+        with server.booting() as worker:
+            server.wait_until_reopened([worker])
+        server.wait_until_serving()
 
 
 def test_an_event_loop_closes(gunicorn: Gunicorn) -> None:

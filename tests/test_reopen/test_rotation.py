@@ -151,7 +151,7 @@ BY_ROOT = "su root nogroup\n    create 0660 nobody nogroup\n    sharedscripts"
     ],
 )
 def test_every_line_once_of_another_user(
-    serves: Sequence[str], rotates: Sequence[str], directives: str, rotations: int
+    serves: Sequence[str], rotates: Sequence[str], directives: str, rotations: int, open_clone: None
 ) -> None:
     server = gunicorn()
     if not environments.is_open(Path(server.command[0])):

@@ -18,7 +18,7 @@ export LC_ALL=C
 unset QUOTING_STYLE IFS
 newline='
 '
-# What the functions share:
+# sh has no local variables: a function changes those of its caller. What the functions share on purpose:
 #   given      the argument that is looked at, for a refusal
 #   pid        the process that the last pidfile or unit names (read_pidfile, read_unit)
 #   caught     the signals that the last process has handlers for (status); catches asks for some of them
@@ -26,6 +26,7 @@ newline='
 #   arbiters   the processes to signal (find_arbiter)
 #   files      the rotated files, one a line (find_rotated, find_open, find_files)
 #   how        by which means it was found out whether somebody writes (somebody_writes)
+#   below      the arbiters and all processes below them, one a line (signal_again), for is_worker
 #   failed     the exit status if anything fails: 2, and 1 once the signal was sent
 exec 3>&2 # For what is said while errors are redirected
 say() { printf 'reopen.sh: %s\n' "$*" >&3; }
@@ -33,7 +34,8 @@ say() { printf 'reopen.sh: %s\n' "$*" >&3; }
 printable() { printf %s "$*" | tr -c ' -~' '?'; }
 refuse() { say "$(printable "$*"); no signal was sent" && exit 2; }
 # Sets caught, the signals that process $1 handles: signal N is bit N - 1. Fails if the process has ended. From
-# /proc/PID/stat, because that is one line, and shells read files byte by byte.
+# /proc/PID/stat, because that is one line, and shells read files byte by byte. Behind the name, the state is the first
+# field, and the signals are the 32nd: proc(5).
 status() {
     IFS= read -r caught <"/proc/$1/stat" || return
     set -- ${caught##*) }
@@ -90,13 +92,13 @@ find_arbiter() {
     refuse "$2: $complaint"
 }
 
-# Prints these processes and all below them.
+# Prints these processes and all below them. It calls itself, which changes its variables: none is used after that.
 members() {
     for process; do
         echo "$process"
         for list in "/proc/$process/task"/*/children; do
-            below='' && read -r below <"$list"
-            members $below
+            children='' && read -r children <"$list"
+            members $children
         done
     done
 } 2>/dev/null
@@ -122,7 +124,8 @@ find_rotated() {
         done
     done && unset IFS && set +f
 }
-# The same for the logs that the server's processes write to. Some may still be open under the name of a rotated one.
+# The same for the logs that the server's processes write to: stat prints l-wx------ '/proc/7/fd/3' -> '/logs/app.log'.
+# Some may still be open under the name of a rotated one: app.log.1 and app.log-20261130, or app-20261130.log.
 find_open() {
     opened=$(stat -c '%A %N' $(for process in $(members $arbiters); do echo "/proc/$process/fd"/*; done) |
         sed -n "s|^l-wx[^/]*/proc/[0-9]*/fd/[0-9]*' -> '\\(/.*\\)'\$|\\1|p" | sort -u)
@@ -178,7 +181,7 @@ somebody_writes() {
     how=$(python3 -ISc "$lease_python" "$@" 2>&1)
     case $? in 0) return 1 ;; 100) return 0 ;; esac
     how="looked at /proc, as there are no leases (${how##*"$newline"})"
-    # Twice: what is just being forked from a process that has yet to let go is there the next time.
+    # Twice: what is forked during the first look, with the file open, is there in the second.
     for _ in 1 2; do [ "$(holders "$@")" = /proc/version ] && [ -z "$(hidden)" ] || return 0; done
     return 1
 }
@@ -196,12 +199,12 @@ is_worker() {
 signal_again() {
     below=$newline$(members $arbiters)$newline last=''
     for descriptor in $(holders "$@" | grep fd | head -n 20); do
-        pid=${descriptor#/proc/} pid=${pid%%/*}
-        if [ "$pid" != "$last" ]; then
-            last=$pid note=', not signalled'
-            is_worker "$pid" && kill -USR1 "$pid" && note=''
+        writer=${descriptor#/proc/} writer=${writer%%/*}
+        if [ "$writer" != "$last" ]; then
+            last=$writer note=', not signalled'
+            is_worker "$writer" && kill -USR1 "$writer" && note=''
         fi
-        echo "  process $pid ($(printable "$(cat "/proc/$pid/comm")")$note): $(printable "$(readlink "$descriptor")")"
+        echo "  process $writer ($(printable "$(cat "/proc/$writer/comm")")$note): $(printable "$(readlink "$descriptor")")"
     done
     hidden
 } 2>/dev/null
@@ -275,7 +278,7 @@ while [ $# -gt 0 ]; do
     shift
     case $option in
     -p | --pidfile) find_arbiter pidfile "$value" ;;
-    -u | --unit) find_arbiter unit "$value" && unit=$given ;;
+    -u | --unit) find_arbiter unit "$value" && unit=$value ;;
     -t | --timeout) timeout=$value ;;
     *) refuse "unknown option: $option; see reopen.sh -h" ;;
     esac

@@ -244,6 +244,7 @@ def _look_elsewhere(where: Where) -> None:
 
 
 def _identify(where: Where, patch: Patch, fork: bool) -> Installed:
+    """Its state, by the hashes of its files; that it is a fork, its version alone says. Raises _Problem."""
     superseded = patches.catalogue(where.distribution, patches.SUPERSEDED)
     revisions = [patch, *(revision for revision in superseded if where.published in revision.releases)]
     files = _files(where, patch, revisions)
@@ -264,10 +265,11 @@ def _identify(where: Where, patch: Patch, fork: bool) -> Installed:
         record=where.dist_info / "RECORD",
         note=f"{'' if applied else 'its patch: '}{_name(applied or patch)}",
     )
-    # What no revision has made; as it was published is fine, too, but not in a fork, which has the patch.
-    strange = [file for file in files if not file.applied and (fork or file.sha256 != file.published)]
-    if strange and not applied:  # A revision may leave alone what another one changes
-        return installed._replace(state=State.CHANGED, problem=_changed(where, strange[0], patch), note="")
+    if not applied:
+        # What no revision has made. As it was published is fine, too, but not in a fork, which has the patch.
+        strange = [file for file in files if not file.applied and (fork or file.sha256 != file.published)]
+        if strange:
+            return installed._replace(state=State.CHANGED, problem=_changed(where, strange[0], patch), note="")
     for file in files:
         known = [file.published, *(part.patched_sha256 for part in file.parts)]
         if file.recorded not in ("", *map(record.digest, known)):

@@ -153,16 +153,16 @@ def revision_of(like: Patch, names: Sequence[str]) -> int:
 
 def composed(path: Path, like: Patch, states: Sequence[State]) -> str:
     """The text of a patch file for some states, the newest last: with the header of another, brought up to date."""
-    newest = states[-1].change
+    change = states[-1].change
     committed = _committed(path)
-    synopsis, description = newest.description.split("\n")
+    synopsis, description = change.description.split("\n")
     fields = dict(re.findall(r"(?m)^(\S+): (.*\n(?: .*\n)*)", like.header))
     fields["Description"] = f"{synopsis}\n{textwrap.fill(description, 79, initial_indent=' ', subsequent_indent=' ')}"
     fields["Revision"] = str(revision_of(like, [name for state in states for name in state.names]))
     fields["Last-Update"] = HeaderParser().parsestr(committed)["Last-Update"] or ""
     once = "".join(f"{name}: {value.strip()}\n" for name, value in fields.items() if name not in patches.PINNED)
     pinned = "".join(_pinned(like.distribution, state) for state in states)
-    text = once + pinned + _diff(newest)
+    text = once + pinned + _diff(change)
     if text == committed:
         return text
     return re.sub("(?m)^Last-Update: .*", f"Last-Update: {_today()}", text, count=1)
@@ -302,8 +302,8 @@ sys.exit(pytest.main(sys.argv[1:]))
 
 def proved(wanted: Wanted, texts: Texts) -> bool:
     """Whether the signal property tests pass on the release with these patches; raises Refusal."""
+    shutil.rmtree(WORK, ignore_errors=True)  # Patches that a failed run has left would be found first
     venv = WORK / f"{wanted.distribution}-{wanted.release}"
-    shutil.rmtree(venv, ignore_errors=True)
     python = os.environ.get("PYTHON", sys.executable)
     requirements = [f"{wanted.distribution}=={wanted.release}", "uvicorn[standard]", "gunicorn"]
     releases.run(str(releases.UV), "venv", "--quiet", "--python", python, str(venv))

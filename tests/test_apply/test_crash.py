@@ -136,11 +136,6 @@ class Trial(NamedTuple):
         assert make(OPPOSITE[what], self.environment) == 0
         return found
 
-    def try_all(self, what: str, fault: str, calls: List[Call]) -> None:
-        assert calls
-        for call in calls:
-            self.after_fault(call, fault, what)
-
     def after_fault(self, call: Call, fault: str, what: str) -> None:
         """Have one call of a change fail, or kill it; see it end well."""
         trees.compile_all(self.environment)
@@ -186,25 +181,19 @@ def trial(environment: Environment, read_once: None) -> Trial:
     return Trial(environment, environment.path.with_name("log"), {"apply": patched, "revert": pristine})
 
 
-both_ways = pytest.mark.parametrize("what", ["apply", pytest.param("revert", marks=pytest.mark.full)])
-
-
-@both_ways
-@pytest.mark.parametrize("fault", ["signal=KILL", pytest.param("error=EIO", marks=pytest.mark.full)])
+@pytest.mark.parametrize("what", ["apply", pytest.param("revert", marks=pytest.mark.full)])
+@pytest.mark.parametrize("fault", ["signal=KILL", "error=EIO", pytest.param("error=EIO+", marks=pytest.mark.full)])
 def test_killed_or_failed_at_any_call(fault: str, what: str, trial: Trial, request: pytest.FixtureRequest) -> None:
-    """Where it only looks, nothing changes until the next call, so to be killed there is to be killed then."""
-    every = request.config.getoption("--full")
-    calls = [call for call in trial.calls(what) if every or call.changes and call.number % 3 == 1]
-    trial.try_all(what, fault, calls)
-
-
-@both_ways
-@pytest.mark.parametrize("fault", ["error=ENOSPC", pytest.param("error=EIO+", marks=pytest.mark.full)])
-def test_a_disk_that_is_full_or_fails_for_good(fault: str, what: str, trial: Trial) -> None:
     """When an error stays, what was done cannot always be undone; that is said, and the next run does it."""
-    names = ("write", "fsync", "rename") if fault == "error=ENOSPC" else ("openat", "fsync", "rename", "unlink")
-    changes = [call for call in trial.calls(what) if call.changes]
-    trial.try_all(what, fault, [call for call in changes if call.name in names])
+    calls = trial.calls(what)
+    if fault == "error=EIO+":
+        calls = [call for call in calls if call.changes and call.name in ("openat", "fsync", "rename", "unlink")]
+    elif not request.config.getoption("--full"):
+        # Where it only looks, nothing changes until the next call, so to be killed there is to be killed then
+        calls = [call for call in calls if call.changes and call.number % 3 == 1]
+    assert calls
+    for call in calls:
+        trial.after_fault(call, fault, what)
 
 
 class Files:

@@ -161,12 +161,6 @@ def test_by_another_shell(script: str, repository: Path) -> None:
     assert not list(repository.glob(".tools*"))
 
 
-def test_help_by_another_shell() -> None:
-    answer = run("dash", "scripts/apply.sh", "--help")
-    assert (answer.returncode, answer.stderr) == (0, "")
-    assert "--tests-only" in answer.stdout
-
-
 # What the tests need and is missing is said before they run
 
 NOWHERE = "http://127.0.0.1:9/simple/"

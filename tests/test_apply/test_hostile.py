@@ -237,11 +237,6 @@ def upgrade_and_fail(environment: Environment) -> None:
     trees.fail()
 
 
-def uninstall(environment: Environment) -> None:
-    shutil.rmtree(environment.site_packages / "uvicorn")
-    shutil.rmtree(dist_info(environment))
-
-
 Act = Callable[[Environment], object]
 #: When an installer does what, and what becomes of it: what it has put there stays, and of what this did nothing.
 MEANWHILE: List[Tuple[str, int, Act]] = [
@@ -250,7 +245,7 @@ MEANWHILE: List[Tuple[str, int, Act]] = [
     ("_stage", 1, lambda environment: workers(environment).write_text(OTHER)),
     ("rename", 1, upgrade),
     ("rename", 2, upgrade),
-    ("rename", 3, uninstall),
+    ("rename", 3, trees.uninstall),
     ("sync", 2, upgrade_and_fail),
 ]
 
@@ -265,7 +260,7 @@ def test_an_installer_at_the_same_time(
     why = "cannot change" if act is upgrade_and_fail else "another program works on"
     assert f"{why} {environment.path}" in forks.said(run.capsys.readouterr().err)[0]
     now, file = trees.snapshot(environment.path), workers(environment)
-    assert not file.exists() if act is uninstall else file.read_text() == OTHER
+    assert not file.exists() if act is trees.uninstall else file.read_text() == OTHER
     others = [{name: entry for name, entry in tree.items() if "/uvicorn" not in name} for tree in (before, now)]
     assert others[0] == others[1]
     assert not [name for name in now if name.endswith(installed.UNFINISHED)]

@@ -92,14 +92,12 @@ def test_unsupported(version: str, nearest: str, environment: Environment, run: 
 
 
 def test_not_installed(environment: Environment, run: Run) -> None:
-    for path in environment.site_packages.glob("uvicorn*"):
-        shutil.rmtree(path)
+    trees.uninstall(environment)
     assert run("--check", environment, status=1).out.startswith(f"{environment.path}: gunicorn "), "as good as any"
     assert ": uvicorn: not installed\n" in run(*CHECK, environment, status=2).out, "neither patched nor unpatched"
     [report] = json.loads(run(*CHECK, "--json", environment, status=2).out)
     assert report["installed"][0]["state"] == "not installed" and report["patched"] is None
-    for path in environment.site_packages.glob("gunicorn*"):
-        shutil.rmtree(path)
+    trees.uninstall(environment, "gunicorn")
     assert ": uvicorn: not installed\n" in run("--check", environment, status=2).out
 
 
@@ -438,9 +436,7 @@ def test_every_combination(release: str, tmp_path: Path) -> None:
 def test_without_so_many_distributions(number: int, tmp_path: Path) -> None:
     environment = trees.light(tmp_path / "venv", trees.source(trees.NEWEST, "uvicorn-worker"))
     for distribution in patches.DISTRIBUTIONS[:number]:
-        name = distribution.replace("-", "_")
-        for path in (environment.site_packages / name, *environment.site_packages.glob(f"{name}-*")):
-            shutil.rmtree(path)
+        trees.uninstall(environment, distribution)
     assert tuple(one.distribution for one in installed.find(environment)) == patches.DISTRIBUTIONS[number:]
     check_both_ways(environment.path, environment)
 

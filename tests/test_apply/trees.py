@@ -69,6 +69,12 @@ def dist_info(environment: Environment) -> Path:
     return path
 
 
+def uninstall(environment: Environment, distribution: str = "uvicorn") -> None:
+    name = distribution.replace("-", "_")
+    for path in (environment.site_packages / name, *environment.site_packages.glob(f"{name}-*")):
+        shutil.rmtree(path)
+
+
 class Said(NamedTuple):
     out: str
     err: str

@@ -112,9 +112,6 @@ def test_without_tests_apply_needs_none(repository: Path, tmp_path: Path) -> Non
     assert tools(repository) == []
 
 
-# What keeps them from being made
-
-
 def test_a_python_of_no_use(repository: Path) -> None:
     [said] = refusal(set_up(repository, PYTHON="/nonexistent"))
     assert said == (

@@ -541,10 +541,6 @@ CLOSED: Dict[str, Tuple[Callable[[Environment], object], str, str]] = {
 }
 
 
-def contents(directory: Path) -> List[bytes]:
-    return [path.read_bytes() for path in sorted(directory.rglob("*")) if path.is_file()]
-
-
 @pytest.mark.root
 @pytest.mark.parametrize("way", CLOSED)
 def test_what_may_not_be_changed(way: str, environment: Environment, open_clone: None, run: Run) -> None:
@@ -555,7 +551,8 @@ def test_what_may_not_be_changed(way: str, environment: Environment, open_clone:
     for path in environment.site_packages.parents:  # pytest's directories are for their owner alone
         if path.stat().st_uid == os.getuid() and "pytest" in str(path):
             path.chmod(0o755)
-    before = contents(environment.path)
+    set_modes(environment.site_packages, 0o755, 0o644)
+    before = trees.snapshot(environment.path, compiled=True)
     patches.catalogue("uvicorn")  # Nobody may import what this needs, if it is in root's home
     close, *advice = CLOSED[way]
     close(environment)
@@ -569,6 +566,6 @@ def test_what_may_not_be_changed(way: str, environment: Environment, open_clone:
     process.start()
     process.join()
     environment.path.parent.chmod(0o755)
-    set_modes(environment.site_packages, 0o755, 0o755)
+    set_modes(environment.site_packages, 0o755, 0o644)
     assert process.exitcode == 0
-    assert contents(environment.path) == before
+    assert trees.snapshot(environment.path, compiled=True) == before

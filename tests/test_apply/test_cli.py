@@ -216,7 +216,7 @@ def test_what_fails_is_put_back(
 @pytest.mark.measured
 @pytest.mark.parametrize(
     "told, started_by",
-    [("SIGHUP", ""), ("SIGINT", ""), ("SIGINT", "env --ignore-signal=INT"), ("SIGQUIT", ""), ("SIGTERM", "nohup")],
+    [("SIGHUP", ""), ("SIGINT", "env --ignore-signal=INT"), ("SIGQUIT", ""), ("SIGTERM", "nohup")],
 )
 def test_told_to_end(told: str, started_by: str, environment: Environment, root: Path) -> None:
     """While the properties are tested: they are stopped, and all is put back; with SIGINT ignored, as by a shell."""

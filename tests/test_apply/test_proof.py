@@ -380,11 +380,9 @@ def test_one_old_python(python: Tuple[int, int], tmp_path: Path) -> None:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("release", ["20.1.0", NEWEST])
-def test_gunicorn_alone(release: str, tmp_path: Path, run: Run) -> None:
-    version = list(environments.pythons())[-1] if release == NEWEST else (3, 8)
-    packages = [f"gunicorn=={release}", "gevent", "packaging", "setuptools<81"]
-    venv = environments.make(tmp_path / "venv", version, *packages).path
+def test_gunicorn_alone(tmp_path: Path, run: Run) -> None:
+    packages = [f"gunicorn=={NEWEST}", "gevent", "packaging", "setuptools<81"]
+    venv = environments.make(tmp_path / "venv", python(NEWEST), *packages).path
     assert "broken here: a rotation" in run("--tests-only", "--no-figures", venv, status=1).out
     said = run("--verbose", venv).out
     assert "promises hold here" in said

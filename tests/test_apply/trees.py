@@ -54,7 +54,6 @@ def light(path: Path, like: Environment, python: Optional[Path] = None) -> Envir
 
 
 def only(environment: Environment, distribution: str = "uvicorn") -> installed.Installed:
-    """One of the distributions there."""
     [one] = installed.find(environment, [distribution])
     return one
 

@@ -7,6 +7,7 @@ from typing import Iterator, List
 import environments
 import psutil
 import pytest
+from environments import NEWEST
 from properties import wait
 from usr1 import patches, wheel
 from usr1.forks import fork
@@ -20,7 +21,6 @@ EVERY = [(name, release) for name, catalogue in CATALOGUES.items() for one in ca
 BY_DEFAULT = [(name, release) for name, withdrawn in fork.WITHDRAWN.items() for release in withdrawn]
 for name, catalogue in CATALOGUES.items():
     BY_DEFAULT += [(name, catalogue[n].releases[-1]) for n in (0, len(catalogue) // 2, -1)]
-NEWEST = patches.releases("uvicorn")[-1]
 
 
 @pytest.fixture(autouse=True)

@@ -6,13 +6,13 @@ from typing import Any, Dict, List, Set
 
 import environments
 import pytest
-from environments import output
+from environments import NEWEST, output
 from test_apply import trees
 from usr1 import patches
 from usr1.apply.environment import find
 from usr1.apply.installed import State, release_of
 
-from test_forks.conftest import BY_DEFAULT, EVERY, NEWEST, ROOT, version
+from test_forks.conftest import BY_DEFAULT, EVERY, ROOT, version
 
 VENDOR = ROOT / "vendor"
 PIP_TOO = pytest.mark.parametrize("tool", [pytest.param("pip", marks=pytest.mark.full), "uv"])

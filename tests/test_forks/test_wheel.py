@@ -16,13 +16,13 @@ from typing import Dict, List
 
 import environments
 import pytest
-from environments import output
+from environments import NEWEST, output
 from packaging.requirements import Requirement
 from usr1 import patches, record, wheel
 from usr1.forks import build_fork, fork
 from usr1.upkeep import releases
 
-from test_forks.conftest import BY_DEFAULT, EVERY, NEWEST, ROOT, pristine_files, said, version
+from test_forks.conftest import BY_DEFAULT, EVERY, ROOT, pristine_files, said, version
 
 
 def published(distribution: str, release: str) -> Path:

@@ -1,6 +1,7 @@
 """Every statement of a patch is there for a reason: without it some check fails, and so with what is tempting."""
 
 import ast
+import os
 import signal
 import subprocess
 import sys
@@ -134,6 +135,7 @@ class Laboratory:
         if distribution == "gunicorn":  # Beside a uvicorn, only Gunicorn's own patch has its classes tested
             original = environments.cached(python(GUNICORN), f"gunicorn=={GUNICORN}", "aiohttp", "gevent", "uvloop")
             self.checks = CHECKS_OF_GUNICORN
+        os.environ["USR1_UNPATCHED"] = str(original.site_packages)
         self.environment = environments.patched_until_exit(original, f"{distribution} {self.patch.releases[-1]}")
 
     def file(self, target: str) -> Path:

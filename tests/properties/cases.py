@@ -69,8 +69,9 @@ class Round(NamedTuple):
 
 
 OTHERS = "error|application"  # The logs that no drawn handler writes
+#: A reload; workers that are killed, with our logs rotated, and with all of them: successors inherit or open these.
 HUP, KILL = Round(number=signal.SIGHUP), Round(rotated=OTHERS, number=signal.SIGKILL, target="workers")
-ENDED = KILL._replace(rotated="")
+TURNOVER = KILL._replace(rotated="")
 PRELOAD = ("--preload",)
 USER = ("--user", str(NOBODY))
 
@@ -150,14 +151,14 @@ class Found(NamedTuple):
 
     @property
     def has_died(self) -> bool:
-        return bool(self.bad["processes that failed"])
+        return bool(self.bad[FAILED])
 
     def holds(self, log: str) -> bool:
         return any(name == log for held in self.held for _, name in held)
 
     @property
     def fails(self) -> bool:
-        return bool(self.bad["broken requests"]) or self.has_died
+        return bool(self.bad[BROKEN]) or self.has_died
 
 
 handlers = st.builds(
@@ -195,20 +196,22 @@ cases = st.builds(
 
 ORDERLY = (0, signal.SIGTERM, signal.SIGKILL)  # Only the test sends SIGKILL
 
+#: What is counted of a server, and of a log: by these names, as a rule with a misspelt one would never hold.
+FAILED, ENDING, BROKEN = "processes that failed", "processes that ended", "broken requests"
+SLOW, LATE, IN_USE = "seconds for a request", "seconds until rotated files were let go", "rotated files in use"
+TRACEBACKS, NOTED = "tracebacks", "signals to the application's own handler"
+LOST, DOUBLED, MISSED, ZEROS = "lines lost of", "lines doubled in", "lines not in the new", "NUL bytes in"
+
 #: How much more is no worse: seconds on a busy machine.
-SLACK = {"seconds for a request": 0.7, "seconds until rotated files were let go": 0.7}
-LOST, DOUBLED, MISSED, ZEROS = ("lines lost of", "lines doubled in", "lines not in the new", "NUL bytes in")
-FAILURES = ("processes that failed", "processes that ended", "broken requests")
-LEFT_OPEN = ("rotated files in use", "seconds until rotated files were let go")
-NOTED = "signals to the application's own handler"
+SLACK = {SLOW: 0.7, LATE: 0.7}
 HARM = {
-    "broken requests": BREAKS,
-    "seconds for a request": BREAKS,
-    "processes that failed": KILLS,
-    "processes that ended": KILLS,
-    "tracebacks": COMPLAINS,
-    "seconds until rotated files were let go": MISSES,
-    "rotated files in use": MISSES,
+    BROKEN: BREAKS,
+    SLOW: BREAKS,
+    FAILED: KILLS,
+    ENDING: KILLS,
+    TRACEBACKS: COMPLAINS,
+    LATE: MISSES,
+    IN_USE: MISSES,
 }
 
 
@@ -235,15 +238,15 @@ class Play:
         for log in ("error.log", "application.log"):
             lines[log] = self.judge(self.files(log, Handler()))
         bad = {
-            "processes that failed": sum(status not in ORDERLY for status in self.server.exits().values()),
-            "processes that ended": 0 if self.case.user else len(self.server.exits()),  # With --user some must end
+            FAILED: sum(status not in ORDERLY for status in self.server.exits().values()),
+            ENDING: 0 if self.case.user else len(self.server.exits()),  # With --user some must end
             "files that their owner may not read or write": sum(mode != 0o600 for mode in modes),
-            "broken requests": len(self.broken),
-            "seconds for a request": self.slowest,
-            "seconds until rotated files were let go": self.letting_go,
-            "tracebacks": "\n".join([self.server.stderr(), *self.server.logs.lines("error.log")]).count("Traceback"),
+            BROKEN: len(self.broken),
+            SLOW: self.slowest,
+            LATE: self.letting_go,
+            TRACEBACKS: "\n".join([self.server.stderr(), *self.server.logs.lines("error.log")]).count("Traceback"),
             NOTED: self.server.times("noted"),
-            "rotated files in use": len(self.held[-1]),
+            IN_USE: len(self.held[-1]),
         }
         return Found(bad, lines, files, self.held)
 
@@ -336,13 +339,13 @@ def compare(case: Case, ours: Found, published: Found) -> None:
     """Raises Broken if the patched server fares worse than the published one."""
     worse = {}
     for what, number in ours.bad.items():
-        most = published.bad.get(what, 0)
+        most = published.bad[what]
         if number > most + SLACK.get(what, 0) and is_comparable(what, case, published):
             worse[f"{number:.3g} {what}, where the published server has {most:.3g}"] = HARM.get(what, CHANGES)
     for log, lines in ours.lines.items():
         for what, number in lines.items():
             most = published.lines[log][what]
-            missing = published.bad["broken requests"]  # Requests whose lines are not looked for
+            missing = published.bad[BROKEN]  # Requests whose lines are not looked for
             if number > most + missing and are_lines_comparable(what, log, case, published):
                 worse[f"{number} {what} {log}, where the published server has {most}"] = LOSES
     for log, files in ours.files.items():
@@ -356,18 +359,22 @@ def compare(case: Case, ours: Found, published: Found) -> None:
 
 
 def is_comparable(what: str, case: Case, published: Found) -> bool:
-    """Whether more of what is bad is worse than the published server."""
-    if what in FAILURES and published.fails and (case.raises or case.shares_mode_x):
+    """
+    Whether more of what is bad is worse than the published server.
+
+    Each rule leaves out as little as it can, as what it leaves out nobody sees.
+    """
+    if what in (FAILED, ENDING, BROKEN) and published.fails and (case.raises or case.shares_mode_x):
         return False  # Chance says which task, thread or process an error ended, and what died of it
-    if what in FAILURES and published.has_died and case.on_usr1 == "reset":
+    if what in (FAILED, ENDING, BROKEN) and published.has_died and case.on_usr1 == "reset":
         return False  # The application has made the signal fatal: chance says how many are there at that moment
-    if what == "broken requests" and case.does("starve") and published.has_died:
+    if what == BROKEN and case.does("starve") and published.has_died:
         return False  # No room for another thread, until a worker ends: its successor has some again
-    if what in ("seconds for a request", "tracebacks", NOTED, *LEFT_OPEN) and published.fails:
+    if what in (SLOW, TRACEBACKS, NOTED, LATE, IN_USE) and published.fails:
         return False  # A request that broke, or a worker that died, took no time and said nothing more
-    if what == "tracebacks":
-        return not (case.by_chance and published.bad["tracebacks"])
-    if what in LEFT_OPEN:
+    if what == TRACEBACKS:
+        return not (case.by_chance and published.bad[TRACEBACKS])
+    if what in (LATE, IN_USE):
         return not case.does("deplete")  # Published code closes a file first, and so needs no other descriptor
     return not (case.by_chance and what == NOTED)
 

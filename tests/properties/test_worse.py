@@ -11,7 +11,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from properties.activities import BLOCKING, KINDS, doing
-from properties.cases import ENDED, HUP, KILL, OTHERS, PRELOAD, USER, Case, Handler, Play, Round, cases, compare
+from properties.cases import HUP, KILL, OTHERS, PRELOAD, TURNOVER, USER, Case, Handler, Play, Round, cases, compare
 from properties.environment import SYNC, Environment, inspect, is_own, is_wsgi
 from properties.expect import BREAKS, KILLS, LOSES, Broken, Unanswered, expect
 from properties.logs import NAMES
@@ -46,7 +46,7 @@ ROWS: Dict[str, Case] = {
     ),
     "no descriptor left": Case((), (Round("deplete"), Round())),
     "mode w, another log rotated": Case(each((), mode="w"), (KILL, Round(rotated=OTHERS)), PRELOAD),
-    "mode w, renamed without a signal": Case(each((), mode="w"), (ENDED, KILL), PRELOAD),
+    "mode w, renamed without a signal": Case(each((), mode="w"), (TURNOVER, KILL), PRELOAD),
     "mode x": Case(each((), mode="x"), (Round(), Round(rotated=OTHERS), Round())),
     "mode x, beside an own close()": Case((Handler(mode="x"), Handler(("Footer",))), (Round(), Round())),
     "a byte order mark, and a reload": Case((Handler(encoding="utf-8-sig"),), (HUP,), PRELOAD),

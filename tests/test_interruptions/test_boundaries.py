@@ -136,7 +136,7 @@ def withstands(target: Environment, worker_class: str, ended: int, *options: str
         life.live()
         life.end()
         assert list(life.server.exits().values()) == [0, ended]
-        assert {place.split()[0] for place in life.places()} == {"boot", "loading", "serving", "closing", "ending"}
+        assert {place.split()[0] for place in life.places()} == {"boot", "loaded", "serving", "closing", "ending"}
 
 
 @subjects("uvloop", "gthread")

@@ -31,7 +31,12 @@ SCOPE = re.compile(
 
 
 class Interrupter:
-    """Decides at which boundaries SIGUSR1 is sent; the logs are rotated right before it."""
+    """
+    Decides at which boundaries SIGUSR1 is sent; the logs are rotated right before it.
+
+    The phases of a worker's life: boot, loaded, serving from its first request on, then closing from its last one on,
+    or ending from SIGTERM on.
+    """
 
     def __init__(self, worker):
         self.captured = (1, 2) if worker.cfg.capture_output else ()
@@ -124,7 +129,7 @@ def post_worker_init(worker):
     import handlers  # As the application has by now
 
     handlers.record = interrupter.request
-    interrupter.enter("loading", interrupter.armed)
+    interrupter.enter("loaded", interrupter.armed)
 
 
 def child_exit(server, worker):

@@ -12,7 +12,7 @@
 #   tests/test_mutations.py     a patch without one of its statements, and typical wrong changes
 #   tests/test_load.py          more rotations under full load
 #   tests/test_reopen           reopen.sh with uvicorn's worker, gthread and asgi, and many rotations
-#   tests/test_apply            apply.sh, with a kill or an error at every system call; old Pythons; tests as root
+#   tests/test_apply            apply.sh, with a kill or an error at every system call; old Pythons; sudo pip; as root
 #   tests/test_tools.py         several scripts that install their tools at the same time
 #   tests/test_module           the settings module with eight sets of packages
 #   tests/test_forks            every release, with pip and uv

@@ -363,6 +363,7 @@ def hashes(packages: Path, patch: patches.Patch) -> List[str]:
     return [patches.sha256((packages / part.target).read_bytes()) for part in patch.parts]
 
 
+@pytest.mark.full
 def test_sudo_pip_install_on_debian(tmp_path: Path, run: Run) -> None:
     """It is pip's, and apply.sh leaves it alone; the same command installs the forks there."""
     # The pip that Debian's python3-venv installs, on Debian's own Python, in another root directory: without sudo

@@ -100,7 +100,7 @@ def reopen_files(log: Any, signalled: bool = True) -> None:
     while seen != note.asked and not frame:  # If this interrupts itself, the outer one goes round again
         seen, note.looking = note.asked, True
         look(log, signalled or seen > number)
-        note.looking = False
+        note.looking = seen != note.asked
 
 
 def post_fork(server: Any, worker: Any) -> None:

@@ -79,20 +79,30 @@ def shuffled(everything: List[T], rounds: int) -> Iterator[T]:
         yield from choose.sample(everything, len(everything))
 
 
-def reopening(subjects: Sequence[Subject], rounds: int) -> Figures:
-    """Microseconds of processor time that a rotation takes of each worker, in rounds of ten, shuffled."""
+def reopening(subjects: Sequence[Subject], starts: int) -> Figures:
+    """
+    Microseconds of processor time that a rotation takes of each worker, in rounds of ten, shuffled.
+
+    A server that is started first may take a tenth less than the same one started last, for as long as it runs. So
+    all are started many times, in random order; a figure is of one start.
+    """
     found: Dict[str, List[float]] = {}
-    with contextlib.ExitStack() as stack:
-        watched = [(one.name, Watched(stack.enter_context(one.server()), NAMES)) for one in subjects]
-        for name, one in shuffled(watched, rounds):
-            pids = one.server.workers()
-            before = processor_time(pids)
-            for _ in range(10):
-                one.server.logs.rotate()
-                one.server.signal("arbiter")
-                one.let_go(one.server.pids("all"), time.monotonic() + 1)
-                one.server.logs.discard()
-            found.setdefault(name, []).append((processor_time(pids) - before) / 10 / len(pids) * 1e6)
+    for start in range(starts):
+        order = random.Random(start).sample(subjects, len(subjects))
+        with contextlib.ExitStack() as stack:
+            watched = [(one.name, Watched(stack.enter_context(one.server()), NAMES)) for one in order]
+            figures: Dict[str, List[float]] = {}
+            for name, one in shuffled(watched, 10):
+                pids = one.server.workers()
+                before = processor_time(pids)
+                for _ in range(10):
+                    one.server.logs.rotate()
+                    one.server.signal("arbiter")
+                    one.let_go(one.server.pids("all"), time.monotonic() + 1)
+                    one.server.logs.discard()
+                figures.setdefault(name, []).append((processor_time(pids) - before) / 10 / len(pids) * 1e6)
+        for name, values in figures.items():
+            found.setdefault(name, []).append(statistics.median(values))
     return {name: spread(values) for name, values in found.items()}
 
 

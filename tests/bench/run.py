@@ -58,7 +58,7 @@ def full() -> Cells:
         "costs|uvicorn": lambda: cells.costs((PRISTINE, ALONE, PATCHED), 60, 0.3),
         "costs|Gunicorn": lambda: cells.costs(gunicorns, 6, 0.7),
         **letting_go((PRISTINE, PATCHED, GTHREAD), [1, 32, 64], 10),
-        "reopening": lambda: cells.reopening((*workers, GTHREAD_PATCHED), 20),
+        "reopening": lambda: cells.reopening((*workers, GTHREAD_PATCHED), 40),
         **losses(SUBJECTS, {"a": 200}),
         **losses(MAIN, {"b": 200, "c": 200, "d": 200}),
         **losses(SUBJECTS, {"f": 200, "g": 200, "e": 200}),

@@ -198,6 +198,7 @@ TEMPTATIONS_IN_WORKERS = (
     ("waiting for a lock", "acquire(blocking=False)", "acquire()", sweeps(UVICORN, "beside_a_thread")),
     ("one look", *swapped("seen = self._asked", "self._reopen_files(sig, frame)"), sweeps(UVICORN, "in_the_handler")),
     ("reopening in the event loop", "self._reopen_files(sig, frame)\n", IN_THE_LOOP, promises("-k", "blocked_loop")),
+    ("nesting in a storm", "_reopening = seen != self._asked", "_reopening = False", sweeps(UVICORN, "burst")),
     ("SIG_DFL for an instant", "set(self.SIGNALS) - {signal.SIGUSR1}", "self.SIGNALS", life(UVICORN, signal.SIGTERM)),
     ("the signal from whoever has it", HANDLERS, "True", promises()),
     ("Gunicorn's sockets", SOCKETS, "self.sockets", closes_sockets_once),
@@ -205,6 +206,7 @@ TEMPTATIONS_IN_WORKERS = (
 #: But for reopen(), which is the same in both.
 TEMPTATIONS_IN_GLOGGING = (
     ("one look", *swapped("seen = Logger._asked", "self._reopen_all(others)"), sweeps(SYNC, "in_the_handler")),
+    ("nesting in a storm", "_reopening = seen != Logger._asked", "_reopening = False", sweeps(SYNC, "burst")),
     ("reporting in the handler", REPORT, "self._report(failed)", FAILING_IN_A_LINE),
     ("any timeout for a failure", IS_OURS, "if isinstance", sweeps(SYNC, "exception")),
 )

@@ -99,6 +99,21 @@ class Run:
             self.depth -= 1
 
 
+class Storm(Run):
+    """A signal comes in each look, and another one right after it: in real time, looks are long and signals many."""
+
+    def __init__(self, *arguments):
+        self.looked = set()
+        super().__init__(*arguments)
+
+    def choose(self, frame):
+        places = ("handle_usr1", "reopen_files") if self.depth in self.looked else ("reopen",)
+        if frame.f_code.co_name not in places:
+            return 0
+        self.looked ^= {self.depth}
+        return super().choose(frame)
+
+
 def check(where, run, raises=None):
     """What is wrong after a run: with the rotation in it, what it raised or told, and with the rotation after it."""
     if run.gaps:
@@ -194,11 +209,11 @@ def in_a_look():
 
 
 def burst():
-    """Ten thousand, or a sample, some hundred boundaries from each other: microseconds."""
-    run = Run(log, [GAP + PART] * BURST)
-    check("%d deep" % run.deepest, run)
-    if run.deepest > DEEPEST:
-        checkpoints.note("failed", sweep, "%d deep" % run.deepest)
+    """Ten thousand, or a sample, some hundred boundaries from each other: microseconds. And a storm."""
+    for run in Run(log, [GAP + PART] * BURST), Storm(signalled, [0] * 100):
+        check("%d deep" % run.deepest, run)
+        if run.gaps or run.deepest > DEEPEST:
+            checkpoints.note("failed", sweep, "%d deep, %d signals left" % (run.deepest, len(run.gaps)))
 
 
 def limit(number, frame):

@@ -25,7 +25,7 @@ newline='
 #   complaint  why the last process is no arbiter (read_pidfile, read_unit, is_arbiter)
 #   arbiters   the processes to signal (find_arbiter)
 #   files      the rotated files, one a line (find_rotated, find_open, find_files)
-#   how        by which means it was found out whether somebody writes (somebody_writes)
+#   how        the file that somebody writes to, or why it is not known which (somebody_writes)
 #   below      the arbiters and all processes below them, one a line (signal_again), for is_worker
 #   failed     the exit status if anything fails: 2, and 1 once the signal was sent
 exec 3>&2 # For what is said while errors are redirected
@@ -68,9 +68,9 @@ read_pidfile() {
             owner=$(stat -Lc %u /proc/self/fd/0) && pid=$(head -c 20)
         fi
     } 2>/dev/null <"$1"
-    [ -n "$owner" ] || return
+    [ -n "$owner" ] || return # It was not opened, or stat failed
     complaint='expected a process id, found something else'
-    case $pid in '' | 0* | *[!0-9]* | ???????????*) return 1 ;; esac
+    case $pid in '' | 0* | *[!0-9]* | ???????????*) return 1 ;; esac # At most ten digits, and no octal number
     complaint='stale, there is no such process; is the server running?'
     status "$pid" || return
     [ "$owner" = 0 ] || user=$(stat -c %u "/proc/$pid")
@@ -82,11 +82,12 @@ read_unit() {
     pid=$(systemctl show --property=MainPID -- "$1" 2>/dev/null) pid=${pid#*=}
     [ "${pid:-0}" != 0 ] && status "$pid"
 }
-# For a second: gunicorn removes its pidfile and writes it anew when it reloads, or has just begun to start.
+# Tries $1, read_pidfile or read_unit, with $2. For a second: gunicorn removes its pidfile and writes it anew when it
+# reloads, or has just begun to start.
 find_arbiter() {
     given=$2
     for _ in 1 2 3 4 5 6 7 8 9 10; do
-        "read_$1" "$2" && is_arbiter "$pid" && arbiters="$arbiters $pid" && return
+        "$1" "$2" && is_arbiter "$pid" && arbiters="$arbiters $pid" && return
         sleep 0.1
     done
     refuse "$2: $complaint"
@@ -102,7 +103,8 @@ members() {
         done
     done
 } 2>/dev/null
-# Prints which of the server's processes may not be looked into.
+# Prints which of the server's processes may not be looked into. Root without CAP_SYS_PTRACE can list fd, but follow
+# neither what is in it nor root.
 hidden() {
     for process in $(members $arbiters); do
         { [ -r "/proc/$process/fd" ] && [ -e "/proc/$process/root" ]; } || ! status "$process" ||
@@ -113,7 +115,8 @@ hidden() {
 # Adds to files what logrotate makes of the logs that $1, one pattern a line, names: with a date or number, or .tmp,
 # behind the name or, by "extension", in it; in the same directory or, by "olddir", in one below.
 find_rotated() {
-    date='[-._][0-9][0-9][0-9][0-9]*[0-9][0-9][0-9][0-9]' IFS=$newline && set -f
+    date='[-._][0-9][0-9][0-9][0-9]*[0-9][0-9][0-9][0-9]'
+    IFS=$newline && set -f # The lines of $1, which are not expanded yet
     for pattern in $1; do
         directory=${pattern%/*} name=${pattern##*/} && set +f
         for file in $directory/${name}[-._]*[0-9]* $directory/$name.tmp $directory/*/${name}[-._]*[0-9]* \
@@ -125,14 +128,15 @@ find_rotated() {
     done && unset IFS && set +f
 }
 # The same for the logs that the server's processes write to: stat prints l-wx------ '/proc/7/fd/3' -> '/logs/app.log'.
-# Some may still be open under the name of a rotated one: app.log.1 and app.log-20261130, or app-20261130.log.
+# Some may still be open under the name of a rotated one. The first pattern for grep is a name, and then only what dates
+# and numbers are made of: app.log.1 and app.log-20261130. The second is a date, and then an extension: app-20261130.log.
 find_open() {
     opened=$(stat -c '%A %N' $(for process in $(members $arbiters); do echo "/proc/$process/fd"/*; done) |
         sed -n "s|^l-wx[^/]*/proc/[0-9]*/fd/[0-9]*' -> '\\(/.*\\)'\$|\\1|p" | sort -u)
     find_rotated "$(printf '%s\n' "$opened" | sed 's|[[*?]|[&]|g')" # Names, not patterns
     files=$files$(printf '%s\n' "$opened" |
         grep -E -e '[^-+.:_0-9TZ/][-+.:_0-9TZ]*[-._][0-9][-+.:_0-9TZ]*$' \
-            -e '[-._][0-9]{4}[-+.:_0-9TZ]*[0-9]{4}\.[a-z]+$') || [ $? = 1 ] || files='' # grep failed: rather none than some
+            -e '[-._][0-9]{4}[-+.:_0-9TZ]*[0-9]{4}\.[a-z]+$') || [ $? = 1 ] || files='' # It failed: rather none than some
 } 2>/dev/null
 
 # The kernel refuses a read lease on a file as long as anybody has it open for writing: F_SETLEASE in fcntl(2). It
@@ -164,8 +168,9 @@ except BlockingIOError:
     print(path)
     sys.exit(100)'
 
-# Prints the descriptors, as /proc/PID/fd/N, that write to FILE ...; and at last "/proc/version", or the look failed.
-# Not by find, which may abort when a process ends while it looks (GNU find 4.10).
+# Prints the descriptors, as /proc/PID/fd/N, that write to FILE ...; and at last "/proc/version", which goes through the
+# whole pipe: without it the look failed, and no descriptor does not mean nobody. Not by find, which may abort when a
+# process ends while it looks (GNU find 4.10).
 holders() {
     same=$(stat -L '-c-e ^%d:%i/' -- "$@") || return # Patterns for grep, as -e ^2049:17/
     printf '%s\n' /proc/[0-9]*/fd/* /proc/version |
@@ -209,8 +214,8 @@ signal_again() {
     hidden
 } 2>/dev/null
 
-# Sends SIGALRM to this script after 5 s, if it is still there: if it is this subshell's parent, the second field
-# behind the name in its stat.
+# Sends SIGALRM to this script ($$) after 5 s. Runs in a subshell, which has another parent (the second field behind the
+# name in its stat) if the script has ended: $$ may be another process then.
 set_alarm() {
     trap 'kill $slept; exit' TERM
     sleep 5 & slept=$!
@@ -230,6 +235,7 @@ check_files() {
         [ -h "$given" ] || { [ -e "$given" ] && [ ! -f "$given" ]; } || continue
         known=$files && find_rotated "$given"
         [ "$files" != "$known" ] || refuse "$given: expected a log, found no regular file"
+        files=$known # This only checks: find_files adds them, after the signal
     done
 }
 
@@ -237,7 +243,8 @@ check_files() {
 # between them and quotes.
 find_files() {
     for given; do
-        known=$files patterns=${given%"${given##*[![:space:]]}"}
+        known=$files patterns=${given%"${given##*[![:space:]]}"} # Without the blanks at its end
+        # xargs takes blanks and quotes as logrotate does
         [ -d "${patterns%/*}" ] || patterns=$(printf %s "$given" | xargs printf '%s\n')
         find_rotated "$patterns"
         [ "$files" != "$known" ] || [ ! -f "$given" ] || files=$files$given$newline
@@ -268,7 +275,7 @@ trap 'refuse "$given: $complaint"' ALRM
 alarm=$!
 while [ $# -gt 0 ]; do
     case $1 in
-    -h | --help) sed -n '2,/  2  /s/^# \{0,1\}//p' "$0" && exit ;;
+    -h | --help) sed -n '2,/  2  /s/^# \{0,1\}//p' "$0" && exit ;; # The head of this file, to exit status 2
     --) shift && break ;;
     --*=*) option=${1%%=*} value=${1#*=} ;;
     -[ptu]?*) option=${1%"${1#-?}"} value=${1#-?} ;;
@@ -277,15 +284,15 @@ while [ $# -gt 0 ]; do
     esac
     shift
     case $option in
-    -p | --pidfile) find_arbiter pidfile "$value" ;;
-    -u | --unit) find_arbiter unit "$value" && unit=$value ;;
+    -p | --pidfile) find_arbiter read_pidfile "$value" ;;
+    -u | --unit) find_arbiter read_unit "$value" && unit=$value ;;
     -t | --timeout) timeout=$value ;;
     *) refuse "unknown option: $option; see reopen.sh -h" ;;
     esac
 done
 case $timeout in '' | 0?* | *[!0-9]* | ??????*) refuse "-t: expected whole seconds, found '$timeout'" ;; esac
 [ -n "$unit" ] || [ $# -gt 0 ] || refuse 'expected a PIDFILE; see reopen.sh -h'
-[ -n "$unit" ] || { find_arbiter pidfile "$1" && shift; }
+[ -n "$unit" ] || { find_arbiter read_pidfile "$1" && shift; }
 kill $alarm && trap '' ALRM # No alarm any more, also none that is under way
 # From logrotate: the log, and what it has become
 name=${1-} name=${name##*/} files=''

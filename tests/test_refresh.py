@@ -227,7 +227,7 @@ def test_releases_taken_out_come_back(
     distribution: str, gone: List[str], like: str, copy: Path, unproved: List[str], capsys: Captured
 ) -> None:
     everything = refresh.catalogue()
-    sources = {name: refresh.change_of(refresh.newest(name, everything)) for name in ("uvicorn", "gunicorn")}
+    sources = {name: refresh.change_in(refresh.newest(name, everything)) for name in ("uvicorn", "gunicorn")}
     left = [release for release in patches.releases(distribution) if release not in gone]
     texts = refresh.written({distribution: left}, sources)
     for path in (copy / distribution).glob("*.patch"):

@@ -61,7 +61,7 @@ class File(NamedTuple):
         return patches.sha256(self.content)
 
     @property
-    def published(self) -> str:
+    def published_sha256(self) -> str:
         """What its SHA-256 was when it was installed."""
         return self.parts[0].pristine_sha256
 
@@ -80,7 +80,7 @@ class File(NamedTuple):
 
     def is_at(self, revision: Patch) -> bool:
         """Whether its content is that revision's result, or the published one if the revision does not change it."""
-        return self.sha256 == revision.patched.get(self.target, self.published)
+        return self.sha256 == revision.patched.get(self.target, self.published_sha256)
 
 
 class Installed(NamedTuple):
@@ -133,7 +133,7 @@ class Where(NamedTuple):
     dist_info: Path
 
     @property
-    def published(self) -> str:
+    def release(self) -> str:
         return release_of(self.version)
 
 
@@ -212,6 +212,7 @@ def _look(tree: Tree, environment: Environment, distribution: str) -> Optional[I
     # Of several the newest: what has left them is an upgrade that was interrupted
     newest = max(dist_infos, key=lambda path: patches.numbers(path.name), default=Path())
     version = (_version(tree, newest) or "") if dist_infos else ""
+    # Where METADATA has none, messages name the one in the name of the directory
     where = Where(tree, environment, distribution, version or newest.stem.partition("-")[2], newest)
     try:
         if not dist_infos:
@@ -240,13 +241,13 @@ def _look_elsewhere(where: Where) -> None:
                 raise _broken(where, f"its dist-info in {directory}", f"{origin} alone")
             with Tree(directory) as tree:  # The same release, if it is to be installed here too
                 versions = [_version(tree, path) for path in _dist_infos(tree, directory, where.distribution)]
-            raise _outside(where._replace(version=(versions or [None])[0] or ""), str(origin))
+            raise _outside(where._replace(version=next(iter(versions), None) or ""), str(origin))
 
 
 def _identify(where: Where, patch: Patch, fork: bool) -> Installed:
     """Its state, by the hashes of its files; that it is a fork, its version alone says. Raises _Problem."""
     superseded = patches.catalogue(where.distribution, patches.SUPERSEDED)
-    revisions = [patch, *(revision for revision in superseded if where.published in revision.releases)]
+    revisions = [patch, *(revision for revision in superseded if where.release in revision.releases)]
     files = _files(where, patch, revisions)
     applied = next((revision for revision in revisions if all(file.is_at(revision) for file in files)), None)
     if fork:
@@ -254,7 +255,7 @@ def _identify(where: Where, patch: Patch, fork: bool) -> Installed:
     elif applied:
         state = State.PATCHED
     else:
-        state = State.PRISTINE if all(file.sha256 == file.published for file in files) else State.PARTLY
+        state = State.PRISTINE if all(file.sha256 == file.published_sha256 for file in files) else State.PARTLY
     installed = Installed(
         where.distribution,
         state,
@@ -266,12 +267,12 @@ def _identify(where: Where, patch: Patch, fork: bool) -> Installed:
         note=f"{'' if applied else 'its patch: '}{_name(applied or patch)}",
     )
     if not applied:
-        # What no revision has made. As it was published is fine, too, but not in a fork, which has the patch.
-        strange = [file for file in files if not file.applied and (fork or file.sha256 != file.published)]
+        # Files that no revision has made. As it was published is no change by hand, either, but it is one in a fork.
+        strange = [file for file in files if not file.applied and (fork or file.sha256 != file.published_sha256)]
         if strange:
             return installed._replace(state=State.CHANGED, problem=_changed(where, strange[0], patch), note="")
     for file in files:
-        known = [file.published, *(part.patched_sha256 for part in file.parts)]
+        known = [file.published_sha256, *(part.patched_sha256 for part in file.parts)]
         if file.recorded not in ("", *map(record.digest, known)):
             expected = f"{record.digest(file.sha256)} for {file.target} in {installed.record}"
             raise _broken(where, expected, file.recorded)
@@ -342,7 +343,7 @@ def _missing(environment: Environment, names: Sequence[str]) -> Installed:
 
 
 def _outside(where: Where, found: str) -> _Problem:
-    requirement = where.distribution + (where.version and f"=={where.published}")
+    requirement = where.distribution + (where.version and f"=={where.release}")
     problem = refusal(
         f"{where.distribution} lives outside {where.environment.path}, where others may use it",
         f"its files in {where.environment.site_packages}",
@@ -353,7 +354,7 @@ def _outside(where: Where, found: str) -> _Problem:
 
 
 def _broken(where: Where, expected: str, found: str) -> _Problem:
-    requirement = f"{where.distribution}=={where.published or 'VERSION'}"
+    requirement = f"{where.distribution}=={where.release or 'VERSION'}"
     problem = refusal(
         f"the installation of {where.distribution} in {where.environment.path} is broken",
         expected,
@@ -380,10 +381,12 @@ def _unsupported(where: Where) -> _Problem:
 
 
 def _changed(where: Where, file: File, patch: Patch) -> Refusal:
-    published = f"SHA-256 {file.published}, as {where.distribution} {where.published} was published"
+    patched = f"{patch.patched.get(file.target, file.published_sha256)}, patched"
+    published = f"SHA-256 {file.published_sha256}, as {where.distribution} {where.release} was published"
+    fork = where.version != where.release  # It has the patch: a file as it was published is wrong there
     return refusal(
         f"{file.path} was changed by hand",
-        f"{published}, or {patch.patched.get(file.target, 'nothing else')}, patched",
+        f"SHA-256 {patched}" if fork else f"{published}, or {patched}",
         f"SHA-256 {file.sha256}",
-        f"{where.environment.reinstall(f'{where.distribution}=={where.published}')}, then run this again",
+        f"{where.environment.reinstall(f'{where.distribution}=={where.release}')}, then run this again",
     )

@@ -239,21 +239,22 @@ def carried_over(pristine: str, patched: str, other: str) -> str:
     three-way merge. Raises PatchError if the other file has neither line, or not what is to be removed.
     """
     old, new, lines = (text.splitlines(keepends=True) for text in (pristine, patched, other))
-    # Where in the other file each line of pristine is, if it is there; and the places before and after all lines
+    # Where in the other file each line of pristine is, if it is there. -1 and len(old) stand for the ends of the file:
+    # so every line has a neighbour
     place = {-1: -1, len(old): len(lines)}
     for block in SequenceMatcher(None, old, lines, autojunk=False).get_matching_blocks():
         place.update((block.a + i, block.b + i) for i in range(block.size))
     result: List[str] = []
     done = 0  # So many lines of the other file are in the result, or are removed
-    for tag, start, end, first, last in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+    for tag, start, end, new_start, new_end in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
         if tag == "equal":
             continue
-        # Where start is the end, nothing is removed
+        # Where start is the end, nothing is removed: lines are only added
         at = _where_removed(place, start, end) if start < end else _where_added(place, start)
         if at is None:
             found = "".join(old[start:end] or old[start - 1 : start + 1])
             raise PatchError(f"the file has not, or not as one piece, what the patch changes:\n{found}")
-        result += lines[done:at] + new[first:last]
+        result += lines[done:at] + new[new_start:new_end]
         done = at + end - start
     return "".join(result + lines[done:])
 

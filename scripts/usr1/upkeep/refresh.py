@@ -99,13 +99,17 @@ def newest(distribution: str, everything: List[Patch]) -> Patch:
 
 
 def git_apply(files: Dict[str, str], diff: str, *options: str) -> Dict[str, str]:
-    """What a diff makes of some files; raises PatchError if it does not fit, or with --verbose only at other lines."""
+    """
+    What a diff makes of some files; raises PatchError if it does not fit.
+
+    With --verbose also if it fits only at other lines, which git then tells.
+    """
     with tempfile.TemporaryDirectory() as work:
         for name, text in files.items():
             Path(work, name).parent.mkdir(parents=True, exist_ok=True)
             Path(work, name).write_bytes(text.encode())
-        # A repository around the working directory would take the paths for its own.
-        environment = {**os.environ, "GIT_CEILING_DIRECTORIES": os.path.dirname(work)}
+        # A repository around the working directory would take the paths for its own. What git tells is read.
+        environment = {**os.environ, "GIT_CEILING_DIRECTORIES": os.path.dirname(work), "LC_ALL": "C"}
         command = ["git", "apply", *options, "-"]
         answer = subprocess.run(command, cwd=work, env=environment, input=diff.encode(), stderr=subprocess.PIPE)
         after = {name: Path(work, name).read_bytes().decode() for name in files}
@@ -114,7 +118,7 @@ def git_apply(files: Dict[str, str], diff: str, *options: str) -> Dict[str, str]
     return after
 
 
-def change_of(patch: Patch) -> Change:
+def change_in(patch: Patch) -> Change:
     """What the hunks of a patch make of its newest release, right or wrong as its header may be; raises PatchError."""
     before = published_files(patch.distribution, patch.releases[-1], patch.pristine)
     # With --recount git does not read the counts in "@@", so only a "diff --git" line ends the hunks of a file.
@@ -160,9 +164,9 @@ def composed(path: Path, like: Patch, states: Sequence[State]) -> str:
     fields["Description"] = f"{synopsis}\n{textwrap.fill(description, 79, initial_indent=' ', subsequent_indent=' ')}"
     fields["Revision"] = str(revision_of(like, [name for state in states for name in state.names]))
     fields["Last-Update"] = HeaderParser().parsestr(committed)["Last-Update"] or ""
-    once = "".join(f"{name}: {value.strip()}\n" for name, value in fields.items() if name not in patches.PINNED)
-    pinned = "".join(_pinned(like.distribution, state) for state in states)
-    text = once + pinned + _diff(change)
+    shared = "".join(f"{name}: {value.strip()}\n" for name, value in fields.items() if name not in patches.PINNED)
+    of_each_state = "".join(_pinned(like.distribution, state) for state in states)
+    text = shared + of_each_state + _diff(change)
     if text == committed:
         return text
     return re.sub("(?m)^Last-Update: .*", f"Last-Update: {_today()}", text, count=1)
@@ -215,7 +219,7 @@ def written(named: Named, sources: Dict[str, Change]) -> Texts:
     texts = {}
     for distribution, names in named.items():
         like = newest(distribution, patches.catalogue(distribution))
-        changes = {release: change_to(Wanted(distribution, release), sources) for release in names}
+        changes = {release: change_for(Wanted(distribution, release), sources) for release in names}
         states = [State(list(same), change) for change, same in itertools.groupby(names, changes.__getitem__)]
         for together in sharing(states):
             path = path_of(distribution, [release for state in together for release in state.names])
@@ -224,7 +228,7 @@ def written(named: Named, sources: Dict[str, Change]) -> Texts:
     return texts
 
 
-def change_to(wanted: Wanted, sources: Dict[str, Change]) -> Change:
+def change_for(wanted: Wanted, sources: Dict[str, Change]) -> Change:
     """What follows from the sources for a release; raises PatchError, or NeedsHand if it is new."""
     distribution, release = wanted
     source = sources[backports.SOURCES[distribution]]
@@ -341,9 +345,11 @@ def left_to_do(before: List[Patch], added: List[Wanted]) -> List[str]:
             found.append(f"patches/upstream/{distribution}: the series is stale: {why}")
         old, new = then.releases[-1], now.releases[-1]
         if old != new:
-            named = re.compile(rf"(?<![\w.]){re.escape(old)}(?![\w.])")
+            old_version = re.compile(rf"(?<![\w.]){re.escape(old)}(?![\w.])")
             places = ("*.md", "docs/*.md", "docs/*.svg", "patches/upstream/*/*.md", "tests/**/*.py")
-            files = sorted(path for place in places for path in ROOT.glob(place) if named.search(path.read_text()))
+            files = sorted(
+                path for place in places for path in ROOT.glob(place) if old_version.search(path.read_text())
+            )
             names = ", ".join(str(path.relative_to(ROOT)) for path in files)
             found.append(f"{names}: name {old}, see whether {new} takes its place")
     if added:
@@ -353,9 +359,9 @@ def left_to_do(before: List[Patch], added: List[Wanted]) -> List[str]:
 
 def expect_the_same_from_what_is_newest_now(named: Named, sources: Dict[str, Change], texts: Texts) -> None:
     """
-    Raises NeedsHand if a release that is new becomes the newest, and the rest does not follow from it as well.
+    Raises NeedsHand if the patches made from a new release, which becomes the newest, are others than these.
 
-    For its patch is what the next run takes for the source.
+    The next run makes all patches from that one.
     """
     now = [newest(name, _parsed(texts)) for name in sources]
     new = [patch for patch in now if patch.releases[-1] not in patches.releases(patch.distribution)]
@@ -367,7 +373,7 @@ def expect_the_same_from_what_is_newest_now(named: Named, sources: Dict[str, Cha
         f"describe in {TABLE} what is different in the older releases"
     )
     try:
-        again = written(named, {**sources, **{patch.distribution: change_of(patch) for patch in new}})
+        again = written(named, {**sources, **{patch.distribution: change_in(patch) for patch in new}})
     except PatchError as error:
         raise NeedsHand(f"{problem}: {error}") from error
     changed = [path.name for path in texts if texts[path] != again.get(path)]
@@ -385,7 +391,7 @@ def all_named(more: List[Wanted]) -> Named:
 
 def refresh(added: List[Wanted]) -> int:
     everything = catalogue()
-    sources = {name: change_of(newest(name, everything)) for name in set(backports.SOURCES.values())}
+    sources = {name: change_in(newest(name, everything)) for name in set(backports.SOURCES.values())}
     named = all_named(added)
     texts = written(named, sources)
     for wanted in added:

@@ -205,7 +205,7 @@ TEMPTATIONS_IN_WORKERS = (
 )
 #: But for reopen(), which is the same in both.
 TEMPTATIONS_IN_GLOGGING = (
-    ("one look", *swapped("seen = Logger._asked", "self._reopen_all(others)"), sweeps(SYNC, "in_the_handler")),
+    ("one look", *swapped("seen = Logger._asked", "self._reopen_all(plain_only)"), sweeps(SYNC, "in_the_handler")),
     ("nesting in a storm", "_reopening = seen != Logger._asked", "_reopening = False", sweeps(SYNC, "burst")),
     ("reporting in the handler", REPORT, "self._report(failed)", FAILING_IN_A_LINE),
     ("any timeout for a failure", IS_OURS, "if isinstance", sweeps(SYNC, "exception")),

@@ -1,11 +1,10 @@
 """What an application does for as long as a test wants it to, logging numbered lines all the while."""
 
 import contextlib
-import os
 import re
 from collections import Counter
 from pathlib import Path
-from typing import IO, Iterator, List, NamedTuple, Optional, Sequence
+from typing import Iterator, List, NamedTuple, Optional, Sequence
 
 from properties import wait
 from properties.clients import Client, new_request
@@ -69,33 +68,29 @@ class Activity:
 
 class Activities(NamedTuple):
     running: List[Activity]
-    fifo: IO[bytes]
 
     def finish(self) -> Outcome:
         """Let them end, and look for their lines."""
         for activity in self.running:
             activity.hold.release()
             if activity.kind == "reading":
-                self.fifo.write(b"x")
+                # For reading too, as that does not wait for the other end
+                with open(activity.server.fifo, "r+b", buffering=0) as fifo:
+                    fifo.write(b"x")
         return Outcome(*map(sum, zip(*(activity.outcome() for activity in self.running))))
 
 
 @contextlib.contextmanager
 def doing(server: Server, kinds: Sequence[str]) -> Iterator[Activities]:
     """Some of these kinds at a time; those that block have a worker each, and there must be one more for the others."""
-    path = server.control / "fifo"
-    os.mkfifo(path)
     with contextlib.ExitStack() as stack:
-        stack.callback(path.unlink)
-        # For reading too, as that does not wait for the other end
-        fifo = stack.enter_context(open(path, "r+b", buffering=0))
         running = []
         for kind in sorted(kinds, key=KINDS.index):  # A blocked worker takes no more requests: the others do.
             request = new_request()
             client = stack.enter_context(Client(server.socket))
             hold = stack.enter_context(server.hold(request))
             running.append(Activity(server, kind, client, hold, request))
-        yield Activities(running, fifo)
+        yield Activities(running)
 
 
 def ended(pid: int) -> bool:

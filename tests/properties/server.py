@@ -88,6 +88,8 @@ class Server:
         self.logs = Logs(self.directory / "logs", at_once if base.startswith("uvicorn") else settling)
         self.control = self.directory / "control"
         self.control.mkdir()
+        self.fifo = self.control / "fifo"  # Where an application reads until a test lets it go on
+        os.mkfifo(self.fifo)
         # By a descriptor: the path of a socket has 107 bytes at most, that of TMPDIR any number.
         self.opened = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY)
         self.socket = Path(f"/proc/self/fd/{self.opened}/socket")

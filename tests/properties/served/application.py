@@ -155,11 +155,9 @@ def fork(request):
 
 def read_in_c(request):
     """Wait in read(2) where no bytecode runs, and then log some lines at once; how many."""
+    descriptor = os.open(os.path.join(checkpoints.CONTROL, "fifo"), os.O_RDWR)
     checkpoints.mark(request)
-    libc = ctypes.CDLL(None)
-    descriptor = libc.open(os.path.join(checkpoints.CONTROL, "fifo").encode(), os.O_RDONLY)
-    read = libc.read(descriptor, ctypes.create_string_buffer(1), 1) if descriptor > 0 else -1
-    if read != 1:
+    if ctypes.CDLL(None).read(descriptor, ctypes.create_string_buffer(1), 1) != 1:
         checkpoints.note("interrupted")
     for number in range(1, 101):
         log_line(request, number)

@@ -15,17 +15,6 @@ def stream(request, chunks):
     yield str(os.getpid()).encode()
 
 
-def text(environ, kind, request):
-    if kind == "upload":
-        checkpoints.mark(request)
-        environ["wsgi.input"].read()
-    elif kind in ("async", "errors"):
-        checkpoints.pause(request)
-    if kind == "errors":
-        environ["wsgi.errors"].write("written late by %s\n" % request)
-    return block(kind, request)
-
-
 def app(environ, start_response):
     kind, request = environ["PATH_INFO"].split("/")[1:3]
     if kind == "thread":
@@ -35,6 +24,13 @@ def app(environ, start_response):
     if kind == "stream":
         start_response("200 OK", [("Content-Type", "text/plain")])
         return stream(request, int(environ["QUERY_STRING"] or 3))
-    body = str(text(environ, kind, request)).encode()
+    if kind == "upload":
+        checkpoints.mark(request)
+        environ["wsgi.input"].read()
+    elif kind in ("async", "errors"):
+        checkpoints.pause(request)
+    if kind == "errors":
+        environ["wsgi.errors"].write("written late by %s\n" % request)
+    body = str(block(kind, request)).encode()
     start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))])
     return [body]

@@ -47,9 +47,7 @@ def test_captured_output(
         server.get("print")
         if boot and environment.own_classes:  # uvicorn's patch alone does not look at what is captured then
             with server.booting():
-                server.logs.rotate(create=True)
-                server.signal(target)
-                server.wait_until_reopened(server.reached_by(target))
+                server.rotate(target=target, create=True)
             server.wait_until_serving()
         else:
             server.rotate(target=target)

@@ -1,14 +1,13 @@
 """What people make of gunicorn's extension points: a logger class, and subclasses of the worker class."""
 
-import importlib
 import os
 import signal
 
 import checkpoints
 from gunicorn.glogging import Logger
+from gunicorn.util import load_class
 
-module, name = os.environ["WORKER_CLASS"].rsplit(".", 1)
-Base = getattr(importlib.import_module(module), name)
+Base = load_class(os.environ["WORKER_CLASS"])
 
 
 class NotingLogger(Logger):

@@ -4,7 +4,7 @@ import contextlib
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Iterator, List, NamedTuple, Optional, Sequence
+from typing import Iterator, List, NamedTuple, Sequence
 
 from properties import wait
 from properties.clients import Client, new_request
@@ -42,23 +42,20 @@ class Activity:
     def outcome(self) -> Outcome:
         """Wait until it is at its end, and look for its lines."""
         try:
-            answer = int(self.client.answer())
+            lines = int(self.client.answer())
         except Unanswered:
             return Outcome(broken=1)
-        lines = self._logged_by_child() if self.kind == "fork" else answer
-        if lines is None:
-            return Outcome(killed=1)
+        if self.kind == "fork":  # Its parent has answered
+            late = f"a process that the application forked did not end within {wait.PATIENCE:g} s"
+            wait.until(lambda: ended(self.pid), lambda: late)
+            logged = {int(words[1]): int(words[2]) for words in self.server.events() if words[0] == "logged"}
+            if self.pid not in logged:
+                return Outcome(killed=1)
+            lines = logged[self.pid]
         logs = [self.found(name) for name in ("application.log", "error.log")]
         lost = sum(found[number] == 0 for found in logs for number in range(1, lines + 1))
         doubled = sum(n > 1 for found in logs for n in found.values())
         return Outcome(lost, doubled, lines * len(logs))
-
-    def _logged_by_child(self) -> Optional[int]:
-        """Wait for its end; none if it was killed."""
-        late = f"a process that the application forked did not end within {wait.PATIENCE:g} s"
-        wait.until(lambda: ended(self.pid), lambda: late)
-        logged = {int(words[1]): int(words[2]) for words in self.server.events() if words[0] == "logged"}
-        return logged.get(self.pid)
 
     def found(self, log: str) -> "Counter[int]":
         """How often each of its lines, by number, is in a log."""

@@ -95,17 +95,12 @@ class Watched:
             self.rotate("all")
             self.server.wait_until_serving(HANGING)
 
-    def hung(self) -> int:
-        """Tell the server to end; how many of the workers do not."""
+    def figures(self) -> Dict[str, Any]:
+        """Tell the server to end, and count what has become of it."""
         workers = self.server.workers()
         self.server.signal("arbiter", signal.SIGTERM)
         with contextlib.suppress(Broken):
             wait.until(lambda: all(map(ended, workers)), lambda: "", HANGING)
-        return sum(not ended(pid) for pid in workers)
-
-    def figures(self) -> Dict[str, Any]:
-        """At the end, which this is."""
-        hung = self.hung()
         lines = {name: self.server.logs.requests(name) for name in self.names}
         numbers = {name: [lines[name][request] for request in self.answered] for name in self.names}
         slowest = max(self.letting_go, default=0.0)
@@ -116,7 +111,7 @@ class Watched:
             "broken": self.broken,
             "requests": len(self.answered) + self.broken,
             "dead": sum(status not in ORDERLY for status in self.server.exits().values()),
-            "hung": hung,
+            "hung": sum(not ended(pid) for pid in workers),
             "rotations": self.server.logs.rotations,
             "slowest": None if slowest == math.inf else slowest,  # JSON knows no infinity
         }

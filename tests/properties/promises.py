@@ -44,11 +44,9 @@ def kind(name: str) -> str:
 
 def summary(stats: Stats) -> List[str]:
     """A line for each kind of promise, and the verdict."""
-    kinds: Dict[str, List[str]] = {one: [] for one in KINDS.values()}
-    for name, outcome in outcomes(stats).items():
-        kinds[kind(name)].append(outcome)
     lines = []
-    for one, found in kinds.items():
+    for one in dict.fromkeys(KINDS.values()):
+        found = [outcome for name, outcome in outcomes(stats).items() if kind(name) == one]
         words = [("failed", "broken"), ("skipped", "not tested here")]
         aside = [f"{found.count(outcome)} {word}" for outcome, word in words if outcome in found]
         if found:

@@ -88,6 +88,7 @@ class Server:
         self.logs = Logs(self.directory / "logs", at_once if base.startswith("uvicorn") else settling)
         self.control = self.directory / "control"
         self.control.mkdir()
+        (self.control / "events").touch()
         self.fifo = self.control / "fifo"  # Where an application reads until a test lets it go on
         os.mkfifo(self.fifo)
         # By a descriptor: the path of a socket has 107 bytes at most, that of TMPDIR any number.
@@ -144,9 +145,7 @@ class Server:
         self.directory.chmod(0o755)
         self.control.chmod(0o777)
         self.variables["APPLICATION_LOG"] = str(self.control / "application.log")
-        events = self.control / "events"  # The arbiter would be the first to write to it
-        events.touch()
-        events.chmod(0o666)
+        (self.control / "events").chmod(0o666)
 
     def discard(self) -> None:
         os.close(self.opened)
@@ -160,8 +159,7 @@ class Server:
 
     def events(self) -> List[List[str]]:
         """What the served processes have noted, in order, in words."""
-        file = self.control / "events"
-        return [line.split() for line in file.read_text().splitlines()] if file.exists() else []
+        return [line.split() for line in (self.control / "events").read_text().splitlines()]
 
     def times(self, event: str) -> int:
         return sum(words[0] == event for words in self.events())

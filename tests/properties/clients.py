@@ -135,9 +135,7 @@ class Load:
                         request = new_request()
                         client.get(choose.choice(self.kinds), request)
                         self.requests.append(request)
-                        if self.stopping:
-                            return
-                        if client.closing:
+                        if self.stopping or client.closing:
                             break
             except Unanswered as error:
                 self.broken.append(f"{request}: {error}")

@@ -31,12 +31,10 @@ class Logs:
         """Rename files as logrotate does, and make an empty one in their place if create."""
         self.rotations += 1
         for name in names:
-            try:
+            with contextlib.suppress(FileNotFoundError):  # Rotated before, and nobody has been told since
                 self.path(name).rename(self.path(f"{name}.{self.rotations:06d}"))
-            except FileNotFoundError:
-                continue  # Rotated before, and nobody has been told since
-            if create:
-                self.path(name).touch()
+                if create:
+                    self.path(name).touch()
 
     def delete(self, names: Iterable[str]) -> None:
         """Remove files, but go on reading what is written to them."""

@@ -60,7 +60,8 @@ def reopen(handler: Any) -> None:
 
 def look(log: Any, signalled: bool) -> None:
     """Reopen captured output, and log files that were rotated. No getLogger(): a signal may have interrupted it."""
-    named = {id(h): h for one in list(logging.root.manager.loggerDict.values()) for h in getattr(one, "handlers", ())}
+    logs = [one for one in list(logging.root.manager.loggerDict.values()) if isinstance(one, logging.Logger)]
+    named = {id(h): h for one in logs for h in one.handlers}
     known = {id(h): h for h in [log, *logging.root.handlers, *named.values()]}
     others = {id(h): h for h in [reference() for reference in list(vars(logging)["_handlerList"])]}  # By a queue, say
     note.inherited = note.inherited or set(known)

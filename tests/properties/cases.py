@@ -24,15 +24,20 @@ from properties.environment import GTHREAD
 from properties.expect import BREAKS, CHANGES, COMPLAINS, KILLS, LOSES, MISSES, Unanswered, expect
 from properties.server import NOBODY, Server
 
-#: What of served/handlers.py is drawn; and where an application has its handlers.
+#: Classes of served/handlers.py, of which a handler's own class is made.
 OWN = (
     "Header", "Named", "Moded", "Assigned", "Lazy", "Compressed", "Flushing", "Footer", "Emitting", "Interrupted",
     "Equal", "Incomparable", "Locked", "Shared", "Streaming", "Ending", "Computed", "Elsewhere", "BeingMade", "Born",
 )  # fmt: skip
+#: Where an application has a handler: in its logger, in two ("loggers"), in the root's, there at a level that nothing
+#: reaches ("unused"), behind a queue or a MemoryHandler, or in no logger: called by itself ("nowhere") or never.
 PLACES = ("logger", "root", "queue", "memory", "nowhere", "loggers", "unused", "removed")
 #: What served/habits.py knows.
 INTERRUPTED = ("make_handlers", "make_handlers_of_a_class_with_a_stream", "deplete", "hold_first_line")
 DOES = ("nothing", "hold_locks", "hold_locks_backwards", "starve", *INTERRUPTED)
+
+
+OWN_NAME = "own-"  # So begin the names of files that a handler has chosen itself: nobody else rotates these
 
 
 class Handler(NamedTuple):
@@ -44,8 +49,8 @@ class Handler(NamedTuple):
     place: str = "logger"
 
     def log(self, number: int) -> str:
-        own = "own-" if {"Named", "Elsewhere"} & set(self.own) else ""
-        return f"{own}drawn-{number}.log"
+        prefix = OWN_NAME if {"Named", "Elsewhere"} & set(self.own) else ""
+        return f"{prefix}drawn-{number}.log"
 
     def decode(self, data: bytes) -> str:
         if "Compressed" in self.own:
@@ -69,8 +74,9 @@ class Round(NamedTuple):
 
 
 OTHERS = "error|application"  # The logs that no drawn handler writes
-#: A reload; workers that are killed, with our logs rotated, and with all of them: successors inherit or open these.
-HUP, KILL = Round(number=signal.SIGHUP), Round(rotated=OTHERS, number=signal.SIGKILL, target="workers")
+HUP = Round(number=signal.SIGHUP)  # A reload
+#: Workers are killed after OTHERS were rotated, or after all logs were: successors inherit these, or open them.
+KILL = Round(rotated=OTHERS, number=signal.SIGKILL, target="workers")
 TURNOVER = KILL._replace(rotated="")
 PRELOAD = ("--preload",)
 USER = ("--user", str(NOBODY))
@@ -99,7 +105,11 @@ class Case(NamedTuple):
 
     @property
     def removes_lines(self) -> bool:
-        """Whether a file is deleted, or emptied: of mode w, by a worker that starts, or by each signal as published."""
+        """
+        Whether lines vanish: a file is deleted, or one of mode w is emptied.
+
+        A worker that starts empties it, and each signal as published, so also where a handler has a class of its own.
+        """
         emptied = any(handler.mode == "w" and (self.starts_again or handler.own) for handler in self.handlers)
         return emptied or self.rotates("deleted")
 
@@ -120,10 +130,10 @@ class Case(NamedTuple):
     @property
     def raises(self) -> bool:
         """Whether a handler of the application's own fails, in what a signal interrupts or in a thread that logs."""
-        own = any(handler.own or handler.base == "WatchedFileHandler" for handler in self.handlers)
+        customised = any(handler.own or handler.base == "WatchedFileHandler" for handler in self.handlers)
         # What two loggers have is opened twice, and the second time it is there
         twice = any(handler.place == "loggers" and handler.mode == "x" for handler in self.handlers)
-        return twice or own and self.rotates("closed")
+        return twice or customised and self.rotates("closed")
 
     @property
     def shares_mode_x(self) -> bool:
@@ -230,7 +240,7 @@ class Play:
         for round in self.case.rounds:
             self.play(round)
             self.ask()
-        self.ask()
+        self.ask()  # What the first line after a signal does may show in the next one
         modes = [path.stat().st_mode & 0o600 for path in self.server.logs.directory.glob("*.log")]
         logs = {handler.log(n): handler for n, handler in enumerate(self.case.handlers)}
         files = {log: self.files(log, handler) for log, handler in logs.items()}
@@ -281,8 +291,8 @@ class Play:
         logs = self.server.logs
         if round.number == signal.SIGHUP:
             return
-        # All but own-*.log: these names are the handlers' own
-        names = [path.name for path in logs.directory.glob("[!o]*.log") if re.match(round.rotated, path.name)]
+        names = [path.name for path in logs.directory.glob("*.log") if re.match(round.rotated, path.name)]
+        names = [name for name in names if not name.startswith(OWN_NAME)]
         if round.how == "deleted":
             return logs.delete(names)
         logs.rotate(names, create=round.how == "created")
@@ -298,7 +308,8 @@ class Play:
                 (pid == self.server.arbiter, log)
                 for pid, log in self.server.logs.held(self.server.reached_by(target), self.server.logs.rotated())
             }
-            # The arbiter passes a signal on when it has reopened its own logs: on a busy machine that may take long.
+            # On ours, all that the published server let go of. On that, the arbiter's own log, as it then passes the
+            # signal on: on a busy machine that may take long. What is still held half a second later stays so.
             awaited = held - known if self.published else held & {(True, "error.log")}
             seconds = time.monotonic() - start
             if not held or seconds > (5 if awaited else 0.5):

@@ -37,14 +37,14 @@ from properties.expect import MEANINGS, Broken
 from properties.promises import summary
 from properties.server import SERVED, Server
 
-UNPATCHED = os.environ.get("USR1_UNPATCHED", "")  # Where what a test has changed in a patch is as it was published
+UNPATCHED = os.environ.get("USR1_UNPATCHED", "")  # Published files, where a test has changed the patched ones
 UNTESTED = 6  # The exit status where no promise is broken, but the set-up of some tests failed; pytest's end at 5
 UNTOLD = "keeps tests from their end"
-DONE: Set[str] = set()  # The tests that have been told of
+TOLD: Set[str] = set()  # The tests whose line was printed, for "N of M"
 #: Gunicorn's own worker classes, and the tests that run with each where one is enough; the others with the first one
 OWN_TESTS = {
     GTHREAD: ("test_way_out", "test_stopping", "test_other_ends", "test_reopening", "test_in_flight"),
-    ASGI: ("test_turnover", "test_exactly_once", "test_silence", "test_unprivileged"),
+    ASGI: ("test_turnover", "test_exactly_once", "test_silence", "test_unprivileged", "test_replaced_reopening"),
     GEVENT: ("test_boot", "test_inheritance", "test_survival"),
 }
 
@@ -84,8 +84,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         names = _classes(environment, effort, metafunc.function)
         metafunc.parametrize("worker_class", names, scope="session")
     if "one_worker_class" in metafunc.fixturenames:
-        names = [names[0] for names in environment.modules] or [SYNC]
-        metafunc.parametrize("one_worker_class", names, scope="session")
+        firsts = [names[0] for names in environment.modules] or [SYNC]
+        metafunc.parametrize("one_worker_class", firsts, scope="session")
 
 
 def _classes(environment: Environment, effort: str, test: Callable[..., None]) -> List[str]:
@@ -94,10 +94,12 @@ def _classes(environment: Environment, effort: str, test: Callable[..., None]) -
     if effort == "thorough":
         return [*environment.worker_classes, *own]
     serving = test.__module__ == "properties.test_serving"
-    # Of two modules not the same class: so other loops and parsers are tested, too
-    classes = [names[n % len(names)] if serving else names[0] for n, names in enumerate(modules)]
-    if serving and (effort == "quick" or len(modules) == 1):
+    if not serving:
+        classes = [names[0] for names in modules]
+    elif effort == "quick" or len(modules) == 1:
         classes = environment.worker_classes
+    else:  # Of two modules not the same class: so other loops and parsers are tested, too
+        classes = [names[n % len(names)] for n, names in enumerate(modules)]
     if own and (modules or not serving):
         own = [next((name for name in own if test.__name__ in OWN_TESTS.get(name, ())), own[0])]
     return [*classes, *own]
@@ -164,8 +166,8 @@ def pytest_report_teststatus(report: pytest.TestReport, config: pytest.Config) -
         return None
     served = re.search(r"\[(.*)\]", report.nodeid)
     line = report.sentence + (f" [{served[1]}]" if served else "")
-    DONE.add(report.nodeid)
-    progress = f"{len(DONE)} of {config.pluginmanager.getplugin('session').testscollected}"
+    TOLD.add(report.nodeid)
+    progress = f"{len(TOLD)} of {config.pluginmanager.getplugin('session').testscollected}"
     outcome = "untested" if report.untested else report.outcome
     reasons = filter(None, (report.reason, MEANINGS.get(report.harm)))
     reason = textwrap.indent("".join(f"{line}\n" for line in reasons), "       ")

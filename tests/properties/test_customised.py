@@ -150,9 +150,9 @@ def test_own_fix(environment: Environment, one_worker_class: str, fix: str) -> N
         server.expect_silence(before, "under a subclass with a fix of its own")
 
 
-def test_replaced_reopening(environment: Environment, one_worker_class: str) -> None:
+def test_replaced_reopening(environment: Environment, worker_class: str) -> None:
     """What an application puts in the place of Gunicorn's Logger.reopen_files() is called, and breaks nothing."""
-    with Server(environment.python, one_worker_class, 1, variables={"HABIT": "replace_reopen_files"}) as server:
+    with Server(environment.python, worker_class, 1, variables={"HABIT": "replace_reopen_files"}) as server:
         before = server.stderr()
         server.signal("worker")
         wait.until(lambda: server.times("noted"), lambda: "what replaces reopen_files() was not called", harm=CHANGES)

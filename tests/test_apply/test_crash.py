@@ -40,24 +40,17 @@ from usr1.upkeep.backports import Change, Edit
 from test_apply import trees
 from test_apply.trees import Run
 
-#: What touches files; what CPython does not use on this machine is simply not found.
-LOOKING = (
-    "?access,?close,?dup,?dup3,?fadvise64,?fcntl,?flock,?fstat,?fstatfs,?getdents64,?lseek,?lstat,?newfstatat,"
-    "?pread64,?read,?readlink,?readlinkat,?stat,?statfs,?statx"
-)
+#: Of the calls that touch files, those that change something.
 CHANGING = (
-    "?chmod,?chown,?fallocate,?fchdir,?fchmod,?fchmodat,?fchown,?fchownat,?fdatasync,?fsync,?ftruncate,?futimesat,"
-    "?link,?linkat,?mkdir,?mkdirat,?open,?openat,?pwrite64,?rename,?renameat,?renameat2,?rmdir,?symlink,?sync,"
-    "?truncate,?unlink,?unlinkat,?utimensat,?write,?writev"
+    "chmod,chown,fallocate,fchdir,fchmod,fchmodat,fchown,fchownat,fdatasync,fsync,ftruncate,futimesat,link,linkat,"
+    "mkdir,mkdirat,open,openat,pwrite64,rename,renameat,renameat2,rmdir,symlink,sync,truncate,unlink,unlinkat,"
+    "utimensat,write,writev"
 )
-OPPOSITE = {"apply": "revert", "revert": "apply"}
 
-#: Marks for the log of strace
-BEGIN, END = "/the-change-begins", "/the-change-ends"
 PR_SET_PTRACER, ANY = 0x59616D61, -1
 
 
-def make(what: str, environment: Environment) -> int:
+def make(environment: Environment, patched: bool = True) -> int:
     """What scripts/apply.sh does between finding the environment and testing it; the exit status."""
     try:
         with change.alone(environment):
@@ -65,7 +58,7 @@ def make(what: str, environment: Environment) -> int:
             for one in found:
                 if one.problem:
                     raise one.problem
-            change.make(environment, [(one, one.patched if what == "apply" else one.pristine) for one in found])
+            change.make(environment, [(one, one.patched if patched else one.pristine) for one in found])
     except Refusal:
         return 2
     except HalfDone:
@@ -73,7 +66,7 @@ def make(what: str, environment: Environment) -> int:
     return 0
 
 
-def followed(what: str, environment: Environment, log: Path, *options: str) -> Optional[int]:
+def followed(environment: Environment, log: Path, *options: str) -> Optional[int]:
     """
     The exit status of a change under strace with these options, negative if a signal ended it.
 
@@ -81,7 +74,7 @@ def followed(what: str, environment: Environment, log: Path, *options: str) -> O
     """
     fork = multiprocessing.get_context("fork")
     go = fork.Event()  # Without a system call that is counted
-    process = fork.Process(target=_follow_me, args=(what, environment, go))
+    process = fork.Process(target=_follow_me, args=(environment, go))
     process.start()
     try:
         command = ["strace", "-o", str(log), "-p", str(process.pid), *options]
@@ -97,13 +90,10 @@ def followed(what: str, environment: Environment, log: Path, *options: str) -> O
     return process.exitcode
 
 
-def _follow_me(what: str, environment: Environment, go: Event) -> None:
+def _follow_me(environment: Environment, go: Event) -> None:
     ctypes.CDLL(None).prctl(PR_SET_PTRACER, ANY, 0, 0, 0)
     go.wait()
-    os.access(BEGIN, os.F_OK)
-    exit_status = make(what, environment)
-    os.access(END, os.F_OK)
-    sys.exit(exit_status)
+    sys.exit(make(environment))
 
 
 class Call(NamedTuple):
@@ -112,56 +102,59 @@ class Call(NamedTuple):
     changes: bool  # Something on disk
 
 
-class Trial(NamedTuple):
-    environment: Environment
-    log: Path
-    after: Dict[str, trees.Snapshot]
+class Trial:
+    """A change that is made again and again, and what the environment is before and after it."""
 
-    def calls(self, what: str) -> List[Call]:
-        """The file-system calls of a change that is yet to be made, each once."""
-        assert make(OPPOSITE[what], self.environment) == 0
+    def __init__(self, environment: Environment) -> None:
+        self.environment = environment
+        self.log = environment.path.with_name("log")
+        self.pristine = trees.snapshot(environment.path)
+        assert make(environment) == 0
+        self.patched = trees.snapshot(environment.path)
+        assert make(environment, patched=False) == 0
+
+    def calls(self) -> List[Call]:
+        """The file-system calls of the change, each once."""
         trees.compile_all(self.environment)
-        assert followed(what, self.environment, self.log, "-e", f"trace={LOOKING},{CHANGING}") == 0
+        assert followed(self.environment, self.log, "-e", "trace=%file,%desc") == 0
         seen = Counter[str]()
         found: List[Call] = []
-        within = False
         for name, rest in re.findall(r"(?m)^([a-z0-9_]+)\((.*)", self.log.read_text(errors="replace")):
             seen[name] += 1
-            if BEGIN in rest or END in rest:
-                within = BEGIN in rest
-            elif within:  # An open that creates nothing only looks
-                changes = "O_CREAT" in rest if name.startswith("open") else f"?{name}" in CHANGING.split(",")
-                found.append(Call(name, seen[name], changes))
+            # An open that creates nothing only looks
+            changes = "O_CREAT" in rest if name.startswith("open") else name in CHANGING.split(",")
+            found.append(Call(name, seen[name], changes))
         assert sum(call.changes for call in found) > 10
-        assert make(OPPOSITE[what], self.environment) == 0
+        assert make(self.environment, patched=False) == 0
         return found
 
-    def after_fault(self, call: Call, fault: str, what: str) -> None:
-        """Have one call of a change fail, or kill it; see it end well."""
+    def after_fault(self, call: Call, fault: str) -> None:
+        """Have one call of the change fail, or kill it; see it end well."""
         trees.compile_all(self.environment)
         when = f"{call.number}{'+' * fault.endswith('+')}"  # With a + all later calls of that name fail too
         inject = f"inject={call.name}:{fault.rstrip('+')}:when={when}"
-        status = followed(what, self.environment, self.log, "-e", f"trace={call.name}", "-e", inject)
+        status = followed(self.environment, self.log, "-e", f"trace={call.name}", "-e", inject)
         assert status == -9 or "INJECTED" in self.log.read_text()
         assert trees.stale(self.environment) == []
         states = {one.state for one in installed.find(self.environment)}
         assert states <= {State.PRISTINE, State.PARTLY, State.PATCHED}, "each file is whole, old or new"
         now = trees.snapshot(self.environment.path)
-        if fault == "error=EIO+" and call.name == "unlink":  # Nor can it remove what it has made then
+        if fault == "error=EIO+" and call.name == "unlinkat":  # Nor can it remove what it has made then
             now = {name: entry for name, entry in now.items() if not name.endswith(UNFINISHED)}
         if fault == "signal=KILL":
             assert status == -9
         elif status == 0:
-            assert now == self.after[what]
+            assert now == self.patched
         elif status == 2:
-            assert now == self.after[OPPOSITE[what]]
+            assert now == self.pristine
         else:
             assert status == 3 and fault.endswith("+"), "only an error that stays also keeps it from being undone"
 
-        following = what if call.number % 2 else OPPOSITE[what]
-        assert make(following, self.environment) == 0
-        assert trees.snapshot(self.environment.path) == self.after[following]
-        assert make(OPPOSITE[what], self.environment) == 0
+        if call.number % 2:
+            assert make(self.environment) == 0
+            assert trees.snapshot(self.environment.path) == self.patched
+        assert make(self.environment, patched=False) == 0
+        assert trees.snapshot(self.environment.path) == self.pristine
 
 
 @pytest.fixture
@@ -170,30 +163,21 @@ def read_once(monkeypatch: MonkeyPatch) -> None:
     monkeypatch.setattr(patches, "catalogue", functools.lru_cache(patches.catalogue))
 
 
-@pytest.fixture
-def trial(environment: Environment, read_once: None) -> Trial:
-    pristine = trees.snapshot(environment.path)
-    assert make("apply", environment) == 0
-    assert trees.disagreements(environment) == []
-    patched = trees.snapshot(environment.path)
-    assert make("revert", environment) == 0
-    assert trees.snapshot(environment.path) == pristine
-    return Trial(environment, environment.path.with_name("log"), {"apply": patched, "revert": pristine})
-
-
-@pytest.mark.parametrize("what", ["apply", pytest.param("revert", marks=pytest.mark.full)])
 @pytest.mark.parametrize("fault", ["signal=KILL", "error=EIO", pytest.param("error=EIO+", marks=pytest.mark.full)])
-def test_killed_or_failed_at_any_call(fault: str, what: str, trial: Trial, request: pytest.FixtureRequest) -> None:
+def test_killed_or_failed_at_any_call(
+    fault: str, environment: Environment, read_once: None, request: pytest.FixtureRequest
+) -> None:
     """When an error stays, what was done cannot always be undone; that is said, and the next run does it."""
-    calls = trial.calls(what)
+    trial = Trial(environment)
+    calls = trial.calls()
     if fault == "error=EIO+":
-        calls = [call for call in calls if call.changes and call.name in ("openat", "fsync", "rename", "unlink")]
+        calls = [call for call in calls if call.changes]
     elif not request.config.getoption("--full"):
         # Where it only looks, nothing changes until the next call, so to be killed there is to be killed then
         calls = [call for call in calls if call.changes and call.number % 3 == 1]
     assert calls
     for call in calls:
-        trial.after_fault(call, fault, what)
+        trial.after_fault(call, fault)
 
 
 class Files:
@@ -206,21 +190,20 @@ class Files:
         self.metadata = self.info / "METADATA"
 
 
-def edit(path: Path, change: Callable[[bytes], bytes]) -> None:
-    path.write_bytes(change(path.read_bytes()))
+def substitute(path: Path, old: bytes, new: bytes) -> None:
+    path.write_bytes(re.sub(old, new, path.read_bytes()))
 
 
 def patch_by_hand(files: Files) -> None:
     """As patch(1) would, or a run of this that was killed."""
     [part] = patches.catalogue("uvicorn")[-1].parts
-    if patches.sha256(files.source.read_bytes()) == part.pristine_sha256:
-        edit(files.source, part.apply)
+    files.source.write_bytes(part.apply(files.source.read_bytes()))
 
 
 def patch_record(files: Files) -> None:
     [part] = patches.catalogue("uvicorn")[-1].parts
     digest = record.digest(part.patched_sha256)
-    edit(files.record, lambda text: re.sub(rb"(?<=workers\.py,)sha256=[^,]*", digest.encode(), text))
+    substitute(files.record, rb"(?<=workers\.py,)sha256=[^,]*", digest.encode())
 
 
 def make_directory(path: Path) -> None:
@@ -228,41 +211,35 @@ def make_directory(path: Path) -> None:
     path.mkdir()
 
 
+def in_record(old: bytes, new: bytes) -> Callable[[Files], object]:
+    return lambda files: substitute(files.record, old, new)
+
+
 LINE = rb'(?m)^"?uvicorn/workers\.py"?,.*\n'
-
-
-def line(change: Callable[["re.Match[bytes]"], bytes]) -> Callable[[Files], object]:
-    """Change the one line of RECORD."""
-    return lambda files: edit(files.record, lambda text: re.sub(LINE, change, text))
-
-
-def version(text: bytes) -> Callable[[Files], object]:
-    return lambda files: edit(files.metadata, lambda old: re.sub(rb"(?m)^Version: .*", b"Version: " + text, old))
-
+VERSION = rb"(?m)^Version: .*"
 
 DAMAGES: Dict[str, Callable[[Files], object]] = {
     "source missing": lambda files: files.source.unlink(),
-    "source with CRLF": lambda files: edit(files.source, lambda text: text.replace(b"\n", b"\r\n")),
-    "source in no encoding": lambda files: edit(files.source, lambda text: text + b"# \xff\n"),
+    "source with CRLF": lambda files: substitute(files.source, rb"\n", rb"\r\n"),
     "source a directory": lambda files: make_directory(files.source),
     "source a link": lambda files: files.source.symlink_to(files.source.rename(files.source.with_name("w.py"))),
     "source read-only": lambda files: files.source.chmod(0o400),
     "source patched by hand": patch_by_hand,
     "RECORD says patched": patch_record,
     "RECORD missing": lambda files: files.record.unlink(),
-    "RECORD with CRLF": lambda files: edit(files.record, lambda text: text.replace(b"\n", b"\r\n")),
+    "RECORD with CRLF": in_record(rb"\n", rb"\r\n"),
     "RECORD a directory": lambda files: make_directory(files.record),
-    "RECORD without the line": line(lambda match: b""),
-    "RECORD with the line twice": line(lambda match: match[0] * 2),
-    "RECORD with more lines": line(lambda match: b"../other,sha256=x,1\n\xff,,\n" + match[0] + b"\n,,\n"),
-    "RECORD without hashes": line(lambda match: b"uvicorn/workers.py,,\n"),
-    "RECORD without the size": line(lambda match: re.sub(rb",\d+", b",", match[0])),
-    "RECORD with quotes": line(lambda match: match[0].replace(b"uvicorn/workers.py", b'"uvicorn/workers.py"')),
-    "RECORD with another hash": line(lambda match: match[0].replace(b"sha256=", b"sha256=x")),
+    "RECORD without the line": in_record(LINE, b""),
+    "RECORD with the line twice": in_record(LINE, rb"\g<0>\g<0>"),
+    "RECORD with more lines": in_record(LINE, b"../other,sha256=x,1\n\xff,,\n\\g<0>\n,,\n"),
+    "RECORD without hashes": in_record(LINE, b"uvicorn/workers.py,,\n"),
+    "RECORD without the size": in_record(rb"(?<=workers\.py)(.*,)\d+", rb"\1"),
+    "RECORD with quotes": in_record(rb"(?m)^uvicorn/workers\.py", rb'"\g<0>"'),
+    "RECORD with another hash": in_record(rb"(?<=workers\.py)(.*)sha256=", rb"\g<0>x"),
     "METADATA missing": lambda files: files.metadata.unlink(),
     "METADATA without a version": lambda files: files.metadata.write_bytes(b"\xff"),
-    "a version that is none": version(b"\xff??"),
-    "a fork's version": version(b"0.54.0+usr1.1"),
+    "a version that is none": lambda files: substitute(files.metadata, VERSION, b"Version: \xff??"),
+    "a fork's version": lambda files: substitute(files.metadata, VERSION, b"Version: 0.54.0+usr1.1"),
     "two dist-infos": lambda files: shutil.copytree(files.info, files.info.with_name("uvicorn-0.1.dist-info")),
     "no dist-info": lambda files: shutil.rmtree(files.info),
     "bytecode missing": lambda files: shutil.rmtree(files.source.with_name("__pycache__")),
@@ -317,8 +294,8 @@ def test_several_damages(request: pytest.FixtureRequest, run: Run, read_once: No
             if patched:
                 run("--no-tests", "--only", "uvicorn", environment)
             for name in names:
-                # One before may have removed what it is to damage
-                with contextlib.suppress(OSError, IndexError):
+                # One before may have removed, or changed, what it is to damage
+                with contextlib.suppress(OSError, IndexError, patches.PatchError):
                     DAMAGES[name](Files(environment))
             before = trees.snapshot(environment.path, compiled=True)
             assert apply.main(["--check", str(environment.path)]) in (0, 1)

@@ -70,11 +70,9 @@ def test_fork(environment: Environment, run: Run) -> None:
     assert f"undo:    {both}\n" in said
     for only, undo in ((["--only", "uvicorn"], reinstall), ([], both)):
         assert run("--revert", *only, environment, status=2).err.endswith(f"  do:       {undo}\n")
-
-
-def test_a_fork_with_the_published_file_is_none(environment: Environment, run: Run) -> None:
-    """No public index has it: the release that it was made from is what to install."""
-    rename_release(environment, f"{trees.NEWEST}+usr1.1")
+    # With the published file it is none. No public index has it: what to install is the release that it was made from
+    [file] = trees.only(environment).files
+    file.path.write_bytes(file.pristine)
     said = run(*CHECK, environment, status=1).out
     assert ": changed by hand\n" in said and f"install --force-reinstall --no-deps uvicorn=={trees.NEWEST} " in said
 
@@ -515,14 +513,6 @@ import marshal, sys
 from importlib.machinery import SourceFileLoader
 print(b"handle_usr1" in marshal.dumps(SourceFileLoader("workers", sys.argv[1]).get_code("workers")))
 """
-
-
-@pytest.mark.root
-def test_owner_and_mode_are_kept(environment: Environment) -> None:
-    if os.getuid() == 0:
-        subprocess.run(["chown", "-R", "12345:54321", environment.site_packages], check=True)
-    set_modes(environment.site_packages, 0o755, 0o640)
-    check_both_ways(environment.path, environment)
 
 
 def set_modes(path: Path, directories: int, files: int) -> None:

@@ -225,7 +225,7 @@ def test_told_to_end(told: str, started_by: str, environment: Environment, root:
     command = [sys.executable, "-c", WITH_PROPERTIES, suite(root, WAITS), environment.path]
     # These tests may have been started by nohup, or behind
     defaults = ["env", "--default-signal=HUP,INT"]
-    with trees.start(*defaults, *started_by.split(), *command, start_new_session=True) as process:
+    with trees.start(*defaults, *started_by.split(), *command) as process:
         assert process.stdout is not None
         server = next(int(line.split()[-1]) for line in process.stdout if "testing" in line)
         if started_by == "nohup":  # It outlives its terminal

@@ -21,6 +21,7 @@ from typing import Dict, Iterator, List, Tuple
 
 import environments
 import pytest
+from environments import output as command
 from properties import promises
 from properties import run as properties
 from properties.environment import is_patched
@@ -354,26 +355,20 @@ def test_one_old_python(python: Tuple[int, int], tmp_path: Path) -> None:
     others = shutil.ignore_patterns("python*", "pip*", "uv*")
     path = shutil.copytree("/usr/bin", tmp_path / "bin", symlinks=True, ignore=others, copy_function=os.symlink)
     (path / f"python{python[0]}.{python[1]}").symlink_to(environments.pythons()[python])
-    variables = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
+    settings = [f"{name}={value}" for name, value in os.environ.items() if name.startswith("PIP_")]
     # Without a home, where pyenv's Pythons might be, and without a locale that knows more than ASCII
-    variables.update(PATH=str(path), HOME=str(tmp_path), LC_ALL="C")
-
-    def script(status: int, *arguments: str) -> str:
-        process = trees.start(clone / "scripts" / "apply.sh", *arguments, venv, env=variables)
-        said, _ = process.communicate()
-        assert process.returncode == status, said
-        return said
-
+    settings += [f"PATH={path}", f"HOME={tmp_path}", "LC_ALL=C"]
+    script = ("env", "--ignore-environment", *settings, clone / "scripts" / "apply.sh", venv)
     before = trees.snapshot(venv)
-    script(1, "--check")
-    script(0, "--dry-run")
-    said = script(0)
+    command(*script, "--check", status=1)
+    command(*script, "--dry-run")
+    said = command(*script)
     assert " promises hold here" in said, said
     # Progress is one line on a terminal, and elsewhere one each ten seconds
     said = re.sub(r"^  tests: .* done\n", "", said, flags=re.MULTILINE)
     assert len(said.splitlines()) <= 30 and not re.search(r"NOTSET|\[100%\]|empty parameter", said), said
-    assert f"uvicorn {OLD[python]}: patched" in script(0, "--check")
-    script(0, "--revert")
+    assert f"uvicorn {OLD[python]}: patched" in command(*script, "--check")
+    command(*script, "--revert")
     assert trees.snapshot(venv) == before
     for tools in clone.glob(".tools-*"):
         assert (tools / "lib" / f"python{python[0]}.{python[1]}").is_dir()

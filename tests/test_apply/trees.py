@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple, Union
+from typing import Callable, Dict, List, NamedTuple, Optional, Tuple, Union
 
 import environments
 import pytest
@@ -109,10 +109,12 @@ def variables(**more: str) -> Dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(SCRIPTS), **more}
 
 
-def start(*command: object, **options: Any) -> "subprocess.Popen[str]":
-    """The same in a process of its own."""
-    options = {"env": variables(), "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, **options}
-    return subprocess.Popen(list(map(str, command)), text=True, **options)
+def start(*command: object) -> "subprocess.Popen[str]":
+    """The same in a process, and a session, of its own."""
+    return subprocess.Popen(
+        list(map(str, command)), env=variables(), text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
 
 
 def fail(number: int = errno.EIO) -> None:

@@ -158,22 +158,11 @@ def test_colour_on_a_terminal(variables: Dict[str, str], monkeypatch: MonkeyPatc
 
 def test_what_goes_on_is_told(monkeypatch: MonkeyPatch) -> None:
     """On a terminal in one line, which the next thing that is said replaces; or by dots, which replace nothing."""
-    monkeypatch.setattr(screen, "PATIENCE", 0.05)
-    command = ["sh", "-c", "echo first; read -r rest; printf second"]
-    told: List[str] = []
-
-    def waiting() -> None:
-        """Tell it twice, then let it go on."""
-        if len(told) in (1, 2):  # It takes its time to start, and to go on
-            screen.progress("waiting", len(told), 4)
-            told.append("waiting")
-        elif len(told) == 3 and process.stdin:
-            process.stdin.close()
-
-    with terminal(monkeypatch) as its, Popen(command, stdin=PIPE, stdout=PIPE) as process:
-        for line in screen.lines_of(process, waiting):
-            told.append(line)
-            screen.say(line)
+    with terminal(monkeypatch) as its:
+        screen.say("first")
+        screen.progress("waiting", 1, 4)
+        screen.progress("waiting", 2, 4)
+        screen.say("second")
         said = read(its)
         screen.dot()
         screen.dot()
@@ -182,6 +171,15 @@ def test_what_goes_on_is_told(monkeypatch: MonkeyPatch) -> None:
     bars = [f"waiting [{'#' * 10 * done:40}] {done}/4\r\033[K" for done in (1, 2)]
     assert said == f"first\r\n{bars[0]}{bars[1]}second\r\n"
     assert dotted == "..\r\ndone\r\n"
+
+
+def test_what_a_process_says(monkeypatch: MonkeyPatch) -> None:
+    """Line by line, be it that the last one has no end; while it says nothing, something else is done."""
+    monkeypatch.setattr(screen, "PATIENCE", 0.05)
+    command = ["sh", "-c", "echo first; read -r rest; printf second"]
+    with Popen(command, stdin=PIPE, stdout=PIPE) as process:
+        assert process.stdin is not None
+        assert list(screen.lines_of(process, process.stdin.close)) == ["first", "second"]
 
 
 def test_what_goes_on_is_told_elsewhere(monkeypatch: MonkeyPatch, capsys: CaptureFixture[str]) -> None:

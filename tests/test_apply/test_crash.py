@@ -223,7 +223,6 @@ DAMAGES: Dict[str, Callable[[Files], object]] = {
     "source with CRLF": lambda files: substitute(files.source, rb"\n", rb"\r\n"),
     "source a directory": lambda files: make_directory(files.source),
     "source a link": lambda files: files.source.symlink_to(files.source.rename(files.source.with_name("w.py"))),
-    "source read-only": lambda files: files.source.chmod(0o400),
     "source patched by hand": patch_by_hand,
     "RECORD says patched": patch_record,
     "RECORD missing": lambda files: files.record.unlink(),

@@ -186,12 +186,10 @@ def test_all_that_is_missing_at_once(repository: Path) -> None:
     assert not list(repository.glob(".tools*"))
 
 
-def test_an_index_that_only_pip_reaches() -> None:
-    [line] = missing(ROOT, UV_INDEX_URL=NOWHERE)
-    assert line.startswith(UNREACHED)
-
-
 def test_uv_asks_the_index_of_pip(tmp_path: Path) -> None:
+    """Unless it is told another one, which pip does not ask."""
+    [uv] = missing(ROOT, UV_INDEX_URL=NOWHERE)
+    assert uv.startswith(UNREACHED)
     (tmp_path / "pip.conf").write_text(f"[global]\nindex-url = {NOWHERE}\n")
     for variables in (NO_INDEX, {**NO_OTHER, "PIP_CONFIG_FILE": str(tmp_path / "pip.conf")}):
         pip, uv = missing(ROOT, **variables)

@@ -26,12 +26,6 @@ def blocks(text: str) -> List[Tuple[str, List[str]]]:
     return [(kind, [re.sub(r"\s*#.*", "", line) for line in code.splitlines()]) for kind, code in BLOCK.findall(text)]
 
 
-def code(text: str) -> List[str]:
-    """The lines of code blocks, and what stands between backticks."""
-    spans = re.findall(r"`([^`]+)`", BLOCK.sub("", text))
-    return [line for _, lines in blocks(text) for line in lines] + spans
-
-
 def anchors(text: str) -> List[str]:
     """The fragments that GitHub gives to the headings."""
     headings = re.findall(r"^#+ (.+)$", BLOCK.sub("", text), re.MULTILINE)
@@ -59,7 +53,9 @@ def test_links_lead_somewhere(path: str) -> None:
 
 @every_document
 def test_scripts_are_there_with_their_options(path: str) -> None:
-    for name, rest in re.findall(r"scripts/([\w-]+)\.sh\b(.*)", "\n".join(code(DOCUMENTS[path]))):
+    code = [line for _, lines in blocks(DOCUMENTS[path]) for line in lines]
+    code += re.findall(r"`([^`]+)`", BLOCK.sub("", DOCUMENTS[path]))
+    for name, rest in re.findall(r"scripts/([\w-]+)\.sh\b(.*)", "\n".join(code)):
         modules = (ROOT / "scripts" / "usr1").glob(f"*/{name.replace('-', '_')}.py")
         files = [ROOT / "scripts" / f"{name}.sh", *modules]
         source = "".join(file.read_text(encoding="utf-8") for file in files)

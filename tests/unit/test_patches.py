@@ -127,7 +127,7 @@ def test_result_has_no_unused_import_and_no_undefined_name(patch: Patch) -> None
 
 
 TEXT = patches.catalogue("uvicorn")[-1].path.read_text()
-DIFF = "--- a/one.py\n+++ b/one.py\n@@ -1 +1 @@\n-old\n+new\n"
+HUNKS = "--- a/one.py\n+++ b/one.py\n@@ -5,2 +5 @@\n a\n-b\n@@ -8 +7,2 @@\n c\n+d\n"
 
 
 @pytest.mark.parametrize(
@@ -136,19 +136,13 @@ DIFF = "--- a/one.py\n+++ b/one.py\n@@ -1 +1 @@\n-old\n+new\n"
         ("Description: nothing\n", "no unified diff"),
         *((TEXT.replace(f"{field}:", "X-Other:"), f"{field}.* missing") for field in ("Revision", *patches.PINNED)),
         (TEXT.replace("Applies-To:", "Applies-To: uvicorn 0.55.0\nApplies-To:"), "Pristine-SHA256.* missing"),
-        (TEXT + DIFF, "2 files, but 1 and 1 hashes"),
+        (TEXT + HUNKS, "2 files, but 1 and 1 hashes"),
     ],
 )
 def test_malformed(text: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "one.patch").write_text(text)
     with pytest.raises(PatchError, match=said):
         patches.read(tmp_path / "one.patch")
-
-
-def test_a_diff_that_gives_something_else() -> None:
-    part = Part("one.py", patches.sha256(b"old\n"), patches.sha256(b"newer\n"), DIFF)
-    with pytest.raises(PatchError, match="the result has SHA-256"):
-        part.apply(b"old\n")
 
 
 def reopen(source: str) -> str:
@@ -167,9 +161,6 @@ def test_the_patches_exchange_a_file_as_the_module_does(distribution: str) -> No
     files = patched(newest, newest.releases[-1]).values()
     [source] = [content.decode() for content in files if b"\ndef reopen(" in content]
     assert reopen(source) == reopen(MODULE.read_text())
-
-
-HUNKS = "--- a/one.py\n+++ b/one.py\n@@ -5,2 +5 @@\n a\n-b\n@@ -8 +7,2 @@\n c\n+d\n"
 
 
 def part_of(before: str, after: str) -> Part:
@@ -197,4 +188,10 @@ def test_hunks_lie_elsewhere(before: str, after: str) -> None:
 def test_hunk_whose_lines_are_not_there(before: str, gone: str) -> None:
     before = "".join(f"{letter}\n" for letter in before)
     with pytest.raises(PatchError, match=f"one.py does not have, or not in this order, the lines:\n{gone}$"):
+        part_of(before, before).apply(before.encode())
+
+
+def test_a_diff_that_gives_something_else() -> None:
+    before = "a\nb\nc\n"
+    with pytest.raises(PatchError, match="the result has SHA-256"):
         part_of(before, before).apply(before.encode())

@@ -29,16 +29,16 @@ INSTALLATIONS = [
 INVALID = "0.13.0", "0.13.1", "0.13.2", "0.14.0"
 
 
-def pip(tool: str, venv: Path, command: str, *arguments: object, **settings: str) -> str:
+def pip(tool: str, venv: Path, command: str, *arguments: object, **how: Any) -> str:
     python = venv / "bin" / "python"
     start = [environments.UV, "pip", command, "--python", python] if tool == "uv" else [python, "-m", "pip", command]
-    return output(*start, *arguments, **settings)
+    return output(*start, *arguments, **how)
 
 
-def install(tool: str, venv: Path, *arguments: object, **settings: str) -> str:
+def install(tool: str, venv: Path, *arguments: object, **how: Any) -> str:
     """Anew, as uv remembers what an address gave it: an index on the port of this one, or a commit."""
     anew = [f"--refresh-package={name}" for name in patches.DISTRIBUTIONS] if tool == "uv" else []
-    return pip(tool, venv, "install", *anew, *arguments, **settings)
+    return pip(tool, venv, "install", *anew, *arguments, **how)
 
 
 def make(tmp_path: Path, *packages: str) -> Path:
@@ -114,6 +114,22 @@ def test_upgraded_and_uninstalled_it_leaves_nothing(tool: str, index: str, tmp_p
     assert info.name == f"uvicorn-{NEWEST}.dist-info"
     install(tool, venv, VENDOR / "uvicorn")
     pip(tool, venv, "uninstall", *(["--yes"] if tool == "pip" else []), "uvicorn")
+    assert files(venv) == before
+
+
+@pytest.mark.parametrize(
+    "options, chosen, message",
+    [
+        (["--config-settings", "editable_mode=compat"], "0.12.3", "no patch is pinned to uvicorn 0.12.3\n"),
+        (["--no-index"], NEWEST, f"=={NEWEST}"),  # The installer's own message, which names what it looked for
+    ],
+)
+@PIP_TOO
+def test_the_installer_shows_why(tool: str, options: List[str], chosen: str, message: str, tmp_path: Path) -> None:
+    venv = make(tmp_path)
+    before, status = files(venv), 2 if tool == "uv" else 1
+    answer = install(tool, venv, *options, VENDOR / "uvicorn", status=status, UVICORN_USR1_VERSION=chosen)
+    assert "uvicorn" in answer and message in answer and "Traceback" not in answer
     assert files(venv) == before
 
 

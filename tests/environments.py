@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, Dict, Iterable, Iterator, List, NamedTuple, Tuple, Union
 
 import pytest
 from packaging.version import Version as Release
@@ -112,10 +112,7 @@ def is_open(python: Path) -> bool:
     """Whether an ordinary user may run it: root's may be in root's home, which is closed to others."""
     if os.geteuid() != 0:
         return True
-    try:
-        return subprocess.call([python, "-I", "-S", "-c", ""], user=NOBODY, stderr=subprocess.DEVNULL) == 0
-    except PermissionError:
-        return False
+    return subprocess.call(["test", "-x", python], user=NOBODY) == 0
 
 
 def for_anybody(versions: Iterable[Version]) -> List[Version]:
@@ -142,12 +139,9 @@ def _commands(path: Path, python: Version, requirements: Tuple[str, ...], compil
     ]
 
 
-def make(
-    path: Path, python: Version, *requirements: str, exclude_newer: Optional[str] = None, compiled: bool = False
-) -> Environment:
+def make(path: Path, python: Version, *requirements: str, compiled: bool = False) -> Environment:
     """A new one, all or nothing; raises NotInstallable. Many servers, which write no bytecode, want it compiled."""
-    options = (f"--exclude-newer={exclude_newer}",) if exclude_newer else ()
-    for command in _commands(path, python, requirements + options, compiled):
+    for command in _commands(path, python, requirements, compiled):
         answer = run(*command)
         if answer.returncode != 0:
             said = " ".join(re.sub("[×╰├─▶│]", "", answer.stdout).split())
@@ -159,16 +153,16 @@ def make(
     return Environment(path)
 
 
-def cached(python: Version, *requirements: str, exclude_newer: Optional[str] = None) -> Environment:
+def cached(python: Version, *requirements: str) -> Environment:
     """The same environment every time, pristine: not to be changed; raises NotInstallable."""
-    key = hashlib.sha256(repr((str(pythons()[python]), requirements, exclude_newer)).encode()).hexdigest()[:16]
+    key = hashlib.sha256(repr((str(pythons()[python]), requirements)).encode()).hexdigest()[:16]
     path = CACHE / key
     CACHE.mkdir(parents=True, exist_ok=True)
     with open(CACHE / f"{key}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (path / "whole").exists():
             shutil.rmtree(path, ignore_errors=True)
-            make(path, python, *requirements, exclude_newer=exclude_newer, compiled=True)
+            make(path, python, *requirements, compiled=True)
             (path / "whole").touch()
     return Environment(path)
 

@@ -19,8 +19,7 @@ from test_reopen.logrotation import Logrotate
 
 APPLY = Path(__file__).parents[1] / "scripts" / "apply.sh"
 PYTHON = (3, 8)
-PACKAGES = ("uvicorn[standard]==0.13.1", "gunicorn==20.0.4", "fastapi==0.62.0")
-OF_ITS_TIME = "2021-01-01"
+PACKAGES = ("uvicorn[standard]==0.13.1", "gunicorn==20.0.4", "fastapi==0.62.0", "--exclude-newer=2021-01-01")
 # For other Pythons: successors of what does not run there, as far as they work with the rest.
 SUCCEEDED = (*environments.packages("0.13.1", "gunicorn==20.0.4"), "fastapi==0.62.0", "pydantic<2")
 
@@ -49,13 +48,13 @@ async def read_item(item: str):
 def make(path: Path) -> Environment:
     """The report's environment, or what comes near it."""
     nearest = sorted(environments.pythons(), key=lambda python: abs(python[1] - PYTHON[1]))
-    variants = [(PYTHON, PACKAGES, OF_ITS_TIME)] * (PYTHON in nearest)
-    for python, packages, cutoff in [*variants, *((python, SUCCEEDED, None) for python in nearest)]:
+    variants = [(PYTHON, PACKAGES)] * (PYTHON in nearest)
+    for python, packages in [*variants, *((python, SUCCEEDED) for python in nearest)]:
         with contextlib.suppress(NotInstallable):
-            environment = environments.make(path, python, *packages, exclude_newer=cutoff)
+            environment = environments.make(path, python, *packages)
             imports = "import fastapi, gunicorn, httptools, uvloop, uvicorn.workers"
             if environments.run(environment.python, "-c", imports).returncode == 0:
-                if cutoff is None:
+                if packages is SUCCEEDED:
                     warnings.warn(f"not the report's environment: Python {python[0]}.{python[1]}", stacklevel=2)
                 return environment
             shutil.rmtree(path)
@@ -80,7 +79,7 @@ def run(environment: Environment, directory: Path) -> Dict[str, "Counter[str]"]:
             processes = [gunicorn, *gunicorn.children()]
             get(gunicorn.pid, REQUESTS[:10])
             before = list(map(open_files, processes))
-            logrotate.run().check_returncode()
+            logrotate.rotate()
             # As the reporter, who had to type: time enough for whoever reopens at all.
             with contextlib.suppress(AssertionError):
                 wait.until(lambda: list(map(open_files, processes)) == before, said.read_text, patience=5)
@@ -88,7 +87,6 @@ def run(environment: Environment, directory: Path) -> Dict[str, "Counter[str]"]:
         finally:
             gunicorn.terminate()
     assert "Handling signal: usr1" in said.read_text()
-    logrotate.unpack()
     assert len(logs.removed) == 3, "each log has been rotated once"
     return {name: logs.requests(name) for name in ("access.log", "main.log", "tasks.log")}
 

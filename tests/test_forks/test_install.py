@@ -214,7 +214,7 @@ LOCKERS = {
 @pytest.mark.full
 @pytest.mark.parametrize("locker", LOCKERS)
 def test_locked_by_others(locker: str, wheels: Path, tmp_path: Path) -> None:
-    tool = environments.cached((3, 11), locker, exclude_newer="2025-06-01")
+    tool = environments.cached((3, 11), locker, "--exclude-newer=2025-06-01")
     [fork] = wheels.glob(f"uvicorn-{NEWEST}+*.whl")
     output(sys.executable, "-m", "pip", "download", "-d", tmp_path, "click", "h11")
     files = {"uvicorn": fork, **{file.name.split("-")[0]: file for file in tmp_path.glob("*.whl")}}

@@ -15,7 +15,6 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PASSED = ROOT / ".cache" / "passed"
-NOBODY = 65534
 
 _record: Optional[Path] = None  # Where this run notes what has passed
 
@@ -53,7 +52,7 @@ def unmeasured(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 @pytest.fixture
 def open_clone() -> None:
     """For what root's tests run of this clone as another user."""
-    if os.geteuid() == 0 and subprocess.call(["test", "-r", str(ROOT / "setup.cfg")], user=NOBODY) != 0:
+    if os.geteuid() == 0 and subprocess.call(["test", "-r", str(ROOT / "setup.cfg")], user="nobody") != 0:
         pytest.skip(f"nobody but root may enter {ROOT}")
 
 

@@ -41,7 +41,7 @@ def patched(patch: Patch, release: str) -> Files:
 
 
 @every_patch
-def test_header_is_complete(patch: Patch) -> None:
+def test_header_is_complete_and_names_what_is_overridden(patch: Patch) -> None:
     fields = HeaderParser().parsestr(patch.header)
     assert fields.keys() == [*FIELDS, *patches.PINNED * len(patches.read(patch.path))]
     assert all(fields.values())
@@ -52,6 +52,9 @@ def test_header_is_complete(patch: Patch) -> None:
     last_update = datetime.datetime.strptime(fields["Last-Update"], "%Y-%m-%d")
     assert last_update < datetime.datetime.now() + datetime.timedelta(days=1)
     assert patch.revision >= 1
+    described = set(re.findall(r"Server\.(\w+)\(\)", fields["Description"]))
+    overridden = set(re.findall(r"(?m)^\+ .*super\(\)\.(install_signal_handlers|capture_signals)\(", patch.text))
+    assert described == overridden
 
 
 @every_distribution
@@ -62,13 +65,6 @@ def test_releases_without_overlap_or_gap(distribution: str) -> None:
     published = [Version(release) for release in releases.published(distribution)]
     # A yanked release is named, though the index no longer offers it; later ones are for refresh.sh --check.
     assert {release for release in published if named[0] <= release <= named[-1]} <= set(named)
-
-
-@every_patch
-def test_description_names_what_it_overrides(patch: Patch) -> None:
-    described = set(re.findall(r"Server\.(\w+)\(\)", HeaderParser().parsestr(patch.header)["Description"]))
-    overridden = set(re.findall(r"(?m)^\+ .*super\(\)\.(install_signal_handlers|capture_signals)\(", patch.text))
-    assert described == overridden
 
 
 def tool_applies(command: "list[str]", patch: Patch, before: Files, folder: Path, *options: str) -> Files:

@@ -41,7 +41,7 @@ def patched(patch: Patch, release: str) -> Files:
 
 
 @every_patch
-def test_header_is_complete_and_names_what_is_overridden(patch: Patch) -> None:
+def test_header_is_complete(patch: Patch) -> None:
     fields = HeaderParser().parsestr(patch.header)
     assert fields.keys() == [*FIELDS, *patches.PINNED * len(patches.read(patch.path))]
     assert all(fields.values())

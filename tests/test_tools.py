@@ -31,15 +31,11 @@ def set_up(repository: Path, **how: Any) -> "Answer[str]":
 
 @pytest.fixture
 def repository() -> Iterator[Path]:
-    """A copy of the scripts that anybody may read, without any tools, in a path that needs quoting."""
+    """A clone that anybody may read, without any tools, in a path that needs quoting."""
     with environments.open_directory() as directory:
-        repository = directory / "o'clone"
-        for part in ("scripts", "patches"):
-            shutil.copytree(ROOT / part, repository / part, ignore=shutil.ignore_patterns("__pycache__"))
+        ignored = shutil.ignore_patterns(".*", "__pycache__")
+        repository = shutil.copytree(ROOT, directory / "o'clone", ignore=ignored)
         (repository / "scripts" / "requirements.txt").write_text("packaging\n")
-        (repository / "tests").mkdir()
-        for name in ("look.sh", "packages", "requirements.txt"):
-            shutil.copy(ROOT / "tests" / name, repository / "tests")
         yield repository
 
 
@@ -187,7 +183,7 @@ def test_all_that_is_missing_at_once(repository: Path) -> None:
 
 
 def test_uv_asks_the_index_of_pip(tmp_path: Path) -> None:
-    """Unless it is told another one, which pip does not ask."""
+    """Unless it is told another one."""
     [uv] = missing(ROOT, UV_INDEX_URL=NOWHERE)
     assert uv.startswith(UNREACHED)
     (tmp_path / "pip.conf").write_text(f"[global]\nindex-url = {NOWHERE}\n")

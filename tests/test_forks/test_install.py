@@ -170,11 +170,8 @@ PROJECT = """
 [project]
 name = "locked"
 version = "1"
-requires-python = ">=3.10"
-dependencies = ["uvicorn"]
-[tool.uv]
-sources.uvicorn = {{ path = "{vendor}" }}
-{setting}
+requires-python = ">=3.11,<3.12"
+dependencies = [{dependencies}]
 """
 
 
@@ -190,9 +187,10 @@ def test_locked_by_uv(clone: Path, tmp_path: Path) -> None:
 
     bound, loose = tmp_path / "bound", tmp_path / "loose"
     setting, chosen = 'config-settings-package.uvicorn.version = "0.34.2"', {"UVICORN_USR1_VERSION": "0.34.2"}
+    source = f'[tool.uv]\nsources.uvicorn = {{ path = "{clone}/vendor/uvicorn" }}\n'
     for path, text, variables in (bound, setting, {}), (loose, "", chosen):
         path.mkdir()
-        (path / "pyproject.toml").write_text(PROJECT.format(vendor=clone / "vendor" / "uvicorn", setting=text))
+        (path / "pyproject.toml").write_text(PROJECT.format(dependencies='"uvicorn"') + source + text)
         uv(path, "lock", **variables)
         assert f'"{version("uvicorn", "0.34.2")}"' in (path / "uv.lock").read_text()
     for option in ("--frozen", "--locked"):
@@ -204,9 +202,9 @@ def test_locked_by_uv(clone: Path, tmp_path: Path) -> None:
 
 #: Of that time, with a project that needs no index; the commands that lock it, and install what is locked.
 LOCKERS = {
-    "pdm": ("[project]\n{project}\n[tool.pdm]\ndistribution = false", ["lock"], ["install", "--frozen-lockfile"]),
-    "poetry": ("[project]\n{project}\n[tool.poetry]\npackage-mode = false", ["lock"], ["install"]),
-    "pipenv": ("[packages]\n{packages}", ["lock"], ["sync"]),
+    "pdm": ("[tool.pdm]\ndistribution = false", ["lock"], ["install", "--frozen-lockfile"]),
+    "poetry": ("[tool.poetry]\npackage-mode = false", ["lock"], ["install"]),
+    "pipenv": ("", ["lock"], ["sync"]),
 }
 
 
@@ -219,11 +217,10 @@ def test_locked_by_others(locker: str, wheels: Path, tmp_path: Path) -> None:
     output(sys.executable, "-m", "pip", "download", "-d", tmp_path, "click", "h11")
     files = {"uvicorn": fork, **{file.name.split("-")[0]: file for file in tmp_path.glob("*.whl")}}
     dependencies = ", ".join(f'"{name} @ {file.as_uri()}"' for name, file in files.items())
-    project = f'name = "locked"\nversion = "1"\nrequires-python = ">=3.11,<3.12"\ndependencies = [{dependencies}]'
     packages = "".join(f'{name} = {{file = "{file.as_uri()}"}}\n' for name, file in files.items())
     text, *commands = LOCKERS[locker]
-    written = tmp_path / ("Pipfile" if locker == "pipenv" else "pyproject.toml")
-    written.write_text(text.format(project=project, packages=packages))
+    (tmp_path / "pyproject.toml").write_text(PROJECT.format(dependencies=dependencies) + text)
+    (tmp_path / "Pipfile").write_text(f"[packages]\n{packages}")  # Which only pipenv reads
     settings = {"PIPENV_VENV_IN_PROJECT": "1", "POETRY_VIRTUALENVS_IN_PROJECT": "1", "PDM_CHECK_UPDATE": "0"}
     for command in commands:
         output(tool.path / "bin" / locker, *command, cwd=tmp_path, **settings)

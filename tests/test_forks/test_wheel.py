@@ -76,10 +76,9 @@ def test_only_the_patch_differs_from_what_was_published(distribution: str, relea
     assert ours[f"{info}/METADATA"].decode().splitlines() == metadata.splitlines()
     lines = set(ours[f"{info}/WHEEL"].splitlines()) - set(theirs[f"{info}/WHEEL"].splitlines())
     assert lines == {b"Generator: uvicorn-usr1"}
-    record_name = list(ours)[-1]
-    assert record_name == f"{info}/RECORD"
-    *rows, last = csv.reader(io.StringIO(ours.pop(record_name).decode()))
-    assert last == [record_name, "", ""]
+    assert list(ours)[-1] == f"{info}/RECORD"
+    *rows, last = csv.reader(io.StringIO(ours.pop(f"{info}/RECORD").decode()))
+    assert last == [f"{info}/RECORD", "", ""]
     assert rows == [[file, record.digest(patches.sha256(data)), str(len(data))] for file, data in ours.items()]
 
 
@@ -172,13 +171,12 @@ def test_all_is_of_each_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
     assert built == [*patches.DISTRIBUTIONS]
 
 
-@pytest.mark.parametrize("distribution", environments.parameters(patches.DISTRIBUTIONS, ["uvicorn-worker"]))
-def test_all_of_them(distribution: str, wheels: Path, tmp_path: Path) -> None:
+def test_all_of_them(wheels: Path, tmp_path: Path) -> None:
     """By the script itself, from anywhere."""
     outdir = tmp_path / "with space"
-    command = [ROOT / "scripts/build-fork.sh", "--all", "--distribution", distribution, "--outdir", outdir]
+    command = [ROOT / "scripts/build-fork.sh", "--all", "--distribution", "uvicorn-worker", "--outdir", outdir]
     text = output(*command, cwd="/")
-    total = len(patches.releases(distribution))
+    total = len(patches.releases("uvicorn-worker"))
     assert [line.split()[0] for line in text.splitlines()] == [f"[{n + 1}/{total}]" for n in range(total)]
     assert len(os.listdir(outdir)) == 1 + total
     for name in {*os.listdir(outdir)} & {*os.listdir(wheels)}:
@@ -284,7 +282,7 @@ def test_settings_of_other_packages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_file_that_is_not_the_published_one() -> None:
-    """As from a tampered or rebuilt index, with a RECORD that agrees with it."""
+    """As from a tampered or rebuilt index."""
     [patch] = fork.find("uvicorn", NEWEST).parts
     with pytest.raises(Refusal) as refusal:
         fork.fork("uvicorn", {**pristine_files(), patch.target: EVIL})

@@ -13,11 +13,11 @@ from typing import Dict, List, NamedTuple, Sequence, Set, Tuple
 
 import environments
 import pytest
-from environments import GUNICORN, UVICORN, Environment, Version, git, output
+from environments import GUNICORN, NEWEST, UVICORN, Environment, git, output
 from properties.environment import GEVENT, GTHREAD, SYNC
 from properties.expect import Broken
 from properties.server import Server
-from test_gunicorn.conftest import pristine_environment
+from test_gunicorn.conftest import pristine_environment, python
 from test_gunicorn.test_gunicorn import rotate_under_load
 from usr1 import patches
 from usr1.patches import Patch
@@ -44,10 +44,7 @@ OWN_TESTS = {
     "uvicorn-worker": ["tests/test_workers.py", "-k", "(boot_error or get_request) and not H11"],
     "gunicorn": ["tests/test_logger.py", "tests/test_dirty_worker.py"],
 }
-
-
-def mails(distribution: str) -> List[Path]:
-    return sorted((FOLDER / distribution).glob("*.patch"))
+SERIES = {name: sorted((FOLDER / name).glob("*.patch")) for name in patches.DISTRIBUTIONS}
 
 
 class Commit(NamedTuple):
@@ -60,7 +57,7 @@ class Commit(NamedTuple):
     @property
     def mails(self) -> List[Path]:
         """Those of the series up to this one."""
-        return mails(self.distribution)[: self.number]
+        return SERIES[self.distribution][: self.number]
 
     @property
     def tested_by(self) -> "Commit":
@@ -68,14 +65,8 @@ class Commit(NamedTuple):
         return Commit("uvicorn-worker", self.number) if self.distribution == "uvicorn" else self
 
 
-COMMITS = [Commit(name, number + 1) for name in patches.DISTRIBUTIONS for number in range(len(mails(name)))]
+COMMITS = [Commit(name, number + 1) for name in patches.DISTRIBUTIONS for number in range(len(SERIES[name]))]
 every_project = pytest.mark.parametrize("distribution", patches.DISTRIBUTIONS)
-every_commit = pytest.mark.parametrize("commit", COMMITS, ids=str)
-
-
-def commits(default: Sequence[str], of: Sequence[Commit] = COMMITS) -> pytest.MarkDecorator:
-    """These commits; those that are not named are for --full."""
-    return pytest.mark.parametrize("commit", environments.parameters(of, default))
 
 
 def newest(distribution: str) -> Patch:
@@ -93,15 +84,12 @@ def repository(folder: Path, distribution: str, series: Sequence[Path]) -> Path:
 
 @pytest.fixture
 def tree(distribution: str, tmp_path: Path) -> Path:
-    return repository(tmp_path / "tree", distribution, mails(distribution))
+    return repository(tmp_path / "tree", distribution, SERIES[distribution])
 
 
 def environment(distribution: str) -> Environment:
-    recent = [version for version in environments.pythons() if version >= (3, 10)]
-    if not recent:
-        pytest.skip("upstream's newest releases need Python 3.10 or later, and there is none")
-    uvicorn = f"uvicorn[standard]=={newest('uvicorn').releases[-1]}"
-    return environments.cached(recent[-1], uvicorn, "gunicorn", *REQUIREMENTS[distribution])
+    uvicorn = f"uvicorn[standard]=={NEWEST}"
+    return environments.cached(python(GUNICORN), uvicorn, "gunicorn", *REQUIREMENTS[distribution])
 
 
 #: Upstream's tests sleep while a server starts, and wait for its end, for times that a busy machine exceeds.
@@ -178,8 +166,13 @@ def added_tests(commit: Commit) -> List[str]:
 
 
 @every_project
-def test_ends_in_the_patched_files(distribution: str, tree: Path) -> None:
+def test_is_the_patch_and_written_by_git(distribution: str, tree: Path) -> None:
     """The series is what the patch is, less what the maintainers would refuse of it: that is left-out.diff."""
+    # What git am has made of it, as mail again, is the same: no hunk was found at another line, or in another file.
+    options = ["--zero-commit", "--no-stat", "--full-index", "--no-signature", "--output-directory=../mails"]
+    git(tree, "format-patch", *options, "published..")
+    written = {path.name: path.read_text() for path in (tree.parent / "mails").iterdir()}
+    assert written == {path.name: path.read_text() for path in SERIES[distribution]}
     patch = newest(distribution)
     package = patch.parts[0].target.partition("/")[0]
     assert set(git(tree, "diff", "--name-only", "published", "--", package).split()) == set(patch.pristine)
@@ -188,17 +181,12 @@ def test_ends_in_the_patched_files(distribution: str, tree: Path) -> None:
     assert git(tree, "diff", "--full-index", "main") == (FOLDER / distribution / "left-out.diff").read_text()
 
 
-@every_project
-def test_is_written_by_git(distribution: str, tree: Path) -> None:
-    """What git am has made of it, as mail again, is the same: no hunk was found at another line, or in another file."""
-    options = ["--zero-commit", "--no-stat", "--full-index", "--no-signature", "--output-directory=../mails"]
-    git(tree, "format-patch", *options, "published..")
-    written = {path.name: path.read_text() for path in (tree.parent / "mails").iterdir()}
-    assert written == {path.name: path.read_text() for path in mails(distribution)}
+#: usr1=10, say, or kill(pid, 10), or kill -10
+NUMBER_OF_A_SIGNAL = r"(?i)(sig|usr1)\w* *[:=]=? *\d|\b(kill|signal)\([^()]*\b\d+\)|\bkill -\d"
 
 
-@every_commit
-def test_message(commit: Commit) -> None:
+@pytest.mark.parametrize("commit", COMMITS, ids=str)
+def test_mail(commit: Commit) -> None:
     mail = commit.mails[-1].read_text()
     header, *body = mail.partition("\ndiff --git")[0].split("\n\n", 1)
     assert mail.isascii()
@@ -207,15 +195,7 @@ def test_message(commit: Commit) -> None:
     [subject] = re.findall(r"(?m)^Subject: \[PATCH \d+/\d+\] (.*(?:\n .*)*)", header)
     subject = subject.replace("\n", "")
     assert f"| {commit.number}. {subject} " in (FOLDER / commit.distribution / "0000-cover-letter.md").read_text()
-
-
-#: usr1=10, say, or kill(pid, 10), or kill -10
-NUMBER_OF_A_SIGNAL = r"(?i)(sig|usr1)\w* *[:=]=? *\d|\b(kill|signal)\([^()]*\b\d+\)|\bkill -\d"
-
-
-@every_commit
-def test_no_number_of_a_signal(commit: Commit) -> None:
-    """They differ: that of SIGUSR1 under Linux is that of SIGBUS under macOS and FreeBSD."""
+    # They differ: that of SIGUSR1 under Linux is that of SIGBUS under macOS and FreeBSD.
     assert not [line for line in added_lines(commit.mails[-1]) if re.search(NUMBER_OF_A_SIGNAL, line)]
 
 
@@ -245,7 +225,10 @@ def test_every_commit_has_upstreams_style(distribution: str, tree: Path, pytestc
             output(*command, cwd=tree)
 
 
-@commits(["gunicorn-1", "gunicorn-3", "uvicorn-worker-3"], [one for one in COMMITS if added_tests(one.tested_by)])
+TESTED = [one for one in COMMITS if added_tests(one.tested_by)]
+
+
+@pytest.mark.parametrize("commit", environments.parameters(TESTED, ["gunicorn-1", "gunicorn-3", "uvicorn-worker-3"]))
 def test_tests_of_a_commit(commit: Commit, tmp_path: Path) -> None:
     """Those that it adds pass, and fail with the code of the commit before."""
     distribution, tests = commit.distribution, commit.tested_by
@@ -263,7 +246,7 @@ def test_tests_of_a_commit(commit: Commit, tmp_path: Path) -> None:
     assert run_tests(environment(distribution), tree, *arguments) == dict.fromkeys(passed, "FAILED")
 
 
-@commits(["gunicorn-1", "gunicorn-11", "uvicorn-6"])
+@pytest.mark.parametrize("commit", environments.parameters(COMMITS, ["gunicorn-1", "gunicorn-11", "uvicorn-6"]))
 def test_upstreams_own_tests_pass(commit: Commit, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     distribution = commit.distribution
     tree = repository(tmp_path / "tree", distribution, commit.mails)
@@ -273,10 +256,10 @@ def test_upstreams_own_tests_pass(commit: Commit, tmp_path: Path, request: pytes
 
 
 #: The oldest release of Gunicorn, one in the middle and the newest, with what their tests import.
-RELEASES: Dict[str, Tuple[Version, Tuple[str, ...]]] = {
-    "20.0.0": ((3, 8), ("pytest", "aiohttp", "gevent", "setuptools<81")),
-    "23.0.0": ((3, 11), ("pytest", "gevent", "eventlet")),
-    "27.0.1": ((3, 13), ("pytest>=9.0.3", "pytest-asyncio", "gevent", "tornado", "h2", "uvloop", "httpx[http2]")),
+RELEASES = {
+    "20.0.0": ("pytest", "aiohttp", "gevent", "setuptools<81"),
+    "23.0.0": ("pytest", "gevent", "eventlet"),
+    "27.0.1": ("pytest>=9.0.3", "pytest-asyncio", "gevent", "tornado", "h2", "uvloop", "httpx[http2]"),
 }
 
 
@@ -284,22 +267,15 @@ RELEASES: Dict[str, Tuple[Version, Tuple[str, ...]]] = {
 @pytest.mark.parametrize("release", RELEASES)
 def test_the_same_tests_fail(release: str, tmp_path: Path) -> None:
     """On code of Gunicorn with the patch the same ones as on pristine, and no other; from the source archive."""
-    python, requirements = RELEASES[release]
-    if python not in environments.pythons():
-        pytest.skip("Python %d.%d is not at hand" % python)
-    pristine = environments.cached(python, f"gunicorn=={release}", *requirements)
-    # What they start is the installed one; what they import is that of the archive, in the same place for both.
+    pristine = environments.cached(python(release), f"gunicorn=={release}", *RELEASES[release])
+    # What they start is the installed one; what they import is its code, in the same place for both.
     patched = pristine.copied(tmp_path / "patched", f"gunicorn {release}")
-    patch = patches.find("gunicorn", release)
-    assert patch is not None
     found, tree = [], tmp_path / "tree"
     for environment in (pristine, patched):
         shutil.copytree(releases.source("gunicorn", release), tree)
-        if environment is patched:
-            git(tree, "apply", patch.path)
+        shutil.copytree(environment.site_packages / "gunicorn", tree / "gunicorn", dirs_exist_ok=True)
         found.append(outcome(environment, tree))
         shutil.rmtree(tree)
-    print(f"{release}: on pristine and on patched code so many passed, and these failed: {found}")
     assert found[0] == found[1] and found[0][0] > 100
 
 
@@ -313,14 +289,11 @@ def rotate(environment: Environment, worker_class: str) -> None:
 @pytest.mark.parametrize("worker_class", [UVICORN, SYNC, GTHREAD, GEVENT])
 def test_the_first_commit_alone_loses_nothing(worker_class: str, tmp_path: Path) -> None:
     """For Gunicorn's maintainers, if they take no other; the published Gunicorn loses lines."""
-    tree = repository(tmp_path / "tree", "gunicorn", mails("gunicorn")[:1])
+    tree = repository(tmp_path / "tree", "gunicorn", SERIES["gunicorn"][:1])
     pristine = pristine_environment(GUNICORN)
     if worker_class != GEVENT:  # It leaves the signal to a greenlet
         with pytest.raises(Broken):
             rotate(pristine, worker_class)
     environment = pristine.copied(tmp_path / "venv")
-    for changed in git(tree, "diff", "--name-only", "published", "--", "gunicorn").split():
-        file = environment.site_packages / changed
-        file.unlink()  # It is linked to the installer's cache
-        shutil.copy(tree / changed, file)
+    shutil.copytree(tree / "gunicorn", environment.site_packages / "gunicorn", dirs_exist_ok=True)
     rotate(environment, worker_class)

@@ -68,19 +68,17 @@ def test_releases_without_overlap_or_gap(distribution: str) -> None:
 
 
 def tool_applies(command: "list[str]", patch: Patch, before: Files, folder: Path, *options: str) -> Files:
-    """What a tool makes of files; fails if it says that a hunk fits only in part, or the newest elsewhere."""
+    """What a tool makes of files; fails if a hunk fits only in part."""
     for target, content in before.items():
         (folder / target).parent.mkdir(parents=True, exist_ok=True)
         (folder / target).write_bytes(content)
-    variables = {"LC_ALL": "C", "GIT_CEILING_DIRECTORIES": str(folder.parent)}
-    said = environments.output(*command, patch.path, *options, cwd=folder, **variables)
-    is_newest = patch == patches.read(patch.path)[-1]
-    assert not re.search("offset|fuzz" if is_newest else "fuzz", said), said
+    ceiling = str(folder.parent)
+    environments.output(*command, patch.path, *options, cwd=folder, GIT_CEILING_DIRECTORIES=ceiling)
     return {target: (folder / target).read_bytes() for target in before}
 
 
-GIT = ["git", "apply", "--verbose"]
-PATCH = ["patch", "--strip=1", "--fuzz=0", "--no-backup-if-mismatch", "--verbose", "--input"]
+GIT = ["git", "apply"]
+PATCH = ["patch", "--strip=1", "--fuzz=0", "--no-backup-if-mismatch", "--input"]
 
 
 @every_patch

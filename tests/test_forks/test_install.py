@@ -127,7 +127,8 @@ def test_upgraded_and_uninstalled_it_leaves_nothing(tool: str, index: str, tmp_p
 @PIP_TOO
 def test_the_installer_shows_why(tool: str, options: List[str], chosen: str, message: str, tmp_path: Path) -> None:
     venv = make(tmp_path)
-    before, status = files(venv), 2 if tool == "uv" else 1
+    before = files(venv)
+    status = 2 if tool == "uv" else 1
     answer = install(tool, venv, *options, VENDOR / "uvicorn", status=status, UVICORN_USR1_VERSION=chosen)
     assert "uvicorn" in answer and message in answer and "Traceback" not in answer
     assert files(venv) == before

@@ -1,16 +1,14 @@
-import contextlib
 import os
 import subprocess
-import tempfile
+import sys
 from pathlib import Path
-from typing import Any, Iterator, List, NamedTuple, Optional, Union
+from typing import Any, Iterator, List, Optional
 
 import environments
 import psutil
 import pytest
 from environments import GUNICORN, NEWEST, UVICORN
 from properties import wait
-from properties.logs import Logs, settling
 from properties.server import Server
 from test_gunicorn.conftest import pristine_environment
 
@@ -18,6 +16,7 @@ from test_reopen.logrotation import SHELLS, reopen
 
 NGINX = """
 daemon off;
+user root;
 worker_processes 2;
 pid pidfile;
 events {}
@@ -39,33 +38,22 @@ http {
 ROOT_ONLY = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
 
-class Nginx(NamedTuple):
-    directory: Path
-    logs: Logs
-    process: "subprocess.Popen[bytes]"
-    socket: Path
+class Nginx(Server):
+    """In the place of Gunicorn; as root it runs as a user, if one is given."""
 
-
-@contextlib.contextmanager
-def run_nginx(user: Optional[int] = None) -> Iterator[Nginx]:
-    with tempfile.TemporaryDirectory(prefix="usr1-nginx-") as name:
-        directory = Path(name)
-        logs = Logs(directory / "logs", settling)
-        pidfile = directory / "pidfile"
-        (directory / "nginx.conf").write_text(NGINX)
+    def __init__(self, user: Optional[int] = None) -> None:
+        super().__init__(Path(sys.executable), "nginx")
+        (self.directory / "nginx.conf").write_text(NGINX)
+        self.command = ["nginx", "-p", str(self.directory), "-c", "nginx.conf", "-e", "logs/error.log"]
         if user is not None:
-            for path in (directory, logs.directory):
+            self.command[:0] = ["setpriv", f"--reuid={user}", "--clear-groups"]
+            for path in (self.directory, self.logs.directory):
                 os.chown(path, user, user)
-        command = ["nginx", "-p", name, "-c", "nginx.conf", "-e", "logs/error.log"]
-        command += ["-g", "user root;"] if os.geteuid() == 0 and user is None else []
-        process = subprocess.Popen(command, cwd=directory, stdin=subprocess.DEVNULL, user=user)
-        try:
-            # It listens before it writes this.
-            wait.until(lambda: pidfile.exists() and pidfile.read_text(), lambda: f"nginx ended: {process.poll()}")
-            yield Nginx(directory, logs, process, directory / "socket")
-        finally:
-            process.terminate()
-            process.wait(wait.PATIENCE)
+
+    def wait_until_serving(self, patience: float = wait.PATIENCE) -> None:
+        # It listens before it writes this.
+        pidfile = self.directory / "pidfile"
+        wait.until(lambda: pidfile.exists() and pidfile.read_text(), self.stderr, patience)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -83,8 +71,8 @@ def server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def nginx() -> Iterator[Nginx]:
-    with run_nginx() as server:
+def nginx() -> Iterator[Server]:
+    with Nginx() as server:
         yield server
 
 
@@ -106,8 +94,8 @@ def gunicorn(worker_class: str = UVICORN, more_application: str = "") -> Server:
     return Server(environment.python, worker_class, options=options, variables={"ON_LOAD": more_application})
 
 
-def everybody(server: Union[Server, Nginx]) -> List[int]:
-    return [server.process.pid, *(child.pid for child in psutil.Process(server.process.pid).children(recursive=True))]
+def everybody(server: Server) -> List[int]:
+    return [server.arbiter, *(child.pid for child in psutil.Process(server.arbiter).children(recursive=True))]
 
 
 def rotate_and_reopen(server: Server, *arguments: object, **how: Any) -> None:

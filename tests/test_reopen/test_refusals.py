@@ -12,7 +12,7 @@ import psutil
 import pytest
 from environments import NOBODY
 
-from test_reopen.conftest import ROOT_ONLY, Nginx, run_nginx
+from test_reopen.conftest import ROOT_ONLY, Nginx
 from test_reopen.logrotation import SHELLS, TOOLS, Script, finish, found, in_each_shell, links, reopen, start
 
 SECONDS = "-t: expected whole seconds, found "
@@ -129,7 +129,7 @@ def test_a_pidfile_that_is_exchanged_while_it_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, another_program: Script
 ) -> None:
     """Its owner, and the process, are those of the file that was opened."""
-    with run_nginx(NOBODY) as server:
+    with Nginx(NOBODY) as server:
         pidfile, stat = server.directory / "pidfile", tmp_path / "stat"
         exchange = f"echo {another_program.pid} >{tmp_path}/new && mv {tmp_path}/new {pidfile}"
         stat.write_text(f'#!/bin/sh\n{exchange}\nexec {found("stat")} "$@"\n')
@@ -181,7 +181,7 @@ def test_the_main_process_of_a_unit(nginx: Nginx, tmp_path: Path, shell: str) ->
     logs = nginx.logs.path("*.log ")
     programs = links(tmp_path / "programs", "perl", *TOOLS)
     systemctl = programs / "systemctl"
-    systemctl.write_text(SYSTEMCTL.format(pid=nginx.process.pid))
+    systemctl.write_text(SYSTEMCTL.format(pid=nginx.arbiter))
     systemctl.chmod(0o755)
     for arguments in ["-u", "app.service"], ["-uapp.service", "--"], ["--unit=app.service"], ["--unit", "app.service"]:
         nginx.logs.rotate(["access.log"])

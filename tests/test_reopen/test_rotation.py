@@ -8,7 +8,7 @@ import subprocess
 import time
 from concurrent import futures
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Sequence, Union
+from typing import Any, Dict, Iterator, List, Sequence
 
 import environments
 import pytest
@@ -30,7 +30,7 @@ WAYS = [
 
 
 def rotate_under_load(
-    server: Union[Server, Nginx], rotations: int, prefix: Sequence[str] = (), broken: bool = False, **how: Any
+    server: Server, rotations: int, prefix: Sequence[str] = (), broken: bool = False, **how: Any
 ) -> None:
     """Nothing is lost or doubled, and gzip has nothing to say; prefix runs logrotate, and how is Logrotate's."""
     logrotate = Logrotate(server.logs, **how)
@@ -40,7 +40,7 @@ def rotate_under_load(
             logrotate.rotate(prefix)
         load.wait_for_answers(16)
     assert broken or not load.broken
-    server.logs.expect_exactly_once(load.requests, NAMES if isinstance(server, Server) else ["access.log"])
+    server.logs.expect_exactly_once(load.requests, ["access.log"] if isinstance(server, Nginx) else NAMES)
 
 
 @pytest.mark.parametrize("files, directives", WAYS)

@@ -15,7 +15,7 @@ from properties import wait
 from properties.activities import doing
 from properties.server import Server
 
-from test_reopen.conftest import ROOT_ONLY, Nginx, everybody, gunicorn, rotate_and_reopen, run_nginx
+from test_reopen.conftest import ROOT_ONLY, Nginx, everybody, gunicorn, rotate_and_reopen
 from test_reopen.logrotation import SHELLS, TOOLS, Script, finish, in_each_shell, links, processor_time, reopen, start
 
 # Which files: one that this process has open tells
@@ -219,7 +219,7 @@ def test_a_second_arbiter_that_writes_to_the_same_file(server: Server) -> None:
 def test_a_user_who_may_not_start_enough_processes(shell: str, open_clone: None) -> None:
     """Wherever a fork fails, nobody has been seen to let go. Only root can become a user without other processes."""
     user = 64531 + SHELLS.index(shell)
-    with run_nginx(user) as server:
+    with Nginx(user) as server:
         wait.until(lambda: len(everybody(server)) == 3, lambda: "no workers came up")
         stopped = everybody(server)[-1]
         os.kill(stopped, signal.SIGSTOP)

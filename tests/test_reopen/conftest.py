@@ -7,10 +7,10 @@ from typing import Any, Iterator, List, Optional
 import environments
 import psutil
 import pytest
-from environments import GUNICORN, NEWEST, UVICORN
+from bench.subjects import ALONE
+from environments import UVICORN
 from properties import wait
 from properties.server import Server
-from test_gunicorn.conftest import pristine_environment
 
 from test_reopen.logrotation import SHELLS, reopen
 
@@ -89,9 +89,8 @@ def rotations(request: pytest.FixtureRequest) -> int:
 
 def gunicorn(worker_class: str = UVICORN, more_application: str = "") -> Server:
     """With a pidfile, and uvicorn patched; more_application is the source of what the application does besides."""
-    environment = environments.patched_until_exit(pristine_environment(GUNICORN), f"uvicorn {NEWEST}")
-    options = ("--pid", "pidfile")
-    return Server(environment.python, worker_class, options=options, variables={"ON_LOAD": more_application})
+    subject = ALONE._replace(worker_class=worker_class)
+    return subject.server("--pid", "pidfile", variables={"ON_LOAD": more_application})
 
 
 def everybody(server: Server) -> List[int]:

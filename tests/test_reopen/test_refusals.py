@@ -98,14 +98,11 @@ def test_a_pidfile_that_cannot_be_opened_now(tmp_path: Path) -> None:
     """Its owner can hold up for 45 s who opens it, by a lease that he does not give back."""
     pidfile = tmp_path / "pidfile"
     pidfile.write_text(str(os.getpid()))
-    before = signal.signal(signal.SIGIO, signal.SIG_IGN)
-    try:
-        with open(pidfile, "r+") as leased:
-            fcntl.fcntl(leased, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-            answers = in_each_shell("-t", 0, pidfile, timeout=25)
-            left = [one for one in psutil.process_iter(["cmdline"]) if str(pidfile) in (one.info["cmdline"] or ())]
-    finally:
-        signal.signal(signal.SIGIO, before)
+    with open(pidfile, "r+") as leased:
+        fcntl.fcntl(leased, fcntl.F_SETSIG, signal.SIGURG)  # SIGIO, which asks for it back by default, would end pytest
+        fcntl.fcntl(leased, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        answers = in_each_shell("-t", 0, pidfile, timeout=25)
+        left = [one for one in psutil.process_iter(["cmdline"]) if str(pidfile) in (one.info["cmdline"] or ())]
     for answer in answers:
         assert answer.returncode == 2
         message = f"reopen.sh: {pidfile}: expected a pidfile, cannot read it; no signal was sent"

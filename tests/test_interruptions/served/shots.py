@@ -60,14 +60,8 @@ class ChosenSignal:
         return c_int(choose(frame) if choose else 0)  # Neither is there any more when the interpreter ends
 
 
-class Ignored:
-    @staticmethod
-    def from_param(value, c_int=ctypes.c_int):
-        return c_int(0)
-
-
 raise_chosen = getattr(ctypes.PyDLL(None), "raise")
-raise_chosen.argtypes = (ChosenSignal, Ignored, Ignored)
+raise_chosen.argtypes = (ChosenSignal, ctypes.py_object, ctypes.py_object)  # raise(3) takes no more than the first
 raise_chosen.restype = None  # As sys.settrace() expects
 
 

@@ -14,7 +14,7 @@ from packaging.version import Version as Release
 from properties import run as properties
 from properties.environment import Unusable, inspect
 from properties.server import Server
-from test_gunicorn import conftest as gunicorns
+from test_gunicorn import test_gunicorn as gunicorns
 from usr1 import patches
 
 #: The oldest and the newest of uvicorn, and the newest that replaces it.

@@ -17,7 +17,7 @@ from properties.environment import ASGI, GTHREAD, SYNC
 from properties.server import Server
 from properties.test_exit import end_worker
 from test_gunicorn import test_gunicorn
-from test_gunicorn.conftest import Gunicorn, pristine_environment, python
+from test_gunicorn.test_gunicorn import Gunicorn, pristine_environment, python
 from test_interruptions.test_boundaries import FIRST_LINE, SWEEPS, sweep, withstands
 from usr1 import patches
 from usr1.patches import Part

@@ -5,7 +5,7 @@ from typing import Mapping, NamedTuple, Tuple
 import environments
 from environments import GUNICORN, NEWEST, UVICORN, Environment
 from properties.server import Server
-from test_gunicorn.conftest import python
+from test_gunicorn.test_gunicorn import python
 
 
 class Subject(NamedTuple):

@@ -27,7 +27,7 @@ from properties import run as properties
 from properties.environment import is_patched
 from properties.expect import MEANINGS, MISSES
 from pytest import CaptureFixture, MonkeyPatch
-from test_gunicorn.conftest import NEWEST, python
+from test_gunicorn.test_gunicorn import NEWEST, python
 from usr1 import patches
 from usr1.apply import figures, proof, screen
 from usr1.apply.environment import Environment, find

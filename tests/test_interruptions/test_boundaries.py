@@ -16,7 +16,7 @@ from properties.clients import Client, new_request
 from properties.environment import ASGI, GTHREAD, SYNC, is_own
 from properties.expect import expect
 from properties.server import Server
-from test_gunicorn.conftest import pristine_environment
+from test_gunicorn.test_gunicorn import pristine_environment
 
 SERVED = Path(__file__).with_name("served")
 H11 = "uvicorn.workers.UvicornH11Worker"

@@ -17,8 +17,7 @@ from environments import GUNICORN, NEWEST, UVICORN, Environment, git, output
 from properties.environment import GEVENT, GTHREAD, SYNC
 from properties.expect import Broken
 from properties.server import Server
-from test_gunicorn.conftest import pristine_environment, python
-from test_gunicorn.test_gunicorn import rotate_under_load
+from test_gunicorn.test_gunicorn import pristine_environment, python, rotate_under_load
 from usr1 import patches
 from usr1.patches import Patch
 from usr1.upkeep import refresh, releases

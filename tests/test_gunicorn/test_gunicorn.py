@@ -49,6 +49,7 @@ def classes(*by_default: str, without: Sequence[str] = ()) -> pytest.MarkDecorat
 class Gunicorn(NamedTuple):
     release: str
     environment: Environment
+    patience: float = 5  # Seconds after which a process is taken never to reopen its logs
 
     def serve(
         self,
@@ -63,7 +64,9 @@ class Gunicorn(NamedTuple):
         if worker_class == "eventlet" and is_old(self.release) and python(self.release) >= (3, 10):
             pytest.skip("no Python before 3.10 that anybody may run, which eventlet before 0.30.3 takes")
         variables = {"LOGGED_BY": "root", **variables}  # Which only Gunicorn's patch looks after
-        return Server(self.environment.python, worker_class, workers, options, variables, modules)
+        server = Server(self.environment.python, worker_class, workers, options, variables, modules)
+        server.reopening = wait.Patience(self.patience)
+        return server
 
 
 def is_old(release: str) -> bool:
@@ -96,19 +99,12 @@ def gunicorn(request: pytest.FixtureRequest) -> Gunicorn:
 
 @pytest.fixture(scope="session", params=environments.parameters([NEWEST, "23.0.0", RELEASES[-1]], [NEWEST]))
 def pristine(request: pytest.FixtureRequest) -> Gunicorn:
-    return Gunicorn(request.param, pristine_environment(request.param))
+    return Gunicorn(request.param, pristine_environment(request.param), patience=0.5)
 
 
 @pytest.fixture
 def server(gunicorn: Gunicorn, worker_class: str) -> Iterator[Server]:
     with gunicorn.serve(worker_class) as server:
-        yield server
-
-
-@pytest.fixture
-def pristine_server(pristine: Gunicorn, worker_class: str) -> Iterator[Server]:
-    with pristine.serve(worker_class) as server:
-        server.reopening = wait.Patience(0.5)
         yield server
 
 
@@ -141,9 +137,10 @@ def test_every_line_once(gunicorn: Gunicorn, worker_class: str, pytestconfig: py
 
 
 @classes("gthread", without=[UVICORN])
-def test_pristine_loses_the_root_loggers(pristine_server: Server, worker_class: str) -> None:
-    with pytest.raises(Broken, match="1 of 2 processes still wrote to a rotated application.log"):
-        rotate_under_load(pristine_server, worker_class, 1)
+def test_pristine_loses_the_root_loggers(pristine: Gunicorn, worker_class: str) -> None:
+    said = "1 of 2 processes still wrote to a rotated application.log"
+    with pristine.serve(worker_class) as server, pytest.raises(Broken, match=said):
+        rotate_under_load(server, worker_class, 1)
 
 
 @classes("gthread", UVICORN)
@@ -342,7 +339,6 @@ def test_a_link_is_not_followed(open_clone: None, gunicorn: Gunicorn) -> None:
 def test_pristine_hangs(pristine: Gunicorn, worker_class: str) -> None:
     """Of two signals close together, as killall sends them."""
     with pristine.serve(worker_class, "--capture-output", workers=2) as server:
-        server.reopening = wait.Patience(0.5)
         server.signal("all", times=1000)
         with pytest.raises(Broken, match="[12] of 3 processes still wrote to a rotated"):
             server.rotate(target="all")
@@ -361,9 +357,10 @@ def test_boot(server: Server, place: str) -> None:
 
 
 @classes("sync", "asgi")
-def test_pristine_swallows(pristine_server: Server) -> None:
-    with pytest.raises(Broken, match="1 of 1 processes still wrote to a rotated"):
-        test_boot(pristine_server, "post_fork")
+def test_pristine_swallows(pristine: Gunicorn, worker_class: str) -> None:
+    said = "1 of 1 processes still wrote to a rotated"
+    with pristine.serve(worker_class) as server, pytest.raises(Broken, match=said):
+        test_boot(server, "post_fork")
 
 
 @classes("sync")

@@ -15,7 +15,7 @@ from environments import Environment, NotInstallable
 from properties import wait
 from properties.clients import Client
 from properties.logs import Logs
-from test_reopen.logrotation import Logrotate
+from test_reopen.conftest import Logrotate
 
 APPLY = Path(__file__).parents[1] / "scripts" / "apply.sh"
 PYTHON = (3, 8)

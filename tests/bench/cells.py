@@ -14,7 +14,7 @@ from properties.expect import Broken
 from properties.figures import Watched
 from properties.logs import NAMES
 from properties.server import Server
-from test_reopen.logrotation import Logrotate
+from test_reopen.conftest import Logrotate
 
 T = TypeVar("T")
 Figures = Dict[str, Any]

@@ -4,11 +4,9 @@ import itertools
 import os
 import re
 import signal
-import subprocess
-import time
 from concurrent import futures
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Sequence
+from typing import Any, Sequence
 
 import environments
 import pytest
@@ -17,8 +15,7 @@ from properties.clients import Load
 from properties.logs import NAMES
 from properties.server import Server
 
-from test_reopen.conftest import ROOT_ONLY, Nginx, gunicorn
-from test_reopen.logrotation import REOPEN, Logrotate, finish, processor_time, start
+from test_reopen.conftest import REOPEN, ROOT_ONLY, Logrotate, Nginx, gunicorn
 
 DIRECTIVES = ("", "extension .log", "olddir old")
 
@@ -94,40 +91,6 @@ def test_without_waiting_lines_are_lost(server: Server) -> None:
     request = server.get()
     os.kill(server.arbiter, signal.SIGCONT)
     assert len(server.logs.not_exactly_once([request], ["error.log"])) == 1
-
-
-@pytest.fixture(scope="module")
-def crowd() -> Iterator[None]:
-    sleepers = [subprocess.Popen(["sleep", "3600"]) for _ in range(2000)]
-    yield
-    for sleeper in sleepers:
-        sleeper.kill()
-        sleeper.wait()
-
-
-@pytest.mark.full
-@pytest.mark.parametrize("names", [["access.log", "access.log.1"], ["*.log "], []], ids=["rotated", "pattern", ""])
-def test_among_many_processes(server: Server, crowd: None, names: List[str]) -> None:
-    """As soon as with kill, or who follows a log would miss more lines. The best of many: the machine may be busy."""
-    log, rotated = server.logs.path("access.log"), server.logs.path("access.log.1")
-    pidfile = server.directory / "pidfile"
-    kill = ["sh", "-c", f'kill -USR1 "$(cat {pidfile})"']
-    how: Dict[str, Any] = {"text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    soonest, least = {"kill": 1.0, "reopen.sh": 1.0}, {"kill": 1.0, "reopen.sh": 1.0}
-    for name in [*soonest] * 40:
-        server.get()
-        before, renamed = processor_time(), time.monotonic()
-        log.rename(rotated)
-        script = start(pidfile, *map(server.logs.path, names)) if name == "reopen.sh" else subprocess.Popen(kill, **how)
-        while not log.exists() and time.monotonic() < renamed + 20:
-            time.sleep(0.0001)
-        soonest[name] = min(soonest[name], time.monotonic() - renamed)
-        finish(script).expect_silence()
-        least[name] = min(least[name], processor_time() - before)
-        server.wait_until_reopened(server.pids("all"))
-        rotated.unlink()
-    assert soonest["reopen.sh"] < min(0.01, 1.5 * soonest["kill"])
-    assert least["reopen.sh"] < 0.03
 
 
 #: Commands that run another one: as the service's user, and so that nobody else of that user may look into it.

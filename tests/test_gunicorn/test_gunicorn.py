@@ -52,19 +52,14 @@ class Gunicorn(NamedTuple):
     patience: float = 5  # Seconds after which a process is taken never to reopen its logs
 
     def serve(
-        self,
-        worker_class: str = "sync",
-        *options: str,
-        workers: int = 1,
-        modules: Mapping[str, str] = {},
-        variables: Mapping[str, str] = {},
+        self, worker_class: str = "sync", *options: str, workers: int = 1, variables: Mapping[str, str] = {}
     ) -> Server:
         if self.release not in WORKER_CLASSES[worker_class]:
             pytest.skip(f"Gunicorn {self.release} has no worker class {worker_class}")
         if worker_class == "eventlet" and is_old(self.release) and python(self.release) >= (3, 10):
             pytest.skip("no Python before 3.10 that anybody may run, which eventlet before 0.30.3 takes")
         variables = {"LOGGED_BY": "root", **variables}  # Which only Gunicorn's patch looks after
-        server = Server(self.environment.python, worker_class, workers, options, variables, modules)
+        server = Server(self.environment.python, worker_class, workers, options, variables)
         server.reopening = wait.Patience(self.patience)
         return server
 
@@ -227,8 +222,9 @@ def test_dirty_workers(gunicorn: Gunicorn) -> None:
     """The arbiter passes the signal on to their arbiter, which passed it on to nobody."""
     if Version(gunicorn.release) < Version("25"):
         pytest.skip(f"Gunicorn {gunicorn.release} has no dirty workers")
-    options = ("--dirty-workers", "1", "--dirty-app", "dirty:Application")
-    with gunicorn.serve("sync", *options, modules={"dirty": DIRTY}) as server:
+    server = gunicorn.serve("sync", "--dirty-workers", "1", "--dirty-app", "dirty:Application")
+    (server.directory / "dirty.py").write_text(DIRTY)
+    with server:
         worker = Hold(server, "dirty").reached()
         for _ in range(3):
             server.logs.rotate([*NAMES, "dirty.log"])

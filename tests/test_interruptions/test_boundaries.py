@@ -9,29 +9,27 @@ from typing import List, Sequence
 
 import environments
 import pytest
-from environments import GUNICORN, NEWEST, UVICORN, Environment, Workers
+from bench.subjects import ALONE, PATCHED, PRISTINE, THEIRS
+from environments import UVICORN, Environment, Workers
 from packaging.version import Version
 from properties import wait
 from properties.clients import Client, new_request
 from properties.environment import ASGI, GTHREAD, SYNC, is_own
 from properties.expect import expect
 from properties.server import Server
-from test_gunicorn.test_gunicorn import pristine_environment
 
 SERVED = Path(__file__).with_name("served")
 H11 = "uvicorn.workers.UvicornH11Worker"
-BY_UVICORN, BY_GUNICORN = f"uvicorn {NEWEST}", f"gunicorn {GUNICORN}"
 SWEEPS = ("in_a_log_write", "beside_a_thread", "in_the_handler", "in_a_look", "burst", "exception", "recursion", "fork")
 FIRST_LINE = "in_a_first_line"  # Uvicorn's patch alone has nobody to look after it
 
-#: A worker class, and the patches that it runs with.
 SUBJECTS = {
-    "asyncio": (H11, BY_UVICORN),
-    "uvloop": (UVICORN, BY_UVICORN),
-    "both": (UVICORN, BY_UVICORN, BY_GUNICORN),
-    "sync": (SYNC, BY_GUNICORN),
-    "gthread": (GTHREAD, BY_GUNICORN),
-    "asgi": (ASGI, BY_GUNICORN),
+    "asyncio": ALONE._replace(worker_class=H11),
+    "uvloop": ALONE,
+    "both": PATCHED,
+    "sync": PATCHED._replace(worker_class=SYNC, patches=(THEIRS,)),
+    "gthread": PATCHED._replace(worker_class=GTHREAD, patches=(THEIRS,)),
+    "asgi": PATCHED._replace(worker_class=ASGI, patches=(THEIRS,)),
 }
 
 
@@ -39,13 +37,9 @@ def subjects(*by_default: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("subject", environments.parameters(SUBJECTS, by_default))
 
 
-def patched(subject: str) -> Environment:
-    return environments.patched_until_exit(pristine_environment(GUNICORN), *SUBJECTS[subject][1:])
-
-
 def options(subject: str) -> List[str]:
     """At boot uvicorn's patch leaves captured output to the next signal."""
-    return ["--capture-output"] * (BY_GUNICORN in SUBJECTS[subject])
+    return ["--capture-output"] * (THEIRS in SUBJECTS[subject].patches)
 
 
 def published(workers: Workers) -> Environment:
@@ -141,9 +135,9 @@ def withstands(target: Environment, worker_class: str, ended: int, *options: str
 
 @subjects("uvloop", "gthread")
 def test_a_worker_withstands_a_signal_at_every_boundary(subject: str) -> None:
-    worker_class = SUBJECTS[subject][0]
+    worker_class = SUBJECTS[subject].worker_class
     ended = 0 if is_own(worker_class) else signal.SIGTERM
-    withstands(patched(subject), worker_class, ended, *options(subject))
+    withstands(SUBJECTS[subject].environment(), worker_class, ended, *options(subject))
 
 
 @pytest.mark.full
@@ -160,7 +154,7 @@ def test_a_worker_of_every_patch_of_uvicorn_withstands_it(workers: Workers, name
 @subjects(*SUBJECTS)
 def test_a_signal_at_any_boundary_is_honoured(subject: str) -> None:
     """Worker after worker, until no place is left."""
-    target, worker_class = patched(subject), SUBJECTS[subject][0]
+    target, worker_class = SUBJECTS[subject].environment(), SUBJECTS[subject].worker_class
     life = Life(target, worker_class, *options(subject), patience=600, CALLS="50", TERMINATED="0")
     with life.server:
         before, places = -1, 0
@@ -199,10 +193,10 @@ PARTS = [(7, 71), *(pytest.param(part, 10, marks=pytest.mark.full) for part in r
 @subjects("sync", "uvloop")
 @pytest.mark.parametrize("part, parts", PARTS)
 def test_nothing_is_found_in_the_patches(subject: str, part: int, parts: int) -> None:
-    names = [*SWEEPS, *[FIRST_LINE] * (BY_GUNICORN in SUBJECTS[subject])]
-    sweep(patched(subject), SUBJECTS[subject][0], names, part, parts)
+    names = [*SWEEPS, *[FIRST_LINE] * (THEIRS in SUBJECTS[subject].patches)]
+    sweep(SUBJECTS[subject].environment(), SUBJECTS[subject].worker_class, names, part, parts)
 
 
 def test_it_finds_what_the_published_release_does() -> None:
     with pytest.raises(AssertionError, match="reentrant call inside"):
-        sweep(pristine_environment(GUNICORN), UVICORN, ["in_a_log_write"], 0, 5, patience=20)
+        sweep(PRISTINE.environment(), UVICORN, ["in_a_log_write"], 0, 5, patience=20)

@@ -27,7 +27,6 @@ SCHEDULES = ("a", "b", "c", "d", "e", "f", "g root", "g queue")
 
 def logrotate(server: Server, directives: str, postrotate: str = "") -> None:
     """Have real logrotate rotate them."""
-    (server.directory / "pidfile").write_text(f"{server.arbiter}\n")
     rotation = Logrotate(server.logs, "-t 2", postrotate, directives)
     # It fails where reopen.sh says that a log is not let go of, and keeps that.
     rotation.run(["env", f"PATH={os.environ['PATH']}:/usr/sbin:/sbin"])
@@ -40,7 +39,7 @@ def losses(subject: Subject, schedule: str, rotations: int) -> Figures:
     clients.patience.seconds = 3.0
     letter, _, by = schedule.partition(" ")
     kinds = ["async"] * 300 + ["late"] if letter == "f" else ["async"]
-    with subject.server("--capture-output", variables={"LOGGED_BY": by or "named"}) as server:
+    with subject.server("--capture-output", "--pid", "pidfile", variables={"LOGGED_BY": by or "named"}) as server:
         watched = Watched(server, NAMES)
         steps: Dict[str, Callable[[], None]] = {
             # As killall does, but of this server's processes only

@@ -38,7 +38,6 @@ http {
     fastcgi_temp_path temporary;
     uwsgi_temp_path temporary;
     scgi_temp_path temporary;
-    keepalive_requests 1000000000;
     server {
         listen unix:socket;
         location / { return 200 "ok\\n"; }

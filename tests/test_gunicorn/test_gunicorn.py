@@ -287,13 +287,9 @@ def test_one_that_fails_in_a_line(gunicorn: Gunicorn) -> None:
 
 
 ODD_STREAMS = """
-class Wrapped:
-    def __init__(self, file):
-        self.write, self.flush, self.close = file.write, file.flush, file.close
-
 class Wrapping(logging.FileHandler):
     def _open(self):
-        return Wrapped(super()._open())
+        return handlers.Stream(super()._open())
 
 closed = logging.FileHandler("logs/closed.log")
 closed.stream.close()

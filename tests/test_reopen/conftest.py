@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set
 
 import environments
+import psutil
 import pytest
 from bench.subjects import ALONE
 from environments import UVICORN
@@ -113,9 +114,8 @@ class Nginx(Server):
                 os.chown(path, user, user)
 
     def wait_until_serving(self, patience: float = wait.PATIENCE) -> None:
-        # It listens before it writes this.
-        pidfile = self.directory / "pidfile"
-        wait.until(lambda: pidfile.exists() and pidfile.read_text(), self.stderr, patience)
+        # It listens, and has written its pidfile, before it has workers.
+        wait.until(lambda: len(psutil.Process(self.arbiter).children()) == 2, self.stderr, patience)
 
 
 class Answer(NamedTuple):

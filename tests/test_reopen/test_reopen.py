@@ -296,7 +296,6 @@ def test_a_user_who_may_not_start_enough_processes(shell: str, open_clone: None)
     """Wherever a fork fails, nobody has been seen to let go. Only root can become a user without other processes."""
     user = 64531 + SHELLS.index(shell)
     with Nginx(user) as server:
-        wait.until(lambda: len(everybody(server)) == 3, lambda: "no workers came up")
         stopped = everybody(server)[-1]
         os.kill(stopped, signal.SIGSTOP)
         server.logs.rotate(["access.log", "error.log"])
@@ -487,22 +486,20 @@ def test_a_pidfile_of_somebody_who_may_not_signal_that_process(tmp_path: Path) -
 
 @ROOT_ONLY
 @pytest.mark.usefixtures("open_clone")
-def test_a_pidfile_that_is_exchanged_while_it_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, another_program: Script
-) -> None:
+def test_a_pidfile_that_is_exchanged_while_it_is_read(tmp_path: Path, another_program: Script) -> None:
     """Its owner, and the process, are those of the file that was opened."""
     with Nginx(NOBODY) as server:
         pidfile, stat = server.directory / "pidfile", tmp_path / "stat"
         exchange = f"echo {another_program.pid} >{tmp_path}/new && mv {tmp_path}/new {pidfile}"
         stat.write_text(f'#!/bin/sh\n{exchange}\ncommand -p stat "$@"\n')
         stat.chmod(0o755)
-        monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+        programs = f"{tmp_path}:{os.environ['PATH']}"
         before = pidfile.read_text()
         for shell in ("dash", "bash"):  # That of busybox is its own
             pidfile.write_text(before)
             os.chown(pidfile, NOBODY, NOBODY)
             server.logs.rotate(["access.log"])
-            reopen(pidfile, server.logs.path("*.log "), shell=shell).expect_silence()
+            reopen(pidfile, server.logs.path("*.log "), shell=shell, path=programs).expect_silence()
             assert pidfile.read_text() == f"{another_program.pid}\n"
         assert another_program.poll() is None
 

@@ -151,11 +151,7 @@ def test_unprivileged(open_clone: None) -> None:
 @pytest.mark.parametrize("uvicorn", environments.parameters(["without", "published", "patched"], ["published"]))
 @pytest.mark.parametrize("release", environments.parameters(gunicorns.RELEASES, [gunicorns.NEWEST]))
 def test_patched_gunicorn(release: str, uvicorn: str, pytestconfig: pytest.Config) -> None:
-    """
-    Under each of its own worker classes, and uvicorn's: without uvicorn, with a published one, and a patched one.
-
-    By default own fixes: its code for them is another than uvicorn's.
-    """
+    """Under each of its own worker classes, and uvicorn's: without uvicorn, with a published one, and a patched one."""
     if uvicorn == "published" and gunicorns.is_old(release):
         pytest.skip("two promises take the patch of uvicorn, before uvicorn 0.19.0: see docs/design.md")
     original = gunicorns.pristine_environment(release)
@@ -163,6 +159,7 @@ def test_patched_gunicorn(release: str, uvicorn: str, pytestconfig: pytest.Confi
         packages = (f"gunicorn=={release}", "gevent", "packaging", "setuptools<81")
         original = environments.cached(gunicorns.python(release), *packages)
     more = [f"uvicorn {gunicorns.uvicorn(release)}"] * (uvicorn == "patched")
+    # By default own fixes: its code for them is another than uvicorn's
     hold(original, f"gunicorn {release}", *more, only="" if pytestconfig.getoption("--full") else "own_fix")
 
 

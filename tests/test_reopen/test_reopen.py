@@ -205,12 +205,9 @@ def test_a_worker_that_is_just_starting_is_waited_for(worker_class: str, shell: 
 
 
 def test_processes_that_the_arbiter_does_not_signal(server: Server, shell: str) -> None:
-    """
-    One that the application has forked, with the worker's files and handler, and the arbiter of an upgrade.
-
-    After SIGUSR2 there are two arbiters: the new one is a child of the old one, whom the pidfile names.
-    """
+    """One that the application has forked, with the worker's files and handler, and the arbiter of an upgrade."""
     with doing(server, ["fork"]) as activities:
+        # Then there are two arbiters: the new one is a child of the old one, whom the pidfile names.
         server.signal("arbiter", signal.SIGUSR2)
         wait.until(lambda: server.times("started") == 4, lambda: "no new workers came up")
         others = {activities.running[0].pid, int((server.directory / "pidfile.2").read_text())}

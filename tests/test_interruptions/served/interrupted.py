@@ -56,11 +56,8 @@ class Interrupter:
         return self.armed and SCOPE is not None  # An interpreter that ends makes it None
 
     def trace(self, frame, event, argument, trace_boundaries=shots.trace_boundaries):
-        """
-        Called for each function that is entered: its boundaries are traced if they are in SCOPE, CALLS times.
-
-        trace_boundaries is an argument because shots is None when the interpreter ends.
-        """
+        """Called for each function that is entered: its boundaries are traced if they are in SCOPE, CALLS times."""
+        # trace_boundaries is an argument because shots is None when the interpreter ends.
         code = frame.f_code
         if code.co_name in ("handle_exit", "handle_exit_signal") and self.phase != "ending":
             self.enter("ending")  # Not before: the signals would fill the pipe of asyncio, and it would miss SIGTERM

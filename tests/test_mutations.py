@@ -30,7 +30,7 @@ Check = Callable[[Environment], None]
 
 
 def sweeps(worker_class: str, *names: str) -> Check:
-    """A signal in one of 71 places: enough to find what is wrong with a statement."""
+    """A signal in every 71st place, as by default: enough to find what is wrong with a statement."""
     return lambda environment: sweep(environment, worker_class, names, part=7, parts=71, patience=60)
 
 
@@ -187,7 +187,7 @@ def swapped(first: str, second: str) -> Tuple[str, str]:
 DUP2 = "os.dup2(new.fileno(), old.fileno(), inheritable=False)"
 UPSTREAMS = "handler.close(); handler.stream = handler._open()"
 IN_THE_LOOP = "asyncio.get_event_loop().call_soon_threadsafe(self._reopen_files, sig, frame)\n"
-IS_OURS = 'if not is_ours(e, getattr(h, "baseFilename", "")):\n                raise\n            if isinstance'
+IS_OURS = 'is_ours(e, getattr(h, "baseFilename", ""))'
 REPORT = "_thread.start_new_thread(self._report, (failed,))"
 SOCKETS = '[getattr(s, "sock", s) for s in self.sockets]'
 HANDLERS = "isinstance(signal.getsignal(signal.SIGUSR1), signal.Handlers)"
@@ -203,12 +203,12 @@ TEMPTATIONS_IN_WORKERS = (
     ("the signal from whoever has it", HANDLERS, "True", promises()),
     ("Gunicorn's sockets", SOCKETS, "self.sockets", closes_sockets_once),
 )
-#: But for reopen(), which is the same in both.
+#: But for reopen(): it is the same text in both, and tried there.
 TEMPTATIONS_IN_GLOGGING = (
     ("one look", *swapped("seen = Logger._asked", "self._reopen_all(plain_only)"), sweeps(SYNC, "in_the_handler")),
     ("nesting in a storm", "_reopening = seen != Logger._asked", "_reopening = False", sweeps(SYNC, "burst")),
     ("reporting in the handler", REPORT, "self._report(failed)", FAILING_IN_A_LINE),
-    ("any timeout for a failure", IS_OURS, "if isinstance", sweeps(SYNC, "exception")),
+    ("any exception for a failed log", IS_OURS, "True", sweeps(SYNC, "exception")),
 )
 TEMPTATIONS = {"uvicorn/workers.py": TEMPTATIONS_IN_WORKERS, "gunicorn/glogging.py": TEMPTATIONS_IN_GLOGGING}
 BY_DEFAULT = ("uvicorn: waiting for a lock", "gunicorn: one look")

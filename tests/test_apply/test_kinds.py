@@ -75,6 +75,7 @@ def test_fork(environment: Environment, run: Run) -> None:
     file.path.write_bytes(file.pristine)
     said = run(*CHECK, environment, status=1).out
     assert ": changed by hand\n" in said and f"install --force-reinstall --no-deps uvicorn=={trees.NEWEST} " in said
+    assert f"expected: SHA-256 {patches.sha256(file.patched)}, patched\n" in said
 
 
 @pytest.mark.parametrize(

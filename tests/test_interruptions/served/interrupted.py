@@ -1,6 +1,8 @@
 """
 Gunicorn's configuration and application: a worker sends SIGUSR1 to itself at the bytecode boundaries of its life.
 
+How a signal comes exactly there, shots.py tells.
+
 Python 3.7 or later, and nothing but the standard library: it runs in the target environment.
 """
 
@@ -18,7 +20,7 @@ from configuration import *  # noqa: F403
 from gunicorn.arbiter import Arbiter
 
 CALLS = int(os.environ.get("CALLS", 2))  # Calls of a function that are interrupted, in each phase of a worker's life
-TERMINATED = int(os.environ.get("TERMINATED", 2))  # Age of the one that gets SIGTERM: only then it interrupts itself
+TERMINATED = int(os.environ.get("TERMINATED", 2))  # Of this age it gets SIGTERM, and then interrupts itself
 
 # What runs between fork and exit wherever the signal matters; the rest is as good as any one place.
 SCOPE = re.compile(
@@ -53,7 +55,7 @@ class Interrupter:
         self.calls = collections.Counter()
 
     def is_armed(self):
-        return self.armed and SCOPE is not None  # An interpreter that ends makes it None
+        return self.armed and SCOPE is not None  # An interpreter that ends sets globals to None, and still calls this
 
     def trace(self, frame, event, argument, trace_boundaries=shots.trace_boundaries):
         """Called for each function that is entered: its boundaries are traced if they are in SCOPE, CALLS times."""

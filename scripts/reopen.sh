@@ -18,6 +18,7 @@ export LC_ALL=C
 unset QUOTING_STYLE IFS
 newline='
 '
+date='[-._][0-9][0-9][0-9][0-9]*[0-9][0-9][0-9][0-9]' # In the name of a rotated file, as a pattern
 # sh has no local variables: a function changes those of its caller. What the functions share on purpose:
 #   given      the argument that is looked at, for a refusal
 #   pid        the process that the last pidfile or unit names (read_pidfile, read_unit)
@@ -115,7 +116,6 @@ hidden() {
 # Adds to files what logrotate makes of the logs that $1, one pattern a line, names: with a date or number, or .tmp,
 # behind the name or, by "extension", in it; in the same directory or, by "olddir", in one below.
 find_rotated() {
-    date='[-._][0-9][0-9][0-9][0-9]*[0-9][0-9][0-9][0-9]'
     IFS=$newline && set -f # The lines of $1, which are not expanded yet
     for pattern in $1; do
         directory=${pattern%/*} name=${pattern##*/} && set +f
@@ -294,10 +294,10 @@ case $timeout in '' | 0?* | *[!0-9]* | ??????*) refuse "-t: expected whole secon
 [ -n "$unit" ] || [ $# -gt 0 ] || refuse 'expected a PIDFILE; see reopen.sh -h'
 [ -n "$unit" ] || { find_arbiter read_pidfile "$1" && shift; }
 kill $alarm && trap '' ALRM # No alarm any more, also none that is under way
-# From logrotate: the log, and what it has become
+# From logrotate: the log, and what it has become. Other two files are two FILEs
 name=${1-} name=${name##*/} files=''
 if [ $# = 2 ] && [ -f "$2" ]; then
-    case ${2##*/} in "${name%.*}"*) files=$2 && shift 2 ;; esac
+    case ${2##*/} in "$name"?* | "${name%.*}"$date*) files=$2 && shift 2 ;; esac
 fi
 check_files "$@"
 kill -0 $arbiters 2>/dev/null || refuse "may not signal process$arbiters"

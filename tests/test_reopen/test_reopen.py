@@ -64,6 +64,7 @@ ROTATIONS = [
     ("access.log_2026-11-29", ["{logs}/*.log "]),
     ("access-20261129.log", ["{logs}/access.log", "{logs}/access-20261129.log"]),
     ("access-20261129.log", ["{logs}/*.log "]),
+    ("access-20261129.log", ["{logs}/access.log", "{logs}/access-api.log"]),
     ("access-20261129-1795443875.log", ["{logs}/access.log "]),
     ("old/access.log-20261129", ["{logs}/access.log", "{logs}/old/access.log-20261129"]),
     ("old/access.log-20261129", ["{logs}/*.log "]),
@@ -77,7 +78,7 @@ ROTATIONS = [
 
 #: What logrotate may have made anew, and other files that are no rotated ones.
 CREATED = ("access.log", "with spaces.log")
-CURRENT = ("gunicorn-8001.log", "requests_2026-11-23.log", "access.log.pos", "access.log.1.gz")
+CURRENT = ("access-api.log", "gunicorn-8001.log", "requests_2026-11-23.log", "access.log.pos", "access.log.1.gz")
 
 NAMES = (
     *("access.log.1", "access.log-20261123", "access.log-2026-11-23-1795443875", "access.log-20261123T101500Z"),
@@ -102,7 +103,7 @@ def test_what_logrotate_passes(nginx: Nginx, tmp_path: Path, create: bool, shell
             spaced, logs = tmp_path / f"some logs {number}", tmp_path / f"logs{number}"
             (spaced / "old").mkdir(parents=True)
             logs.symlink_to(spaced)  # Only what is in quotes has blanks in its name.
-            for name in ("access.log.1", "20261123 of access"):
+            for name in ("access.log.1", "access-api.log.1", "20261123 of access"):
                 (spaced / name).touch()
             for name in ("error.log", *CURRENT, *(CREATED if create else ())):
                 opened.enter_context(open(spaced / name, "a"))

@@ -315,7 +315,7 @@ CHANGED = "an ASGI consumer callable,", "an ASGI application,"  # Beside what th
 
 def test_changed_release_is_the_source(publish: Publish, copy: Path, unproved: List[str], capsys: Captured) -> None:
     publish("0.55.0", CHANGED)
-    assert refresh.main(["0.55"]) == 0
+    assert refresh.main(["0.55", "0.55.0"]) == 0
     assert unproved == ["uvicorn 0.55.0"]
     new, said = patches.find("uvicorn", "0.55.0"), capsys.readouterr().out
     assert new

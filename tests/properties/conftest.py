@@ -37,9 +37,9 @@ from properties.expect import MEANINGS, Broken
 from properties.promises import summary
 from properties.server import SERVED, Server
 
-UNPATCHED = os.environ.get("USR1_UNPATCHED", "")  # Published files, where a test has changed the patched ones
+UNPATCHED = os.environ.get("USR1_UNPATCHED", "")  # Published files, where tests/test_mutations.py has changed a patch
 UNTESTED = 6  # The exit status where no promise is broken, but the set-up of some tests failed; pytest's end at 5
-UNTOLD = "keeps tests from their end"
+CUT_SHORT = "keeps tests from their end"
 TOLD: Set[str] = set()  # The tests whose line was printed, for "N of M"
 #: Gunicorn's own worker classes, and the tests that run with each where one is enough; the others with the first one
 OWN_TESTS = {
@@ -108,6 +108,7 @@ def _classes(environment: Environment, effort: str, test: Callable[..., None]) -
 def pytest_runtest_setup(item: pytest.Function) -> None:
     drawn = getattr(item.function, "hypothesis", None)
     if drawn:
+        # Tests with other worker classes share it: unwrapped, or the failure of the last one is raised again
         drawn.inner_test = failing_once(inspect.unwrap(drawn.inner_test))
 
 
@@ -140,7 +141,7 @@ def pytest_runtest_makereport(item: pytest.Function, call: "pytest.CallInfo[None
     reason, harm = _reason(call.excinfo.value) if call.excinfo else ("", "")
     sentence = item.function.__doc__.splitlines()[0]
     # What goes wrong before a test begins tells nothing about the server, unless a promise is broken.
-    untested = call.when == "setup" and harm == UNTOLD
+    untested = call.when == "setup" and harm == CUT_SHORT
     vars(outcome.get_result()).update(sentence=sentence, reason=reason, harm=harm, untested=untested)
 
 
@@ -157,7 +158,7 @@ def _reason(error: BaseException) -> Tuple[str, str]:
         return str(error), error.harm
     if isinstance(error, pytest.skip.Exception):
         return str(error), ""
-    return f"this could not be tested to its end, for {type(error).__name__}: {error}", UNTOLD
+    return f"this could not be tested to its end, for {type(error).__name__}: {error}", CUT_SHORT
 
 
 def pytest_report_teststatus(report: pytest.TestReport, config: pytest.Config) -> Optional[Tuple[str, str, str]]:

@@ -451,9 +451,9 @@ def _unnamed(added: List[Wanted]) -> List[Wanted]:
         same = [one for one in releases.published(distribution) if Version(one) == Version(release)]
         wanted = Wanted(distribution, same[0] if same else release)
         patch = patches.find(*wanted)
-        if patch is None:
+        if patch is None and wanted not in unnamed:
             unnamed.append(wanted)
-        else:
+        if patch is not None:
             print(f"{wanted}: {patch.path.name} names it already")
     return unnamed
 

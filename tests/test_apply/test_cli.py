@@ -299,10 +299,11 @@ def test_a_lost_output_decides_nothing(lost: str, environment: Environment, root
         assert (answer.returncode, trees.only(environment).state) == (status, state)
 
 
-def test_what_cannot_be_put_back(environment: Environment, root: Path, run: Run) -> None:
-    """It is not said that nothing was changed."""
-    record = trees.dist_info(environment) / "RECORD"
-    suite(root, f"def test_it():\n    open({str(record)!r}, 'w')\n    1 / 0\n")
+@pytest.mark.parametrize("damage", ["open(f'{info}/RECORD', 'w')", "rmtree(f'{info}/../uvicorn'); rmtree(info)"])
+def test_what_cannot_be_put_back(damage: str, environment: Environment, root: Path, run: Run) -> None:
+    """It is not said that nothing was changed. The second damage is what an installer does."""
+    info = str(trees.dist_info(environment))
+    suite(root, f"from shutil import rmtree\ndef test_it():\n    info = {info!r}\n    {damage}\n    1 / 0\n")
     said = run(environment, status=3).err
     assert "cannot be restored" in said
     assert "--only" not in said

@@ -25,3 +25,16 @@ def test_only_what_chance_decides_is_left_out(what: str, case: Case, happened: s
     assert not cases.is_comparable(what, case, published)
     assert cases.is_comparable(what, Case(), Found(FINE, {}, {}, []))
     assert cases.is_comparable(what, Case(), published) or what == cases.SLOW, "which a failed server never is"
+
+
+def test_lines_of_a_server_that_died() -> None:
+    died = Found({**FINE, cases.DIED: 1}, {}, {}, [])
+    deleted, user = Case(rounds=(Round(how="deleted"),)), Case(options=cases.USER)
+    left_out = [
+        (cases.LOST, "drawn-0.log", Case()),
+        (cases.DOUBLED, "error.log", user),
+        (cases.LOST, "error.log", deleted),
+    ]
+    compared = [(cases.LOST, "error.log", Case()), (cases.DOUBLED, "error.log", deleted)]
+    assert not any(cases.are_lines_comparable(*one, died) for one in left_out)
+    assert all(cases.are_lines_comparable(*one, died) for one in compared)

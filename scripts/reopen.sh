@@ -33,7 +33,7 @@ exec 3>&2 # For what is said while errors are redirected
 say() { printf 'reopen.sh: %s\n' "$*" >&3; }
 # What others choose the names of: no newline or escape sequence may reach a terminal.
 printable() { printf %s "$*" | tr -c ' -~' '?'; }
-refuse() { say "$(printable "$*"); no signal was sent" && exit 2; }
+refuse() { say "$(printable "$*"); no signal was sent"; exit 2; } # Also if nothing can be said, on a full disk
 # Sets caught, the signals that process $1 handles: signal N is bit N - 1. Fails if the process has ended. From
 # /proc/PID/stat, because that is one line, and shells read files byte by byte. Behind the name, the state is the first
 # field, and the signals are the 32nd: proc(5).
@@ -123,7 +123,7 @@ find_rotated() {
             $directory/${name%.*}$date.${name##*.} $directory/*/${name%.*}$date.${name##*.}; do
             case $file in *.gz | *.bz2 | *.xz | *.zst | *"$newline"*) continue ;; esac
             [ ! -f "$file" ] || [ -h "$file" ] || files=$files$file$newline
-            [ ${#files} -lt 99999 ] || { say 'found too many files; name the rotated one as FILE' && exit 1; }
+            [ ${#files} -lt 99999 ] || { say 'found too many files; name the rotated one as FILE'; exit 1; }
         done
     done && unset IFS && set +f
 }
@@ -306,5 +306,5 @@ failed=1 && kill -USR1 $arbiters
 find_files "$@"
 [ -n "$files" ] || find_open
 IFS=$newline && set -f && set -- $files; unset IFS; set +f
-[ $# -gt 0 ] || { say 'found no rotated file; name it: reopen.sh PIDFILE FILE' && hidden >&2 && exit 1; }
+[ $# -gt 0 ] || { say 'found no rotated file; name it: reopen.sh PIDFILE FILE'; hidden >&2; exit 1; }
 wait_until_closed "$@"

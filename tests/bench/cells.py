@@ -79,12 +79,8 @@ def shuffled(everything: List[T], rounds: int) -> Iterator[T]:
 
 
 def reopening(subjects: Sequence[Subject], starts: int) -> Figures:
-    """
-    Microseconds of processor time that a rotation takes of each worker, in rounds of ten, shuffled.
-
-    A server that is started first may take a tenth less than the same one started last, for as long as it runs. So
-    all are started many times, in random order; a figure is of one start.
-    """
+    """Microseconds of processor time that a rotation takes of each worker: medians of ten rounds, one of each start."""
+    # In random order: started first, a server may take a tenth less than started last, for as long as it runs
     found: Dict[str, List[float]] = {}
     for start in range(starts):
         order = random.Random(start).sample(subjects, len(subjects))

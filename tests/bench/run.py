@@ -20,7 +20,6 @@ from usr1 import patches
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / ".cache" / "bench.json"
 
-
 #: What is measured, by its name in the results.
 Cells = Dict[str, Callable[[], Figures]]
 

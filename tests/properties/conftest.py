@@ -1,18 +1,8 @@
 """
 How the properties run, and what they print: against one environment, on one server of each kind.
 
-Which worker classes a property runs with:
-
-                        uvicorn's, of each module     Gunicorn's own
-    test_serving.py     the first of one module, the  one, or all if there is no
-                        second of the other, as loop  other class
-                        and parser differ; all if
-                        --effort quick, or if there
-                        is one module only
-    the others          the first                     the one in OWN_TESTS, or the first
-    --effort thorough   all                           all
-
---effort quick draws the fewest examples, but tests all of uvicorn's: tests run it on many environments.
+_classes() says which worker classes a property runs with. --effort quick draws the fewest examples, but tests all of
+uvicorn's: tests run it on many environments.
 """
 
 import compileall
@@ -89,7 +79,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def _classes(environment: Environment, effort: str, test: Callable[..., None]) -> List[str]:
-    """Those that a property runs with: see the table above."""
+    """Those that a property runs with: of each kind one, but all with --effort thorough."""
     modules, own = environment.modules, environment.own_classes
     if effort == "thorough":
         return [*environment.worker_classes, *own]

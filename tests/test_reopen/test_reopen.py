@@ -120,6 +120,9 @@ def test_nothing_has_been_rotated(nginx: Nginx) -> None:
     for answer in in_each_shell(nginx.directory / "pidfile"):
         assert answer.returncode == 1
         assert answer.stderr == "reopen.sh: found no rotated file; name it: reopen.sh PIDFILE FILE\n"
+    full = ["sh", "-c", 'exec "$@" 2>/dev/full', "sh"]  # Where nothing can be said
+    assert reopen(nginx.directory / "pidfile", prefix=full).returncode == 1
+    assert reopen("/no/pidfile", prefix=full).returncode == 2
 
 
 def test_without_files_those_are_waited_for_that_have_the_name_of_a_rotated_log() -> None:

@@ -48,6 +48,11 @@ class Handler(NamedTuple):
     encoding: Optional[str] = None
     place: str = "logger"
 
+    @property
+    def is_left(self) -> bool:
+        """Whether a patch leaves it to published code: it has a class of its own, or its files begin with a mark."""
+        return bool(self.own) or self.encoding in ("utf-16", "utf-8-sig")
+
     def log(self, number: int) -> str:
         prefix = OWN_NAME if {"Named", "Elsewhere"} & set(self.own) else ""
         return f"{prefix}drawn-{number}.log"
@@ -105,14 +110,9 @@ class Case(NamedTuple):
 
     @property
     def removes_lines(self) -> bool:
-        """
-        Whether lines vanish: a file is deleted, or one of mode w is emptied.
-
-        Who opens such a file empties it: a worker that starts, and published code at each signal. A patch leaves a
-        handler with a class of its own to published code.
-        """
-        emptied = any(handler.mode == "w" and (self.starts_again or handler.own) for handler in self.handlers)
-        return emptied or self.rotates("deleted")
+        """Whether a file is deleted, or one of mode w emptied: by a worker that starts, or by published code."""
+        opened = [handler for handler in self.handlers if self.starts_again or handler.is_left]
+        return any(handler.mode == "w" for handler in opened) or self.rotates("deleted")
 
     def does(self, what: str) -> bool:
         return any(round.does == what for round in self.rounds)
@@ -130,13 +130,13 @@ class Case(NamedTuple):
 
     @property
     def raises(self) -> bool:
-        """Whether a handler of the application's own fails, in what a signal interrupts or in a thread that logs."""
-        customised = any(handler.own or handler.base == "WatchedFileHandler" for handler in self.handlers)
+        """Whether a handler that opens files itself fails, in what a signal interrupts or in a thread that logs."""
+        opens = any(handler.is_left or handler.base == "WatchedFileHandler" for handler in self.handlers)
         # What two loggers have is opened twice, and the second time it is there
         twice = any(handler.place == "loggers" and handler.mode == "x" for handler in self.handlers)
-        # Once it is reopened, it has no file until emit() opens one: the other class's emit() does not
+        # Reopened, a Lazy one has no file until its emit() opens one: with Emitting's emit() in its place, nobody does
         without_file = any({"Lazy", "Emitting"} <= set(handler.own) for handler in self.handlers)
-        return twice or without_file or customised and self.rotates("closed")
+        return twice or without_file or opens and self.rotates("closed")
 
     @property
     def shares_mode_x(self) -> bool:
@@ -303,19 +303,22 @@ class Play:
             path.chmod(0o440 if round.how == "read-only" else 0o644)
 
     def wait_until_let_go(self, target: str) -> Held:
-        """Which rotated files are held all the same; on both servers the next request comes as late if some are."""
-        known = self.published.held[len(self.held)] if self.published else set()
+        """
+        Which rotated files are still in use after a while.
+
+        A patched server has 5 s for those that the published one let go of. That one has as long for the arbiter's
+        error.log, as the signal is passed on to workers after that. For all others both have half a second, so that the
+        next request comes as late on both.
+        """
         start = time.monotonic()
         while True:
             held = {
                 (pid == self.server.arbiter, log)
                 for pid, log in self.server.logs.held(self.server.reached_by(target), self.server.logs.rotated())
             }
-            # Waited for, up to 5 s: on the patched server, what the published one let go of; on that, only error.log of
-            # the arbiter, which has not passed the signal on before. All else has half a second.
-            awaited = held - known if self.published else held & {(True, "error.log")}
+            expected = held - self.published.held[len(self.held)] if self.published else held & {(True, "error.log")}
             seconds = time.monotonic() - start
-            if not held or seconds > (5 if awaited else 0.5):
+            if not held or seconds > (5 if expected else 0.5):
                 self.letting_go = max(self.letting_go, seconds)
                 return held
             time.sleep(0.005)
@@ -404,9 +407,11 @@ def are_lines_comparable(what: str, log: str, case: Case, published: Found) -> b
         return False
     if what not in (LOST, MISSED):
         return True
-    # What is still written to a rotated file, also by a successor that inherits it, is not in the one that is removed
-    removed = case.removes_lines and (published.holds(log) or published.has_died)
-    return not removed and not (case.does("deplete") and what == MISSED)
+    # The case deletes or empties new files. A patched server's lines are in these; those of a published one that still
+    # writes to a rotated file, or whose successor does, survive there
+    survive = case.removes_lines and (published.holds(log) or published.has_died)
+    # Without a free descriptor a patched server cannot open a new file: its lines are not there, but not lost
+    return not survive and not (case.does("deplete") and what == MISSED)
 
 
 def are_files_comparable(log: str, case: Case, published: Found) -> bool:

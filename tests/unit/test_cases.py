@@ -12,6 +12,7 @@ LEFT_OUT = [
     (cases.BROKEN, Case((Handler(("Lazy", "Emitting")),)), cases.BROKEN),
     (cases.BROKEN, Case((Handler(mode="x", place="loggers"),)), cases.BROKEN),
     (cases.BROKEN, Case((Handler(("Header",)),), CLOSED.rounds), cases.BROKEN),
+    (cases.BROKEN, Case((Handler(encoding="utf-16"),), CLOSED.rounds), cases.BROKEN),
     (cases.ENDING, Case((Handler(mode="x"),), options=cases.PRELOAD), cases.DIED),
     (cases.DIED, Case(on_usr1="reset"), cases.DIED),
     (cases.BROKEN, Case(rounds=(Round("starve"),)), cases.DIED),
@@ -41,6 +42,17 @@ def test_lines_of_a_server_that_died() -> None:
     compared = [(cases.LOST, "error.log", Case()), (cases.DOUBLED, "error.log", deleted)]
     assert not any(cases.are_lines_comparable(*one, died) for one in left_out)
     assert all(cases.are_lines_comparable(*one, died) for one in compared)
+
+
+def test_lines_that_are_in_a_rotated_file() -> None:
+    held = Found(FINE, {}, {}, [{(False, "drawn-0.log")}])
+    emptied, left = Case((Handler(mode="w"),), (cases.HUP,)), Case((Handler(mode="w", encoding="utf-8-sig"),))
+    for case in (emptied, left, Case(rounds=(Round(how="deleted"),))):
+        assert not cases.are_lines_comparable(cases.LOST, "drawn-0.log", case, held)
+    for case in (Case((Handler(mode="w"),)), Case((Handler(),), (cases.HUP,))):
+        assert cases.are_lines_comparable(cases.LOST, "drawn-0.log", case, held)
+    assert not cases.are_lines_comparable(cases.MISSED, "error.log", DEPLETES, held)
+    assert cases.are_lines_comparable(cases.LOST, "error.log", DEPLETES, held)
 
 
 def test_files_that_are_not_compared() -> None:

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any, Callable, Dict, List
 
@@ -230,9 +229,13 @@ def test_told_to_end(told: str, started_by: str, environment: Environment, root:
         server = next(int(line.split()[-1]) for line in process.stdout if "testing" in line)
         if started_by == "nohup":  # It outlives its terminal
             os.killpg(process.pid, signal.SIGHUP)
-        while process.poll() is None:  # Told again, it has to undo all the same
+
+        def has_ended() -> bool:
+            """Told again, it has to undo all the same."""
             os.killpg(process.pid, signal.Signals[told])  # As a terminal does
-            time.sleep(0.01)
+            return process.poll() is not None
+
+        wait.until(has_ended, lambda: "it does not end")
         said = process.stdout.read()
     assert process.returncode == 128 + signal.Signals[told]
     assert not psutil.pid_exists(server)

@@ -10,7 +10,7 @@ from typing import Any, Dict, Iterator, List, Tuple
 import environments
 import pytest
 from bench.subjects import PATCHED
-from environments import MODULES, Environment, NotInstallable, Version, Workers
+from environments import GUNICORN, MODULES, UVICORN, Environment, NotInstallable, Version, Workers
 from packaging.version import Version as Release
 from properties import run as properties
 from properties.environment import Unusable, inspect
@@ -146,6 +146,11 @@ def test_unprivileged(open_clone: None) -> None:
         pytest.skip(f"the user nobody may not run {environment.python.resolve()}")
     status, output = properties.run(environment.path, test="test_customised.py::test_unprivileged")
     assert status == 0 and "skipped" not in output, output
+
+
+def test_files_that_no_logger_has() -> None:
+    """Under both patches: uvicorn's leaves them to Gunicorn's."""
+    gunicorns.test_files_that_no_logger_has(gunicorns.Gunicorn(GUNICORN, PATCHED.environment()), UVICORN)
 
 
 @pytest.mark.parametrize("uvicorn", environments.parameters(["without", "published", "patched"], ["published"]))

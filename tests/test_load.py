@@ -10,6 +10,7 @@ from properties import wait
 from properties.clients import Load, new_request
 from properties.environment import SYNC
 from properties.schedules import storm
+from properties.server import Server
 from test_module.test_module import MODULE, put
 from websockets.sync.client import unix_connect
 
@@ -40,14 +41,18 @@ def test_printed_lines_stay_whole(worker_class: str, patches: "tuple[str, ...]")
         put(subject.environment())
         variables = {"USR1_SETTINGS": MODULE.stem}
     with subject.server("--capture-output", workers=1, variables=variables) as server:
-        requests = []
-        for _ in range(2):
-            requests += [server.get("buffer") for _ in range(600)]
-            server.rotate(target="workers")
-        texts = [path.read_text() for path in server.logs.directory.glob("error.log*")]
-        printed = [re.sub(r"\[\d{4}-[^\n]*\n", "", text) for text in texts]  # What is logged comes between the pieces
-        lines = Counter(line for text in printed for line in text.splitlines())
-        assert [request for request in requests if lines[f"printed {request}"] != 1] == []
+        print_whole_lines(server)
+
+
+def print_whole_lines(server: Server) -> None:
+    requests = []
+    for _ in range(2):
+        requests += [server.get("buffer") for _ in range(600)]
+        server.rotate(target="workers")
+    texts = [path.read_text() for path in server.logs.directory.glob("error.log*")]
+    printed = [re.sub(r"\[\d{4}-[^\n]*\n", "", text) for text in texts]  # What is logged comes between the pieces
+    lines = Counter(line for text in printed for line in text.splitlines())
+    assert [request for request in requests if lines[f"printed {request}"] != 1] == []
 
 
 def test_a_websocket_stays_connected() -> None:

@@ -1,5 +1,6 @@
 """While a worker boots."""
 
+import contextlib
 import itertools
 
 from hypothesis import example, given
@@ -20,13 +21,18 @@ def test_boot(servers: Servers, worker_class: str, place: str, target: str, time
     """A worker that is still starting when the logs are rotated reopens them before its first request."""
     if is_wsgi(worker_class) and "lifespan" in place:
         place = "load"  # It has no lifespan
-    with servers.use(worker_class, workers=1) as server:
+    with servers.use(worker_class, workers=1) as server, contextlib.ExitStack() as stack:
+        loading = stack.enter_context(server.hold("load")) if place == "post_fork" else None
         with server.booting(place) as worker:
             server.logs.rotate(create=create)
             server.signal(target, times=times)
             server.wait_until_reopened([server.arbiter] if target == "all" else [])
             client, request = Client(server.socket), new_request()
             client.send("async", request)  # Before the worker listens, so that none can be earlier
+        if loading:
+            loading.reached()
+            server.logs.expect_let_go([worker], "before it loads the application")
+            loading.release()
         with client:
             client.answer()
         server.expect_same_workers([worker], f"during {place}")

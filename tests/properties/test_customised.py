@@ -289,7 +289,7 @@ def test_unprivileged(environment: Environment, worker_class: str) -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can start Gunicorn with --user")
     expect_gunicorns_patch(environment)
-    server = Server(environment.python, worker_class, 1, ["--user", str(NOBODY)])
+    server = Server(environment.python, worker_class, 1, ["--user", str(NOBODY), "--capture-output"])
     server.let_others_in()
     if not may_import(environment.python, SERVED, server.control):
         server.discard()
@@ -297,14 +297,15 @@ def test_unprivileged(environment: Environment, worker_class: str) -> None:
             f"the user nobody may not read what a worker needs of {environment.path}, {SERVED} or {server.directory}"
         )
     with server:
-        for names in (["access.log"], ["access.log", "error.log"]):
+        both = ["access.log", "error.log"]
+        for names, number in ((both[:1], signal.SIGUSR1), (both, signal.SIGUSR1), (both, signal.SIGHUP)):
             before, ended = [owner(server, name) for name in names], len(server.exits())
             server.logs.rotate(names)
-            server.signal("arbiter")
+            server.signal("arbiter", number)
             with Load(server.socket, 1, requests_each=1) as load:
                 load.wait_for_answers(50)
             expect_unread(server, load.broken, ended)
-            server.logs.expect_exactly_once(load.requests, ["access.log", "error.log"])
+            server.logs.expect_exactly_once(load.requests, both)
             server.wait_until_reopened(server.pids("all"))
             server.logs.expect_in_new_files([server.get()], names)
             after = [owner(server, name) for name in names]

@@ -137,10 +137,10 @@ def check(where, run, raises=None):
         checkpoints.note("failed", sweep, where, what)
 
 
-def part(action):
+def part(action, parts=PARTS):
     """The boundaries of an action that are this worker's to take."""
     rotate()
-    return range(PART, len(Run(action, []).places), PARTS)
+    return range(PART, len(Run(action, []).places), parts)
 
 
 def in_a_log_write():
@@ -156,7 +156,7 @@ def in_a_first_line():
         plain.handlers[0] = logging.FileHandler("logs/plain.log", delay=True)
         log()
 
-    for n in part(first_line):
+    for n in part(first_line, min(PARTS, 10)):  # Or a sample would miss the few at which the file is not open
         run = Run(first_line, [n])
         deadline = time.monotonic() + 5  # A thread waits until it is written
         while shots.stale(1, 2) and time.monotonic() < deadline:

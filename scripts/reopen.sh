@@ -31,7 +31,7 @@ date='[-._][0-9][0-9][0-9][0-9]*[0-9][0-9][0-9][0-9]' # In the name of a rotated
 #   failed     the exit status if anything fails: 2, and 1 once the signal was sent
 exec 3>&2 # For what is said while errors are redirected
 say() { printf 'reopen.sh: %s\n' "$*" >&3; }
-# What others choose the names of: no newline or escape sequence may reach a terminal.
+# Of text that others choose, such as names of files: no newline or escape sequence may reach a terminal.
 printable() { printf %s "$*" | tr -c ' -~' '?'; }
 refuse() { say "$(printable "$*"); no signal was sent"; exit 2; } # Also if nothing can be said, on a full disk
 # Sets caught, the signals that process $1 handles: signal N is bit N - 1. Fails if the process has ended. From
@@ -44,7 +44,7 @@ status() {
 } 2>/dev/null
 catches() { [ $((caught & $1)) = $(($1)) ]; }
 
-# By the signals that it handles, which everybody may read. 0x8014a07 is HUP INT QUIT USR1 USR2 TERM CHLD WINCH, which
+# By the signals that it handles (caught), which everybody may read. 0x8014a07 is HUP INT QUIT USR1 USR2 TERM CHLD WINCH, which
 # nginx handles, too, so its title counts as well. 0x8314a07 has TTIN and TTOU besides: only gunicorn handles these.
 is_arbiter() {
     catches 0x8314a07 && return
@@ -116,7 +116,7 @@ hidden() {
 # Adds to files what logrotate makes of the logs that $1, one pattern a line, names: with a date or number, or .tmp,
 # behind the name or, by "extension", in it; in the same directory or, by "olddir", in one below.
 find_rotated() {
-    IFS=$newline && set -f # The lines of $1, which are not expanded yet
+    IFS=$newline && set -f # For the lines of $1, which are not expanded yet, but in the loop
     for pattern in $1; do
         directory=${pattern%/*} name=${pattern##*/} && set +f
         for file in $directory/${name}[-._]*[0-9]* $directory/$name.tmp $directory/*/${name}[-._]*[0-9]* \
@@ -136,7 +136,7 @@ find_open() {
     find_rotated "$(printf '%s\n' "$opened" | sed 's|[[*?]|[&]|g')" # Names, not patterns
     files=$files$(printf '%s\n' "$opened" |
         grep -E -e '[^-+.:_0-9TZ/][-+.:_0-9TZ]*[-._][0-9][-+.:_0-9TZ]*$' \
-            -e '[-._][0-9]{4}[-+.:_0-9TZ]*[0-9]{4}\.[a-z]+$') || [ $? = 1 ] || files='' # It failed: rather none than some
+            -e '[-._][0-9]{4}[-+.:_0-9TZ]*[0-9]{4}\.[a-z]+$') || [ $? = 1 ] || files='' # 1: none is there. Else grep failed
 } 2>/dev/null
 
 # The kernel refuses a read lease on a file as long as anybody has it open for writing: F_SETLEASE in fcntl(2). It
@@ -294,7 +294,7 @@ case $timeout in '' | 0?* | *[!0-9]* | ??????*) refuse "-t: expected whole secon
 [ -n "$unit" ] || [ $# -gt 0 ] || refuse 'expected a PIDFILE; see reopen.sh -h'
 [ -n "$unit" ] || { find_arbiter read_pidfile "$1" && shift; }
 kill $alarm && trap '' ALRM # No alarm any more, also none that is under way
-# From logrotate: the log, and what it has become. Other two files are two FILEs
+# Without sharedscripts, logrotate gives the log, and what it has become. Any other two files are two FILEs
 name=${1-} name=${name##*/} files=''
 if [ $# = 2 ] && [ -f "$2" ]; then
     case ${2##*/} in "$name"?* | "${name%.*}"$date*) files=$2 && shift 2 ;; esac

@@ -19,6 +19,7 @@ from properties.test_exit import end_worker
 from test_gunicorn import test_gunicorn
 from test_gunicorn.test_gunicorn import Gunicorn, pristine_environment, python
 from test_interruptions.test_boundaries import FIRST_LINE, SWEEPS, sweep, withstands
+from test_load import print_whole_lines
 from usr1 import patches
 from usr1.patches import Part
 from usr1.upkeep import refresh
@@ -58,9 +59,9 @@ def gunicorns(test: Callable[..., None], *arguments: object) -> Check:
     return lambda environment: test(Gunicorn(GUNICORN, environment), *arguments)
 
 
-def serving(worker_class: str, test: Callable[[Server], None]) -> Check:
+def serving(worker_class: str, test: Callable[[Server], None], *options: str) -> Check:
     def check(environment: Environment) -> None:
-        with Gunicorn(GUNICORN, environment).serve(worker_class) as server:
+        with Gunicorn(GUNICORN, environment).serve(worker_class, *options) as server:
             test(server)
 
     return check
@@ -74,6 +75,7 @@ CHECKS_OF_UVICORN: Sequence[Check] = (
     life(UVICORN, signal.SIGTERM),
     serving(UVICORN, test_gunicorn.test_a_log_that_was_not_rotated),
     serving(UVICORN, test_gunicorn.test_reload),
+    serving(UVICORN, print_whole_lines, "--capture-output"),
     promises(),
 )
 CHECKS_OF_GUNICORN: Sequence[Check] = (
@@ -84,6 +86,7 @@ CHECKS_OF_GUNICORN: Sequence[Check] = (
     serving("gthread", test_gunicorn.test_a_log_that_was_not_rotated),
     gunicorns(test_gunicorn.test_files_that_no_logger_has),
     serving("gthread", test_gunicorn.test_reload),
+    serving("sync", print_whole_lines, "--capture-output"),
     gunicorns(test_gunicorn.test_dirty_workers),
     gunicorns(test_gunicorn.test_forked_with_files_that_were_rotated, "sync"),
     gunicorns(test_gunicorn.test_exit, "asgi"),
@@ -190,7 +193,7 @@ IN_THE_LOOP = "asyncio.get_event_loop().call_soon_threadsafe(self._reopen_files,
 IS_OURS = 'is_ours(e, getattr(h, "baseFilename", ""))'
 REPORT = "_thread.start_new_thread(self._report, (failed,))"
 SOCKETS = '[getattr(s, "sock", s) for s in self.sockets]'
-HANDLERS = "isinstance(signal.getsignal(signal.SIGUSR1), signal.Handlers)"
+NOT_THE_APPLICATIONS = "isinstance(signal.getsignal(signal.SIGUSR1), signal.Handlers)"
 
 #: Names, a text that the patched file has once, what might be written instead, and the check that finds it wanting.
 TEMPTATIONS_IN_WORKERS = (
@@ -200,10 +203,10 @@ TEMPTATIONS_IN_WORKERS = (
     ("reopening in the event loop", "self._reopen_files(sig, frame)\n", IN_THE_LOOP, promises("-k", "blocked_loop")),
     ("nesting in a storm", "_reopening = seen != self._asked", "_reopening = False", sweeps(UVICORN, "burst")),
     ("SIG_DFL for an instant", "set(self.SIGNALS) - {signal.SIGUSR1}", "self.SIGNALS", life(UVICORN, signal.SIGTERM)),
-    ("the signal from whoever has it", HANDLERS, "True", promises()),
+    ("the signal from whoever has it", NOT_THE_APPLICATIONS, "True", promises()),
     ("Gunicorn's sockets", SOCKETS, "self.sockets", closes_sockets_once),
 )
-#: But for reopen(): it is the same text in both, and tried there.
+#: The same, but for reopen(): it is the same text in both, and tried above.
 TEMPTATIONS_IN_GLOGGING = (
     ("one look", *swapped("seen = Logger._asked", "self._reopen_all(plain_only)"), sweeps(SYNC, "in_the_handler")),
     ("nesting in a storm", "_reopening = seen != Logger._asked", "_reopening = False", sweeps(SYNC, "burst")),
@@ -226,6 +229,7 @@ def temptations() -> Iterator[Any]:
 def test_temptations_are_of_the_newest_patch(target: str) -> None:
     """By default, too: most are tried only with --full."""
     patched = Laboratory(target.partition("/")[0]).file(target).read_text()
+    assert set(BY_DEFAULT) <= {parameters.id for parameters in temptations()}
     assert [name for name, old, *_ in TEMPTATIONS[target] if patched.count(old) != 1] == []
 
 

@@ -129,7 +129,7 @@ class Case(NamedTuple):
         return self.has("Interrupted") or self.rotates("closed")
 
     @property
-    def raises(self) -> bool:
+    def may_raise(self) -> bool:
         """Whether a handler that opens files itself fails, in what a signal interrupts or in a thread that logs."""
         opens = any(handler.is_left or handler.base == "WatchedFileHandler" for handler in self.handlers)
         # What two loggers have is opened twice, and the second time it is there
@@ -139,8 +139,8 @@ class Case(NamedTuple):
         return twice or without_file or opens and self.rotates("closed")
 
     @property
-    def shares_mode_x(self) -> bool:
-        """Whether the first to create a file is the arbiter or a worker, and the other one ends, with the server."""
+    def races_for_mode_x(self) -> bool:
+        """Whether arbiter and worker race to create a file: who comes second ends, and the server with it."""
         return self.options == PRELOAD and any(handler.mode == "x" for handler in self.handlers)
 
     @property
@@ -213,6 +213,7 @@ ORDERLY = (0, signal.SIGTERM, signal.SIGKILL)  # Only the test sends SIGKILL
 DIED, ENDING, BROKEN = "processes that died", "processes that ended", "broken requests"
 SLOW, LATE, IN_USE = "seconds for a request", "seconds until rotated files were let go", "rotated files in use"
 TRACEBACKS, NOTED = "tracebacks", "signals to the application's own handler"
+UNREADABLE = "files that their owner may not read or write"
 LOST, DOUBLED, MISSED, ZEROS = "lines lost of", "lines doubled in", "lines not in the new", "NUL bytes in"
 
 #: How much more is no worse: seconds on a busy machine.
@@ -253,7 +254,7 @@ class Play:
         bad = {
             DIED: sum(status not in ORDERLY for status in self.server.exits().values()),
             ENDING: 0 if self.case.user else len(self.server.exits()),  # With --user some must end
-            "files that their owner may not read or write": sum(mode != 0o600 for mode in modes),
+            UNREADABLE: sum(mode != 0o600 for mode in modes),
             BROKEN: len(self.broken),
             SLOW: self.slowest,
             LATE: self.letting_go,
@@ -311,12 +312,13 @@ class Play:
         next request comes as late on both.
         """
         start = time.monotonic()
+        this = len(self.held)  # Of the rounds
         while True:
             held = {
                 (pid == self.server.arbiter, log)
                 for pid, log in self.server.logs.held(self.server.reached_by(target), self.server.logs.rotated())
             }
-            expected = held - self.published.held[len(self.held)] if self.published else held & {(True, "error.log")}
+            expected = held - self.published.held[this] if self.published else held & {(True, "error.log")}
             seconds = time.monotonic() - start
             if not held or seconds > (5 if expected else 0.5):
                 self.letting_go = max(self.letting_go, seconds)
@@ -381,14 +383,14 @@ def is_comparable(what: str, case: Case, published: Found) -> bool:
 
     Each rule leaves out as little as it can, as nobody sees what it leaves out: see tests/unit/test_cases.py.
     """
-    if what in (DIED, ENDING, BROKEN) and published.has_failed and (case.raises or case.shares_mode_x):
-        return False  # Chance says which task, thread or process an error ended, and what died of it
+    if what in (DIED, ENDING, BROKEN) and published.has_failed and (case.may_raise or case.races_for_mode_x):
+        return False  # Which task, thread or process an error ended, and what died of it, differs from run to run
     if what in (DIED, ENDING, BROKEN) and published.has_died and case.on_usr1 == "reset":
         return False  # The application has made the signal fatal: chance says how many are there at that moment
     if what == BROKEN and case.does("starve") and published.has_died:
         return False  # No room for another thread, until a worker ends: its successor has some again
     if what in (SLOW, TRACEBACKS, NOTED, LATE, IN_USE) and published.has_failed:
-        return False  # A request that broke, or a worker that died, took no time and said nothing more
+        return False  # What broke or died early took no time, and said nothing more
     if case.by_chance and (what == NOTED or what == TRACEBACKS and published.bad[TRACEBACKS]):
         return False  # Chance says how many signals come
     # Published code closes a file first, and so needs no other descriptor
@@ -397,7 +399,7 @@ def is_comparable(what: str, case: Case, published: Found) -> bool:
 
 def are_lines_comparable(what: str, log: str, case: Case, published: Found) -> bool:
     """Whether more lines of a log that are wrong are worse than the published server."""
-    if "drawn" in log and case.raises and published.has_failed:
+    if "drawn" in log and case.may_raise and published.has_failed:
         return False  # Chance says which task or thread of a worker an error of its own handler ended
     if published.has_died and "drawn" in log:
         return False  # Its successor opened the application's files anew

@@ -27,9 +27,9 @@ from properties.expect import MEANINGS, Broken
 from properties.promises import summary
 from properties.server import SERVED, Server
 
-UNPATCHED = os.environ.get("USR1_UNPATCHED", "")  # Published files, where tests/test_mutations.py has changed a patch
-UNTESTED = 6  # The exit status where no promise is broken, but the set-up of some tests failed; pytest's end at 5
-CUT_SHORT = "keeps tests from their end"
+UNPATCHED = os.environ.get("USR1_UNPATCHED", "")  # Published files, if tests/test_mutations.py changes patched ones
+UNTESTED = 6  # The exit status, also in proof.py, if only the set-up of some tests failed; 0 to 5 are pytest's
+CUT_SHORT = "keeps tests from their end"  # This harm breaks no promise, and has no meaning to be told
 TOLD: Set[str] = set()  # The tests whose line was printed, for "N of M"
 #: Gunicorn's own worker classes, and the tests that run with each where one is enough; the others with the first one
 OWN_TESTS = {
@@ -90,7 +90,7 @@ def _classes(environment: Environment, effort: str, test: Callable[..., None]) -
         classes = environment.worker_classes
     else:  # Of two modules not the same class: so other loops and parsers are tested, too
         classes = [names[n % len(names)] for n, names in enumerate(modules)]
-    if own and (modules or not serving):
+    if own and (modules or not serving):  # Without uvicorn each of them serves
         own = [next((name for name in own if test.__name__ in OWN_TESTS.get(name, ())), own[0])]
     return [*classes, *own]
 

@@ -423,7 +423,7 @@ def test_an_earlier_revision_of_other_files(environment: Environment, run: Run, 
     texts = {file: (environment.site_packages / file).read_text() for file in files}
     earlier = Change("Say a word\nOne.", {file: Edit(text, f"{text}# old\n") for file, text in texts.items()})
     current = newest.path.read_text()
-    newest.path.write_text(refresh.composed(newest.path, newest, [refresh.State([*newest.releases], earlier)]))
+    newest.path.write_text(refresh.composed(newest.path, newest, [refresh.Group([*newest.releases], earlier)]))
     run("--no-tests", *ONLY, environment)
     superseded = copy / "gunicorn" / "superseded"
     superseded.mkdir()

@@ -289,7 +289,8 @@ def _put_back(environment: Environment, only: Only, before: List[Installed]) -> 
         for one in now:
             if one.problem:
                 raise one.problem
-        releases, expected = ([f"{one.distribution} {one.release}" for one in some] for some in (now, before))
+        expected = [f"{one.distribution} {one.release}" for one in before]
+        releases = [f"{one.distribution} {one.release}" for one in now]
         if releases != expected:  # An installer was here during the tests
             raise refusal("there are other releases by now", ", ".join(expected), ", ".join(releases), "run this again")
         change.make(environment, [(one, then.contents) for one, then in zip(now, before)])

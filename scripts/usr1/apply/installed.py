@@ -259,7 +259,7 @@ def _identify(where: Where, patch: Patch, fork: bool) -> Installed:
     installed = Installed(
         where.distribution,
         state,
-        release=where.version,
+        release=where.version,  # Not where.release, which has no local part
         patch=patch,
         applied=applied,
         files=files,
@@ -267,10 +267,11 @@ def _identify(where: Where, patch: Patch, fork: bool) -> Installed:
         note=f"{'' if applied else 'its patch: '}{_name(applied or patch)}",
     )
     if not applied:
-        # Files that no revision has made. As it was published is no change by hand, either, but it is one in a fork.
+        # What no revision has made is changed by hand. A file as it was published is not, except in a fork
         strange = [file for file in files if not file.applied and (fork or file.sha256 != file.published_sha256)]
         if strange:
             return installed._replace(state=State.CHANGED, problem=_changed(where, strange[0], patch), note="")
+    # Of a file that was patched in another way, RECORD may have another hash, but not just any: an installer wrote it
     for file in files:
         known = [file.published_sha256, *(part.patched_sha256 for part in file.parts)]
         if file.recorded not in ("", *map(record.digest, known)):

@@ -69,7 +69,7 @@ class Wanted(NamedTuple):
         return f"{self.distribution} {self.release}"
 
 
-class State(NamedTuple):
+class Group(NamedTuple):
     """Releases whose files are the same, and the change to these."""
 
     names: List[str]
@@ -119,7 +119,7 @@ def git_apply(files: Dict[str, str], diff: str, *options: str) -> Dict[str, str]
 
 
 def change_in(patch: Patch) -> Change:
-    """What the hunks of a patch make of its newest release, right or wrong as its header may be; raises PatchError."""
+    """What the hunks of a patch make of its newest release, whatever its header says; raises PatchError."""
     before = published_files(patch.distribution, patch.releases[-1], patch.pristine)
     # With --recount git does not read the counts in "@@", so only a "diff --git" line ends the hunks of a file.
     diff = "".join(f"diff --git a/{part.target} b/{part.target}\n{part.text}" for part in patch.parts)
@@ -155,27 +155,28 @@ def revision_of(like: Patch, names: Sequence[str]) -> int:
     return max([like.revision, *(1 + revision for revision in published)])
 
 
-def composed(path: Path, like: Patch, states: Sequence[State]) -> str:
-    """The text of a patch file for some states, the newest last: with the header of another, brought up to date."""
-    change = states[-1].change
+def composed(path: Path, like: Patch, groups: Sequence[Group]) -> str:
+    """The text of a patch file for some groups, the newest last: with the header of another, brought up to date."""
+    change = groups[-1].change
     committed = _committed(path)
     synopsis, description = change.description.split("\n")
     fields = dict(re.findall(r"(?m)^(\S+): (.*\n(?: .*\n)*)", like.header))
     fields["Description"] = f"{synopsis}\n{textwrap.fill(description, 79, initial_indent=' ', subsequent_indent=' ')}"
-    fields["Revision"] = str(revision_of(like, [name for state in states for name in state.names]))
+    fields["Revision"] = str(revision_of(like, [name for group in groups for name in group.names]))
     fields["Last-Update"] = HeaderParser().parsestr(committed)["Last-Update"] or ""
     shared = "".join(f"{name}: {value.strip()}\n" for name, value in fields.items() if name not in patches.PINNED)
-    of_each_state = "".join(_pinned(like.distribution, state) for state in states)
-    text = shared + of_each_state + _diff(change)
+    of_each_group = "".join(_pinned(like.distribution, group) for group in groups)
+    text = shared + of_each_group + _diff(change)
     if text == committed:
         return text
     return re.sub("(?m)^Last-Update: .*", f"Last-Update: {_today()}", text, count=1)
 
 
-def _pinned(distribution: str, state: State) -> str:
-    """The fields of a header that a state has for itself."""
-    applies_to = " ".join(("Applies-To:", distribution, *state.names))
-    hashes = ([patches.sha256(text.encode()) for text in edit] for _, edit in sorted(state.change.edits.items()))
+def _pinned(distribution: str, group: Group) -> str:
+    """The fields of a header that a group has for itself."""
+    applies_to = " ".join(("Applies-To:", distribution, *group.names))
+    edits = [edit for _, edit in sorted(group.change.edits.items())]
+    hashes = ([patches.sha256(text.encode()) for text in (edit.pristine, edit.patched)] for edit in edits)
     # The two hashes of each file become two lists of hashes
     fields = [f"{name}: " + "\n ".join(column) for name, column in zip(patches.PINNED[1:], zip(*hashes))]
     return "\n".join([textwrap.fill(applies_to, 78, subsequent_indent=" ", break_on_hyphens=False), *fields, ""])
@@ -203,14 +204,14 @@ def fits(newer: Change, older: Change) -> bool:
         return False
 
 
-def sharing(states: List[State]) -> List[List[State]]:
-    """The states of each patch file, in their order; its diffs are those of the newest of them."""
-    files: List[List[State]] = []
-    for state in reversed(states):
-        if files and fits(files[0][-1].change, state.change):
-            files[0].insert(0, state)
+def sharing(groups: List[Group]) -> List[List[Group]]:
+    """The groups of each patch file, in their order; its diffs are those of the newest of them."""
+    files: List[List[Group]] = []
+    for group in reversed(groups):
+        if files and fits(files[0][-1].change, group.change):
+            files[0].insert(0, group)
         else:
-            files.insert(0, [state])
+            files.insert(0, [group])
     return files
 
 
@@ -220,9 +221,9 @@ def written(named: Named, sources: Dict[str, Change]) -> Texts:
     for distribution, names in named.items():
         like = newest(distribution, patches.catalogue(distribution))
         changes = {release: change_for(Wanted(distribution, release), sources) for release in names}
-        states = [State(list(same), change) for change, same in itertools.groupby(names, changes.__getitem__)]
-        for together in sharing(states):
-            path = path_of(distribution, [release for state in together for release in state.names])
+        groups = [Group(list(same), change) for change, same in itertools.groupby(names, changes.__getitem__)]
+        for together in sharing(groups):
+            path = path_of(distribution, [release for group in together for release in group.names])
             texts[path] = composed(path, like, together)
         texts[patches.PATCHES / distribution / patches.PUBLISHED] = published_hashes(distribution, names)
     return texts

@@ -22,7 +22,7 @@ from gunicorn.arbiter import Arbiter
 CALLS = int(os.environ.get("CALLS", 2))  # Calls of a function that are interrupted, in each phase of a worker's life
 TERMINATED = int(os.environ.get("TERMINATED", 2))  # Of this age it gets SIGTERM, and then interrupts itself
 
-# What runs between fork and exit wherever the signal matters; the rest is as good as any one place.
+# Of FILE:FUNCTION. What runs between fork and exit where the signal matters; elsewhere one place is like another.
 SCOPE = re.compile(
     r"/(asyncio|concurrent|gunicorn|logging)/"
     r"|/(application|contextlib|selectors|signal|threading|weakref|wsgi)[.]py:"
@@ -36,8 +36,8 @@ class Interrupter:
     """
     Decides at which boundaries SIGUSR1 is sent; the logs are rotated right before it.
 
-    The phases of a worker's life: boot, loaded, serving from its first request on, then closing from its last one on,
-    or ending from SIGTERM on.
+    The phases of a worker's life: boot, loaded, serving from its first request on, and closing from its last one on,
+    or ending from SIGTERM on. Of age TERMINATED a worker is interrupted only while it is ending.
     """
 
     def __init__(self, worker):
@@ -54,7 +54,7 @@ class Interrupter:
         self.phase, self.armed = phase, armed
         self.calls = collections.Counter()
 
-    def is_armed(self):
+    def may_interrupt(self):
         return self.armed and SCOPE is not None  # An interpreter that ends sets globals to None, and still calls this
 
     def trace(self, frame, event, argument, trace_boundaries=shots.trace_boundaries):
@@ -63,14 +63,14 @@ class Interrupter:
         code = frame.f_code
         if code.co_name in ("handle_exit", "handle_exit_signal") and self.phase != "ending":
             self.enter("ending")  # Not before: the signals would fill the pipe of asyncio, and it would miss SIGTERM
-        if not self.is_armed() or not SCOPE.search("%s:%s" % (code.co_filename, code.co_name)):
+        if not self.may_interrupt() or not SCOPE.search("%s:%s" % (code.co_filename, code.co_name)):
             return None
         self.calls[code] += 1
         return trace_boundaries(frame) if self.calls[code] <= CALLS else None
 
     def choose(self, frame):
         """Called at each boundary that is traced: the signal to send there, or 0."""
-        if not self.is_armed():
+        if not self.may_interrupt():
             return 0
         code, caller = frame.f_code, frame.f_code
         if "/logging/" in code.co_filename and frame.f_back:  # flush() in emit() is not flush() in close()
@@ -137,6 +137,6 @@ def child_exit(server, worker):
 
 
 def worker_exit(server, worker):
-    armed, interrupter.armed = interrupter.armed, False
+    armed, interrupter.armed = interrupter.armed, False  # No rotation comes between the look and its note
     checkpoints.note("exiting", os.getpid(), *shots.stale(*interrupter.captured))
     interrupter.armed = armed

@@ -4,12 +4,11 @@ import os
 import pty
 import re
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Callable, Dict, List
+from typing import Any, Dict, List
 
 import psutil
 import pytest
@@ -18,8 +17,8 @@ from properties.activities import ended
 from pytest import CaptureFixture, MonkeyPatch
 from test_forks import conftest as forks
 from usr1 import patches
-from usr1.apply import apply, installed
-from usr1.apply.environment import Environment, find
+from usr1.apply import apply
+from usr1.apply.environment import Environment
 from usr1.apply.installed import State
 
 from test_apply import trees
@@ -310,20 +309,6 @@ def test_what_cannot_be_put_back(damage: str, environment: Environment, root: Pa
     said = run(environment, status=3).err
     assert "cannot be restored" in said
     assert "--only" not in said
-
-
-@pytest.mark.parametrize("which", [shutil.which, lambda name: None], ids=["uv", "pip"])
-def test_a_new_environment(
-    which: Callable[[str], object], root: Path, tmp_path: Path, run: Run, monkeypatch: MonkeyPatch
-) -> None:
-    suite(root, HOLDS)
-    monkeypatch.setattr(shutil, "which", which)
-    run("--create", tmp_path / "new venv")
-    made = find(tmp_path / "new venv")
-    assert trees.only(made).state is State.PATCHED
-    assert installed.version(made, "httptools"), "uvicorn[standard]"
-    if made.version.split(".") >= ["3", "10"]:
-        assert installed.version(made, "uvicorn") == trees.NEWEST
 
 
 def test_a_new_environment_goes_with_what_fails(root: Path, tmp_path: Path, run: Run) -> None:

@@ -27,6 +27,7 @@ from usr1.apply.installed import State
 from usr1.apply.user import NOBODY, User
 
 from test_apply import trees
+from test_apply.test_cli import HOLDS, suite
 from test_apply.trees import Run, dist_info
 
 CHECK = ("--check", "--only", "uvicorn")
@@ -310,29 +311,28 @@ RELEASES = {"gunicorn": patches.releases("gunicorn")[-1], "uvicorn": trees.NEWES
 REQUIREMENTS = [f"{distribution}=={release}" for distribution, release in RELEASES.items()]
 
 
-def make(tool: str, path: Path) -> Environment:
-    """By pip in an environment made by venv --copies, with bytecode in RECORD; or by uv."""
-    if tool == "uv":
-        return find(environments.make(path, sys.version_info[:2], *REQUIREMENTS).path)
-    command(sys.executable, "-m", "venv", "--copies", path)
-    pip(tool, path, "install", *REQUIREMENTS)
-    return find(path)
-
-
 @pytest.mark.parametrize("tool", ["pip", "uv"])
-def test_it_is_one_of_theirs(tool: str, tmp_path: Path, run: Run, monkeypatch: MonkeyPatch) -> None:
+def test_a_new_environment(tool: str, tmp_path: Path, root: Path, run: Run, monkeypatch: MonkeyPatch) -> None:
+    """By --create, with uv or, where there is none, with pip: it is one of theirs."""
+    if tool == "pip":
+        monkeypatch.setattr(shutil, "which", lambda name: None)
     # A hard link to uv's cache has the owner and mode of the file there, which may be anybody's.
     monkeypatch.setenv("UV_LINK_MODE", "copy")
-    environment = make(tool, tmp_path / "venv")
-    before = trees.snapshot(environment.site_packages)
-    run("--no-tests", environment)
+    path = tmp_path / "new venv"
+    before: trees.Snapshot = {}
+    trees.before(monkeypatch, "_stage", 1, lambda: before.update(trees.snapshot(find(path).site_packages)))
+    suite(root, HOLDS)
+    run("--create", path)
+    environment = find(path)
+    assert trees.only(environment).state is State.PATCHED
     assert trees.disagreements(environment) == []
+    assert installed.version(environment, "httptools"), "uvicorn[standard]"
 
     # What is to be done says how to bring the published files back
     trees.workers(environment).write_text("changed = True\n")
     said = run("--no-tests", environment, status=2).err
     [advice] = re.findall(r"  do:       (.*), then run this again", said)
-    assert advice.startswith(f"{environment.path}/bin/pip install " if tool == "pip" else "uv pip ")
+    assert advice.startswith(f"'{path}/bin/pip' install " if tool == "pip" else "uv pip ")
     command("bash", "-c", advice)
     run("--check", environment, status=1)
     run("--revert", environment)
@@ -343,15 +343,15 @@ def test_it_is_one_of_theirs(tool: str, tmp_path: Path, run: Run, monkeypatch: M
     assert {name for name in {*now, *before} if now.get(name) != before.get(name)} <= {info + note for note in notes}
 
     run("--no-tests", environment)
-    pip(tool, environment.path, "check")
-    assert REQUIREMENTS[1] in pip(tool, environment.path, "freeze")
+    pip(tool, path, "check")
+    assert REQUIREMENTS[1] in pip(tool, path, "freeze")
     one = trees.only(environment)
     if tool == "pip":
         assert b"uvicorn/__pycache__/workers." in one.record.read_bytes()
-        assert "uvicorn/workers.py" in pip(tool, environment.path, "show", "--files", "uvicorn")
+        assert "uvicorn/workers.py" in pip(tool, path, "show", "--files", "uvicorn")
     assert list(environment.site_packages.glob("uvicorn/__pycache__/workers.*")) == []
-    pip(tool, environment.path, "uninstall", *(["--yes"] if tool == "pip" else []), "uvicorn")
-    assert [path for path in environment.path.rglob("*") if "uvicorn" in path.name] == []
+    pip(tool, path, "uninstall", *(["--yes"] if tool == "pip" else []), "uvicorn")
+    assert [left for left in path.rglob("*") if "uvicorn" in left.name] == []
 
 
 def hashes(packages: Path, patch: patches.Patch) -> List[str]:
@@ -467,7 +467,7 @@ def test_symbolic_links_to_uv_s_cache(tmp_path: Path, monkeypatch: MonkeyPatch, 
     """They are named, and what is advised ends them, whatever the user has set for uv."""
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("UV_LINK_MODE", "symlink")
-    environment = make("uv", tmp_path / "venv")
+    environment = find(environments.make(tmp_path / "venv", sys.version_info[:2], *REQUIREMENTS).path)
     said = run("--no-tests", environment, status=2).err
     assert "--only" not in said, "the other one would be refused too"
     for distribution in ("uvicorn", "gunicorn"):

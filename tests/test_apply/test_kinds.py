@@ -211,11 +211,10 @@ def test_several(environment: Environment, tmp_path: Path, run: Run) -> None:
     assert "; uvicorn-worker 0." in said
 
 
-@pytest.mark.parametrize("name", ["loop", "x" * 300], ids=["loop", "long"])
-def test_a_path_that_leads_nowhere(name: str, environment: Environment, tmp_path: Path, run: Run) -> None:
+def test_a_path_that_leads_nowhere(environment: Environment, tmp_path: Path, run: Run) -> None:
     """Of several the others are still told."""
     (tmp_path / "loop").symlink_to("loop")
-    path = f"{tmp_path}/{name}"
+    path = f"{tmp_path}/loop"
     for options in ([], ["--no-tests"], ["--revert"], ["--check"]):
         run.refused(f"cannot look at {path}", *options, path)
     one, middle, other = run("--check", environment, path, environment, status=2).out.splitlines()
@@ -257,7 +256,7 @@ def old(environment: Environment) -> List[int]:
     return servers.outdated(environment, [trees.workers(environment)])
 
 
-@pytest.mark.parametrize("command", ["{venv}/bin/gunicorn", "venv/bin/gunicorn", "{venv}/bin/python -m gunicorn"])
+@pytest.mark.parametrize("command", ["{venv}/bin/gunicorn", "venv/bin/python -m gunicorn"])
 def test_its_servers_are_named(command: str, served: Environment, environment: Environment, run: Run) -> None:
     run("--revert", served)
     os.utime(trees.workers(served), (1, 1))
@@ -437,8 +436,8 @@ def test_without_so_many_distributions(number: int, tmp_path: Path) -> None:
     check_both_ways(environment.path, environment)
 
 
-@pytest.mark.parametrize("name", ["with spaces", "ümläut-日本", "quote'\"$(x)", os.fsdecode(b"\xff\xfe")])
-def test_names(name: str, tmp_path: Path) -> None:
+def test_names(tmp_path: Path) -> None:
+    name = "with spaces, ümläut-日本, quote'\"$(x)" + os.fsdecode(b"\xff\xfe")
     environment = trees.light(tmp_path / name, trees.source())
     check_both_ways(environment.path, environment)
 

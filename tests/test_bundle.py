@@ -6,7 +6,7 @@ from pathlib import Path
 import environments
 import pytest
 from environments import output
-from test_apply import trees
+from test_apply import conftest as trees
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "bundle.sh"
 

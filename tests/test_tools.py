@@ -11,7 +11,7 @@ from typing import Any, Iterator, List, Union
 import environments
 import pytest
 from environments import NOBODY
-from test_apply import trees
+from test_apply import conftest as trees
 
 ROOT = Path(__file__).resolve().parents[1]
 Answer = subprocess.CompletedProcess

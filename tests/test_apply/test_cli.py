@@ -21,8 +21,8 @@ from usr1.apply import apply
 from usr1.apply.environment import Environment
 from usr1.apply.installed import State
 
-from test_apply import trees
-from test_apply.trees import Run, variables
+from test_apply import conftest as trees
+from test_apply.conftest import Run, variables
 
 SCRIPT = trees.SCRIPTS / "apply.sh"
 

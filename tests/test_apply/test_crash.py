@@ -37,8 +37,8 @@ from usr1.refusal import HalfDone, Refusal
 from usr1.upkeep import refresh
 from usr1.upkeep.backports import Change, Edit
 
-from test_apply import trees
-from test_apply.trees import Run
+from test_apply import conftest as trees
+from test_apply.conftest import Run
 
 #: Of the calls that touch files, those that change something.
 CHANGING = (

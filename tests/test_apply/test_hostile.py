@@ -28,9 +28,9 @@ from usr1.apply.environment import Environment
 from usr1.apply.user import NOBODY, User
 from usr1.refusal import Refusal
 
-from test_apply import trees
+from test_apply import conftest as trees
+from test_apply.conftest import Run, dist_info, workers
 from test_apply.test_cli import suite
-from test_apply.trees import Run, dist_info, workers
 
 root_only = pytest.mark.skipif(os.getuid() != 0, reason="only root can do this")
 

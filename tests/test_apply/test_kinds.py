@@ -26,9 +26,9 @@ from usr1.apply.environment import Environment, find
 from usr1.apply.installed import State
 from usr1.apply.user import NOBODY, User
 
-from test_apply import trees
+from test_apply import conftest as trees
+from test_apply.conftest import Run, dist_info
 from test_apply.test_cli import HOLDS, suite
-from test_apply.trees import Run, dist_info
 
 CHECK = ("--check", "--only", "uvicorn")
 

@@ -33,9 +33,9 @@ from usr1.apply import figures, proof, screen
 from usr1.apply.environment import Environment, find
 from usr1.apply.figures import Figures
 
-from test_apply import trees
+from test_apply import conftest as trees
+from test_apply.conftest import Run
 from test_apply.test_cli import HOLDS, suite
-from test_apply.trees import Run
 
 LOST = {"access.log": 12_000, "root.log": 403}
 BAD = Figures("uvicorn.workers.UvicornWorker", LOST, 7, 48_054, 14, 24_041, 1, 1, 6, None)

@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Set
 import environments
 import pytest
 from environments import NEWEST, output
-from test_apply import trees
+from test_apply import conftest as trees
 from usr1 import patches
 from usr1.apply.environment import find
 from usr1.apply.installed import State, release_of

@@ -86,26 +86,19 @@ def test_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines == {name: Counter(test_report.REQUESTS) for name in lines}
 
 
-# Installed
-
-
-def serves(environment: Environment) -> bool:
-    """Whether a worker boots with the module as all that there is of a configuration."""
-    arguments = ["--check-config", "--config", "python:gunicorn_usr1", "os:getcwd"]
-    return environments.run(environment.python, "-m", "gunicorn", *arguments).returncode == 0
-
-
 @PIP_TOO
 def test_installation(tool: str, tmp_path: Path) -> None:
     """Installed, upgraded and removed."""
     environment = published("gunicorn 27.0.1").copied(tmp_path / "venv")
     source = tmp_path / "a folder" / "gunicorn-usr1"
     shutil.copytree(VENDOR, source)
-    assert not serves(environment)
+    # A worker boots with the module as all that there is of a configuration
+    boot = [environment.python, "-m", "gunicorn", "--check-config", "--config", "python:gunicorn_usr1", "os:getcwd"]
+    environments.output(*boot, status=1)
     pip(tool, environment.path, "install", source)
     module = environment.site_packages / "gunicorn_usr1.py"
     assert module.read_text() == MODULE.read_text()
-    assert serves(environment)
+    environments.output(*boot)
 
     project = source / "pyproject.toml"
     project.write_text(re.sub(r'^version = "(\d+)"', 'version = "999"', project.read_text(), flags=re.MULTILINE))

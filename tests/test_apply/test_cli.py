@@ -206,10 +206,10 @@ def test_what_fails_is_put_back(
         run("--no-tests", environment)
     before = trees.snapshot(environment.path)
     suite(root, FAILS)
-    said = run(environment, status=1).out
+    said = run("--no-figures", environment, status=1).out
     assert "is as it was found" in said and "getoption" not in said, "no traceback"
     assert trees.snapshot(environment.path) == before
-    run("--tests-only", environment, status=1)
+    run("--tests-only", "--no-figures", environment, status=1)
 
 
 @pytest.mark.measured
@@ -220,7 +220,7 @@ def test_what_fails_is_put_back(
 def test_told_to_end(told: str, started_by: str, environment: Environment, root: Path) -> None:
     """While the properties are tested: they are stopped, and all is put back; with SIGINT ignored, as by a shell."""
     before = trees.snapshot(environment.path)
-    command = [sys.executable, "-c", WITH_PROPERTIES, suite(root, WAITS), environment.path]
+    command = [sys.executable, "-c", WITH_PROPERTIES, suite(root, WAITS), "--no-figures", environment.path]
     # These tests may have been started by nohup, or behind
     defaults = ["env", "--default-signal=HUP,INT"]
     with trees.start(*defaults, *started_by.split(), *command) as process:
@@ -288,8 +288,8 @@ def test_a_lost_output_decides_nothing(lost: str, environment: Environment, root
     """The properties are run, and only those that hold make what is patched stay."""
     for test, options, status, state in (
         (HOLDS, ["--dry-run"], 0, State.PRISTINE),
-        (FAILS, [], 1, State.PRISTINE),
-        (HOLDS, [], 0, State.PATCHED),
+        (FAILS, ["--no-figures"], 1, State.PRISTINE),
+        (HOLDS, ["--no-figures"], 0, State.PATCHED),
         (HOLDS, ["--revert"], 0, State.PRISTINE),
     ):
         shell = ["bash", "-c", f'"$@" {lost}; exit ${{PIPESTATUS[0]}}', "bash"]
@@ -306,7 +306,7 @@ def test_what_cannot_be_put_back(damage: str, environment: Environment, root: Pa
     """It is not said that nothing was changed. The second damage is what an installer does."""
     info = str(trees.dist_info(environment))
     suite(root, f"from shutil import rmtree\ndef test_it():\n    info = {info!r}\n    {damage}\n    1 / 0\n")
-    said = run(environment, status=3).err
+    said = run("--no-figures", environment, status=3).err
     assert "cannot be restored" in said
     assert "--only" not in said
 

@@ -210,7 +210,7 @@ def patched_until_exit(original: Environment, *names: str) -> Environment:
 #: One release of each combination of file and hook: the newest that the patch names.
 COMBINATIONS = tuple(patch.releases[-1] for patch in patches.catalogue("uvicorn"))
 NEWEST = COMBINATIONS[-1]
-GUNICORN = max((patch.releases[-1] for patch in patches.catalogue("gunicorn")), key=Release)
+GUNICORN = patches.releases("gunicorn")[-1]
 
 #: From which release on which Python is the oldest that uvicorn runs on: Requires-Python of the wheels,
 #: but for 0.17.0, which does not say so and was withdrawn for it.

@@ -196,14 +196,7 @@ def substitute(path: Path, old: bytes, new: bytes) -> None:
 
 def patch_by_hand(files: Files) -> None:
     """As patch(1) would, or a run of this that was killed."""
-    [part] = patches.catalogue("uvicorn")[-1].parts
-    files.source.write_bytes(part.apply(files.source.read_bytes()))
-
-
-def patch_record(files: Files) -> None:
-    [part] = patches.catalogue("uvicorn")[-1].parts
-    digest = record.digest(part.patched_sha256)
-    substitute(files.record, rb"(?<=workers\.py,)sha256=[^,]*", digest.encode())
+    files.source.write_bytes(PART.apply(files.source.read_bytes()))
 
 
 def make_directory(path: Path) -> None:
@@ -215,6 +208,8 @@ def in_record(old: bytes, new: bytes) -> Callable[[Files], object]:
     return lambda files: substitute(files.record, old, new)
 
 
+[PART] = patches.catalogue("uvicorn")[-1].parts
+PATCHED = record.digest(PART.patched_sha256).encode()
 LINE = rb'(?m)^"?uvicorn/workers\.py"?,.*\n'
 VERSION = rb"(?m)^Version: .*"
 
@@ -224,7 +219,7 @@ DAMAGES: Dict[str, Callable[[Files], object]] = {
     "source a directory": lambda files: make_directory(files.source),
     "source a link": lambda files: files.source.symlink_to(files.source.rename(files.source.with_name("w.py"))),
     "source patched by hand": patch_by_hand,
-    "RECORD says patched": patch_record,
+    "RECORD says patched": in_record(rb"(?<=workers\.py,)sha256=[^,]*", PATCHED),
     "RECORD missing": lambda files: files.record.unlink(),
     "RECORD with CRLF": in_record(rb"\n", rb"\r\n"),
     "RECORD a directory": lambda files: make_directory(files.record),

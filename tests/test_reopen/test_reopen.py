@@ -421,9 +421,8 @@ def test_arguments(arguments: List[object], message: str) -> None:
         assert message in answer.refused()
 
 
-@pytest.mark.parametrize("option", ["-h", "--help"])
-def test_help(option: str) -> None:
-    for answer in in_each_shell(option):
+def test_help() -> None:
+    for answer in [*in_each_shell("-h"), *in_each_shell("--help")]:
         assert answer.returncode == 0
         usage = "usage: reopen.sh [-t SECONDS] [-p PIDFILE] ... {PIDFILE | -u UNIT} [FILE ...]\n"
         assert answer.stdout.startswith(usage) and answer.stdout.endswith("or no such server\n")

@@ -88,10 +88,10 @@ class Run:
     def __call__(self, *arguments: Union[str, Path, Environment], status: int = 0) -> Said:
         places = [one.path if isinstance(one, Environment) else one for one in arguments]
         looks = status == 2 or not {"--check", "--dry-run", "--tests-only"}.isdisjoint(arguments)
-        before = [snapshot(place) for place in places if isinstance(place, Path)]
+        before = {place: snapshot(place) for place in places if looks and isinstance(place, Path)}
         self.capsys.readouterr()
         assert apply.main(list(map(str, places))) == status
-        assert not looks or [snapshot(place) for place in places if isinstance(place, Path)] == before
+        assert {place: snapshot(place) for place in before} == before
         return Said(*self.capsys.readouterr())
 
     def refused(self, start: str, *arguments: Union[str, Path, Environment]) -> str:

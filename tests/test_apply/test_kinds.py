@@ -344,9 +344,8 @@ def test_a_new_environment(tool: str, tmp_path: Path, root: Path, run: Run, monk
     run("--no-tests", environment)
     pip(tool, path, "check")
     assert REQUIREMENTS[1] in pip(tool, path, "freeze")
-    one = trees.only(environment)
     if tool == "pip":
-        assert b"uvicorn/__pycache__/workers." in one.record.read_bytes()
+        assert b"uvicorn/__pycache__/workers." in trees.only(environment).record.read_bytes()
         assert "uvicorn/workers.py" in pip(tool, path, "show", "--files", "uvicorn")
     assert list(environment.site_packages.glob("uvicorn/__pycache__/workers.*")) == []
     pip(tool, path, "uninstall", *(["--yes"] if tool == "pip" else []), "uvicorn")
@@ -442,7 +441,7 @@ def test_names(tmp_path: Path) -> None:
     check_both_ways(environment.path, environment)
 
 
-@pytest.mark.parametrize("directory, name", [("", "venv"), ("venv", "."), ("", "link")])
+@pytest.mark.parametrize("directory, name", [("venv", "."), ("", "link")])
 def test_relative(directory: str, name: str, environment: Environment, monkeypatch: MonkeyPatch) -> None:
     link = environment.path.with_name("link")
     link.symlink_to("venv")

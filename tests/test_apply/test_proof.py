@@ -15,7 +15,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from subprocess import PIPE, Popen
 from types import SimpleNamespace
 from typing import Dict, Iterator, List, Tuple
 
@@ -177,7 +176,7 @@ def test_what_a_process_says(monkeypatch: MonkeyPatch) -> None:
     """Line by line, be it that the last one has no end; while it says nothing, something else is done."""
     monkeypatch.setattr(screen, "PATIENCE", 0.05)
     command = ["sh", "-c", "printf 'first\\nsec'; read -r rest; printf ond"]
-    with Popen(command, stdin=PIPE, stdout=PIPE) as process:
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert list(screen.lines_of(process, process.stdin.close)) == ["first", "second"]
 

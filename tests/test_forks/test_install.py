@@ -16,13 +16,13 @@ from test_forks.conftest import BY_DEFAULT, EVERY, ROOT, version
 
 VENDOR = ROOT / "vendor"
 PIP_TOO = pytest.mark.parametrize("tool", [pytest.param("pip", marks=pytest.mark.full), "uv"])
-NEWEST_OF_EACH = [(distribution, patches.releases(distribution)[-1]) for distribution in patches.DISTRIBUTIONS]
-#: All by both from everywhere; by default the newest by pip, which takes ten times as long.
+ONE = [("uvicorn", NEWEST)]
+#: All by both from everywhere; by default only one by pip, which takes ten times as long, and from git.
 INSTALLATIONS = [
     pytest.param(tool, source, *case, marks=[pytest.mark.full] * (case not in by_default))
     for case in EVERY
-    for source in ("directory", "git", "index")
-    for tool, by_default in (("uv", BY_DEFAULT), ("pip", NEWEST_OF_EACH if source == "directory" else []))
+    for source, by_uv, by_pip in (("directory", BY_DEFAULT, ONE), ("git", ONE, []), ("index", BY_DEFAULT, []))
+    for tool, by_default in (("uv", by_uv), ("pip", by_pip))
 ]
 
 #: Their metadata is not valid, as published and hence in the fork; pip refuses it from 24.1 on.

@@ -15,7 +15,7 @@ from bench import cells, report
 from bench.cells import SCHEDULES, Figures
 from bench.subjects import ALONE, GTHREAD, GTHREAD_PATCHED, MAIN, PATCHED, PRISTINE, SUBJECTS, Subject
 from properties.expect import Broken
-from usr1 import patches
+from usr1 import patches, wheel
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / ".cache" / "bench.json"
@@ -80,13 +80,6 @@ def load() -> Dict[str, Any]:
     return kept if kept["made"].get("patches") == machine()["patches"] else {"made": machine(), "cells": {}}
 
 
-def save(results: Dict[str, Any]) -> None:
-    RESULTS.parent.mkdir(exist_ok=True)
-    new = RESULTS.with_suffix(".new")
-    new.write_text(json.dumps(results, indent=1))
-    new.replace(RESULTS)
-
-
 def main() -> int:
     is_quick, only_report = "--quick" in sys.argv, "--report" in sys.argv
     results: Dict[str, Any] = {"made": machine(), "cells": {}} if is_quick else load()
@@ -105,7 +98,7 @@ def main() -> int:
         seconds = time.monotonic() - start
         print(f"{number + 1} of {len(missing)}: {key.replace('|', ', ')}: {seconds:.0f} s", flush=True)
         if not is_quick:
-            save(results)
+            wheel.write(RESULTS, json.dumps(results, indent=1).encode())
     if not is_quick:
         report.write(results)
     print(report.text(results))

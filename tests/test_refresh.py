@@ -288,29 +288,26 @@ def test_boot(published):
 
 
 @pytest.fixture
-def boot(copy: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """The file of the one property that new releases are to have: it knows the patch before that is written."""
+def boot(publish: Publish, copy: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """Where the one property is that a new 0.55.0 is to have: it knows the patch before that is written."""
+    publish("0.55.0", CHANGED)
     root = tmp_path / "a space"
     shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns(".*", "test_*"))
     monkeypatch.setattr(refresh, "ROOT", root)
     monkeypatch.setenv("PYTEST_ADDOPTS", "--collect-only")  # Which would prove nothing
+    monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
     return root / "tests" / "properties" / "test_boot.py"
 
 
-def test_release_that_breaks_a_promise(publish: Publish, copy: Path, boot: Path, capfd: Captured) -> None:
-    publish("0.55.0", CHANGED)
+def test_release_that_breaks_a_promise(copy: Path, boot: Path, capfd: Captured) -> None:
     boot.write_text(COMPARED.replace(" in ", " not in "))
     assert refresh.main(["0.55.0"]) == 1
     assert "the property tests fail on uvicorn 0.55.0; nothing is written" in capfd.readouterr().err
     assert same(copy, ORIGINAL)
 
 
-def test_changed_release_is_the_source(
-    publish: Publish, copy: Path, boot: Path, capfd: Captured, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    publish("0.55.0", CHANGED)
+def test_changed_release_is_the_source(copy: Path, boot: Path, capfd: Captured) -> None:
     boot.write_text(COMPARED)
-    monkeypatch.delenv("SOURCE_DATE_EPOCH", raising=False)
     days = [refresh._today()]
     assert refresh.main(["0.55", "0.55.0"]) == 0
     days.append(refresh._today())

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Iterator, List, Union
+from typing import Iterator, List, Union
 
 import environments
 import pytest
@@ -17,16 +17,14 @@ ROOT = Path(__file__).resolve().parents[1]
 Answer = subprocess.CompletedProcess
 
 
-def run(
-    *command: object, cwd: Union[Path, str] = ROOT, user: Union[int, str, None] = None, **variables: str
-) -> "Answer[str]":
+def run(*command: object, cwd: Union[Path, str] = ROOT, **variables: str) -> "Answer[str]":
     settings = {**os.environ, **variables}
-    return subprocess.run(list(map(str, command)), cwd=cwd, user=user, env=settings, capture_output=True, text=True)
+    return subprocess.run(list(map(str, command)), cwd=cwd, env=settings, capture_output=True, text=True)
 
 
-def set_up(repository: Path, **how: Any) -> "Answer[str]":
-    """Have a script set up the tools, and do nothing with them."""
-    return run(repository / "scripts" / "build-fork.sh", "--help", **how)
+def set_up(repository: Path, *prefix: str, **variables: str) -> "Answer[str]":
+    """Have a script set up the tools, and do nothing with them; prefix is a command that runs it."""
+    return run(*prefix, repository / "scripts" / "build-fork.sh", "--help", **variables)
 
 
 @pytest.fixture
@@ -57,7 +55,7 @@ def test_made_once(repository: Path) -> None:
     """For all scripts. What somebody constrains is not ours, and there may be no home."""
     (repository / "constraint.txt").write_text("packaging==20.0\n")
     others = {"PIP_CONSTRAINT": str(repository / "constraint.txt"), "PIP_TARGET": str(repository / "elsewhere")}
-    first = run("env", "-u", "HOME", repository / "scripts" / "build-fork.sh", "--help", **others)
+    first = set_up(repository, "env", "-u", "HOME", **others)
     assert first.returncode == 0 and first.stderr.startswith("Setting up the tools in "), first.stderr
     [made] = tools(repository)
     before = made.stat().st_ino
@@ -136,8 +134,8 @@ def test_a_python_without_venv(repository: Path, tmp_path: Path) -> None:
 
 def test_a_clone_that_may_not_be_written(repository: Path) -> None:
     repository.chmod(0o555)
-    user = NOBODY if os.geteuid() == 0 else None
-    [said] = refusal(set_up(repository, user=user))
+    nobody = ["setpriv", f"--reuid={NOBODY}", "--clear-groups"] if os.geteuid() == 0 else []
+    [said] = refusal(set_up(repository, *nobody))
     assert said == (
         f"build-fork.sh: cannot write to {repository}, where the tools' environment goes;"
         " run this once as a user who may, or in a clone of your own"

@@ -53,14 +53,12 @@ print([wheel for place in places for wheel in glob.glob(place + "/pip-*.whl")][0
 PROBE=packaging==25.0
 SECONDS_TO_WAIT=${PIP_DEFAULT_TIMEOUT:-2}
 
-pip_reaches() {
-    local place status=0
+pip_reaches() (
     place=$(mktemp -d)
+    trap 'rm -r "$place"' EXIT
     env -u PIP_CONSTRAINT -u PIP_TARGET "${pip[@]}" download -vv --disable-pip-version-check --no-cache-dir --no-deps \
-        --retries 0 --timeout "$SECONDS_TO_WAIT" --dest "$place" "$PROBE" || status=$?
-    rm -r "$place"
-    return "$status"
-}
+        --retries 0 --timeout "$SECONDS_TO_WAIT" --dest "$place" "$PROBE"
+)
 
 uv_reaches() {
     UV_HTTP_RETRIES=0 UV_HTTP_TIMEOUT=${UV_HTTP_TIMEOUT:-$SECONDS_TO_WAIT} \

@@ -145,7 +145,7 @@ def test_an_index_with_the_forks_too(tool: str, chosen: str, index: str, tmp_pat
     assert installed(venv) == NEWEST
 
 
-@pytest.mark.parametrize("tool", ["pip", "uv"])
+@PIP_TOO
 def test_pinned_by_hash(tool: str, index: str, wheels: Path, tmp_path: Path) -> None:
     venv, requirements = make(tmp_path, "click", "h11", "pip"), tmp_path / "requirements.txt"
     [wheel] = wheels.glob(f"uvicorn-{NEWEST}+*.whl")

@@ -171,7 +171,7 @@ def test_all_is_of_each_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
     assert built == [*patches.DISTRIBUTIONS]
 
 
-def test_all_of_them(wheels: Path, tmp_path: Path) -> None:
+def test_all_of_them(tmp_path: Path) -> None:
     """By the script itself, from anywhere."""
     outdir = tmp_path / "with space"
     command = [ROOT / "scripts/build-fork.sh", "--all", "--distribution", "uvicorn-worker", "--outdir", outdir]
@@ -179,8 +179,6 @@ def test_all_of_them(wheels: Path, tmp_path: Path) -> None:
     total = len(patches.releases("uvicorn-worker"))
     assert [line.split()[0] for line in text.splitlines()] == [f"[{n + 1}/{total}]" for n in range(total)]
     assert len(os.listdir(outdir)) == 1 + total
-    for name in {*os.listdir(outdir)} & {*os.listdir(wheels)}:
-        assert (outdir / name).read_bytes() == (wheels / name).read_bytes()
 
 
 @pytest.mark.parametrize("arguments", [["--all", NEWEST], ["--distribution", "starlette"]])

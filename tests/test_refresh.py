@@ -132,9 +132,6 @@ def test_change_without_a_place(pristine: str, patched: str, other: str, named: 
         backports.carried_over(*map(lines, (pristine, patched, other)))
 
 
-# Releases, as the package index has them
-
-
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(releases, "CACHE", tmp_path / "releases")

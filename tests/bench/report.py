@@ -3,7 +3,7 @@
 import math
 import re
 from pathlib import Path
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, List, Optional
 
 from bench.cells import SCHEDULES
 
@@ -20,7 +20,9 @@ def _cells(cells: Cells, kind: str) -> Dict[str, Dict[str, Any]]:
     return {key[len(kind) + 1 :]: found for key, found in cells.items() if key.startswith(f"{kind}|")}
 
 
-def _harm(found: Dict[str, Any]) -> str:
+def _harm(found: Optional[Dict[str, Any]]) -> str:
+    if found is None:
+        return "–"
     if "error" in found:
         return f"does not serve any more: {found['error']}"
     lost = sum(found["lost"].values())
@@ -29,15 +31,11 @@ def _harm(found: Dict[str, Any]) -> str:
 
 
 def losses(cells: Cells) -> str:
-    def cell(schedule: str, subject: str) -> str:
-        found = cells.get(f"losses|{schedule}|{subject}")
-        return _harm(found) if found else "–"
-
     measured = [schedule for schedule in SCHEDULES if any(key.startswith(f"losses|{schedule}|") for key in cells)]
     subjects = dict.fromkeys(key.split("|")[2] for key in cells if key.startswith("losses|"))
     return table(
         ["", *(f"({schedule[0]}){schedule[1:]}" for schedule in measured)],
-        [[subject, *(cell(schedule, subject) for schedule in measured)] for subject in subjects],
+        [[subject, *(_harm(cells.get(f"losses|{one}|{subject}")) for one in measured)] for subject in subjects],
     )
 
 

@@ -102,10 +102,9 @@ subprocess.Popen.wait = lambda self, timeout=None: wait(self, timeout and timeou
 """
 #: The servers themselves name the signal when they are imported.
 WITHOUT_SIGUSR1 = """
-import contextlib, signal
+import signal
 import gunicorn.arbiter, gunicorn.dirty.arbiter, gunicorn.workers.gasgi, gunicorn.workers.gthread
-with contextlib.suppress(ImportError):
-    import uvicorn_worker
+import {}
 
 del signal.SIGUSR1
 """
@@ -154,14 +153,8 @@ def outcome(environment: Environment, tree: Path, *arguments: str) -> Tuple[int,
     return passed, failed
 
 
-def added_lines(mail: Path, under: str = "") -> List[str]:
-    """What a commit adds to the files whose paths begin so."""
-    diffs = re.split(r"(?m)^diff --git a/", mail.read_text())[1:]
-    return [line[1:] for diff in diffs if diff.startswith(under) for line in diff.splitlines() if line[:1] == "+"]
-
-
 def added_tests(commit: Commit) -> List[str]:
-    return re.findall(r"(?m)^ *def (test_\w+)", "\n".join(added_lines(commit.mails[-1], "tests/")))
+    return re.findall(r"(?m)^\+ *def (test_\w+)", commit.mails[-1].read_text())
 
 
 @every_project
@@ -195,13 +188,13 @@ def test_mail(commit: Commit) -> None:
     subject = subject.replace("\n", "")
     assert f"| {commit.number}. {subject} " in (FOLDER / commit.distribution / "0000-cover-letter.md").read_text()
     # They differ: that of SIGUSR1 under Linux is that of SIGBUS under macOS and FreeBSD.
-    assert not [line for line in added_lines(commit.mails[-1]) if re.search(NUMBER_OF_A_SIGNAL, line)]
+    assert not [line for line in re.findall(r"(?m)^\+(.*)", mail) if re.search(NUMBER_OF_A_SIGNAL, line)]
 
 
 @pytest.mark.parametrize("distribution", ["gunicorn", "uvicorn-worker"])
 def test_files_import_without_sigusr1(distribution: str, tree: Path) -> None:
     """As on Windows: what a test file needs the signal for, it needs when a test runs."""
-    (tree.parent / "without.py").write_text(WITHOUT_SIGUSR1)
+    (tree.parent / "without.py").write_text(WITHOUT_SIGUSR1.format(distribution.replace("-", "_")))
     files = git(tree, "diff", "--name-only", "published", "--", "tests").split()
     run_tests(environment(distribution), tree, "-p", "without", "--collect-only", *files)
     said = (tree.parent / "said").read_text()
@@ -213,13 +206,14 @@ def test_files_import_without_sigusr1(distribution: str, tree: Path) -> None:
 def test_every_commit_has_upstreams_style(distribution: str, tree: Path, pytestconfig: pytest.Config) -> None:
     ruff = Path(sys.executable).with_name("ruff")
     commands: List[List[object]] = [[ruff, "check", "--no-cache"], [ruff, "format", "--no-cache", "--check", "--diff"]]
-    if distribution == "gunicorn":
-        commands = [[environment(distribution).python, "-m", "pycodestyle", *newest(distribution).pristine]]
     if distribution == "uvicorn-worker" and pytestconfig.getoption("--full"):  # The change to uvicorn is the same
         mypy = [environment(distribution).python, "-m", "mypy", "--cache-dir", "../mypy"]
         commands.append([*mypy, "uvicorn_worker", "tests"])
     for revision in git(tree, "rev-list", "published..").split():
         git(tree, "checkout", "--quiet", revision)
+        if distribution == "gunicorn":
+            changed = git(tree, "diff", "--name-only", "HEAD^", "--", "gunicorn").split()
+            commands = [[environment(distribution).python, "-m", "pycodestyle", *changed]]
         for command in commands:
             output(*command, cwd=tree)
 
@@ -245,7 +239,7 @@ def test_tests_of_a_commit(commit: Commit, tmp_path: Path) -> None:
     assert run_tests(environment(distribution), tree, *arguments) == dict.fromkeys(passed, "FAILED")
 
 
-@pytest.mark.parametrize("commit", environments.parameters(COMMITS, ["gunicorn-1", "gunicorn-11", "uvicorn-6"]))
+@pytest.mark.parametrize("commit", environments.parameters(COMMITS, ["gunicorn-11", "uvicorn-6"]))
 def test_upstreams_own_tests_pass(commit: Commit, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     distribution = commit.distribution
     tree = repository(tmp_path / "tree", distribution, commit.mails)

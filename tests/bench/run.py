@@ -74,15 +74,13 @@ def machine() -> Dict[str, str]:
     }
 
 
-def load() -> Dict[str, Any]:
-    """What an earlier run has measured of the same patches."""
-    kept: Dict[str, Any] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"made": {}}
-    return kept if kept["made"].get("patches") == machine()["patches"] else {"made": machine(), "cells": {}}
-
-
 def main() -> int:
     is_quick, only_report = "--quick" in sys.argv, "--report" in sys.argv
-    results: Dict[str, Any] = {"made": machine(), "cells": {}} if is_quick else load()
+    results: Dict[str, Any] = {"made": machine(), "cells": {}}
+    if RESULTS.exists() and not is_quick:
+        kept = json.loads(RESULTS.read_text())
+        if kept["made"].get("patches") == results["made"]["patches"]:
+            results = kept  # Measured by an earlier run, of the same patches
     if only_report and not results["cells"]:
         wrong = f"expected results of these patches in {RESULTS}, found none; run scripts/bench.sh"
         print(f"bench.sh: {wrong}", file=sys.stderr)

@@ -169,9 +169,6 @@ def test_release_that_cannot_be_kept(cache: Path, monkeypatch: pytest.MonkeyPatc
         releases.unpacked("uvicorn", "0.54.0")
 
 
-# Releases that are new
-
-
 @pytest.fixture
 def unproved(monkeypatch: pytest.MonkeyPatch, copy: Path) -> List[str]:
     """Refresh without the property tests: which take a minute, and are run in a test below. What would be proved."""

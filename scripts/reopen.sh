@@ -44,8 +44,9 @@ status() {
 } 2>/dev/null
 catches() { [ $((caught & $1)) = $(($1)) ]; }
 
-# By the signals that it handles (caught), which everybody may read. 0x8014a07 is HUP INT QUIT USR1 USR2 TERM CHLD WINCH, which
-# nginx handles, too, so its title counts as well. 0x8314a07 has TTIN and TTOU besides: only gunicorn handles these.
+# Whether process $1 is one, by the signals that it handles, which everybody may read: status has just set caught.
+# 0x8014a07 is HUP INT QUIT USR1 USR2 TERM CHLD WINCH, which nginx handles, too, so its title counts as well.
+# 0x8314a07 has TTIN and TTOU besides: only gunicorn handles these.
 is_arbiter() {
     catches 0x8314a07 && return
     IFS= read -r command <"/proc/$1/cmdline"
@@ -113,10 +114,10 @@ hidden() {
     done
 }
 
-# Adds to files what logrotate makes of the logs that $1, one pattern a line, names: with a date or number, or .tmp,
-# behind the name or, by "extension", in it; in the same directory or, by "olddir", in one below.
+# Adds to files the rotated files of the logs that $1 names, one pattern a line. logrotate makes of app.log: app.log.1,
+# app.log-20261130 or app.log.tmp; by "extension" app-20261130.log; by "olddir" these in a directory below, but .tmp.
 find_rotated() {
-    IFS=$newline && set -f # For the lines of $1, which are not expanded yet, but in the loop
+    IFS=$newline && set -f # $1 is split at newlines only, and not expanded here, but by the loop in this one
     for pattern in $1; do
         directory=${pattern%/*} name=${pattern##*/} && set +f
         for file in $directory/${name}[-._]*[0-9]* $directory/$name.tmp $directory/*/${name}[-._]*[0-9]* \
@@ -136,7 +137,7 @@ find_open() {
     find_rotated "$(printf '%s\n' "$opened" | sed 's|[[*?]|[&]|g')" # Names, not patterns
     files=$files$(printf '%s\n' "$opened" |
         grep -E -e '[^-+.:_0-9TZ/][-+.:_0-9TZ]*[-._][0-9][-+.:_0-9TZ]*$' \
-            -e '[-._][0-9]{4}[-+.:_0-9TZ]*[0-9]{4}\.[a-z]+$') || [ $? = 1 ] || files='' # 1: none is there. Else grep failed
+            -e '[-._][0-9]{4}[-+.:_0-9TZ]*[0-9]{4}\.[a-z]+$') || [ $? = 1 ] || files='' # 1: none is there. Else: none, not some
 } 2>/dev/null
 
 # The kernel refuses a read lease on a file as long as anybody has it open for writing: F_SETLEASE in fcntl(2). It
@@ -226,7 +227,7 @@ set_alarm() {
 check_files() {
     for given; do
         case ${given##*/} in *.pid* | *pidfile*) refuse "$given: expected a log; for one more server say -p $given" ;; esac
-        # In no directory that there is, it may be patterns
+        # In no directory that there is, it may be patterns: if it has a blank, * ? [ a quote or \ in it
         [ -d "${given%/*}" ] || case $given in
         *[[:space:]*?[\"\'\\]*) ;;
         *) refuse "$given: expected the path of a log, found no such directory" ;;

@@ -107,8 +107,8 @@ def apply(environment: Environment, only: Only, tests: Tests) -> int:
         found = _known(environment, only)
         say(f"{environment.path}: Python {environment.version}, gunicorn {_gunicorn(environment)}")
         tester = _tester(environment) if tests.properties else None
-        nothing_to_do = all(one.finished and one.is_patched for one in found)
-        before = figures.measure(environment, "before", tester) if tests.figures and not nothing_to_do else {}
+        is_patched = all(one.finished and one.is_patched for one in found)  # If by an older revision, it is replaced
+        before = figures.measure(environment, "before", tester) if tests.figures and not is_patched else {}
         change.make(environment, [(one, one.patched) for one in found])
         stays = False
         try:
@@ -249,7 +249,7 @@ def _line(one: Installed) -> str:
 
 
 def _known(environment: Environment, only: Only) -> List[Installed]:
-    """What is installed; raises Refusal, with the way on without it, if any is in no state that patches know."""
+    """What is installed; raises Refusal, with options that leave it out, if any is in no state that patches know."""
     found = installed.find(environment, only)
     others = "".join(f" --only {one.distribution}" for one in found if not one.problem)
     for one in found:

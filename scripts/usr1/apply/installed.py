@@ -66,13 +66,13 @@ class File(NamedTuple):
         return self.parts[0].pristine_sha256
 
     @property
-    def applied(self) -> Optional[Part]:
+    def made_by(self) -> Optional[Part]:
         """What it is the result of; none if it is as it was published, or unknown."""
         return next((part for part in self.parts if part.patched_sha256 == self.sha256), None)
 
     @property
     def pristine(self) -> bytes:
-        return self.applied.revert(self.content) if self.applied else self.content
+        return self.made_by.revert(self.content) if self.made_by else self.content
 
     @property
     def patched(self) -> bytes:
@@ -267,11 +267,11 @@ def _identify(where: Where, patch: Patch, fork: bool) -> Installed:
         note=f"{'' if applied else 'its patch: '}{_name(applied or patch)}",
     )
     if not applied:
-        # What no revision has made is changed by hand. A file as it was published is not, except in a fork
-        strange = [file for file in files if not file.applied and (fork or file.sha256 != file.published_sha256)]
+        # What no revision has made, and nobody published, is changed by hand; a fork has no file as it was published
+        strange = [file for file in files if not file.made_by and (fork or file.sha256 != file.published_sha256)]
         if strange:
             return installed._replace(state=State.CHANGED, problem=_changed(where, strange[0], patch), note="")
-    # Of a file that was patched in another way, RECORD may have another hash, but not just any: an installer wrote it
+    # RECORD may have no hash, or that of the file before or after any revision: patch(1) leaves the old one there
     for file in files:
         known = [file.published_sha256, *(part.patched_sha256 for part in file.parts)]
         if file.recorded not in ("", *map(record.digest, known)):

@@ -206,7 +206,7 @@ class Change(NamedTuple):
         """
         The same change to the files of another release.
 
-        Raises PatchError where a difference is stale, or a file has nothing left of the place of a line.
+        Raises PatchError if a difference is stale, or carried_over() finds no place for a line.
         """
         there = differences(distribution, release)
         description, edits = self.description, {}

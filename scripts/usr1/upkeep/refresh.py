@@ -358,11 +358,11 @@ def left_to_do(before: List[Patch], added: List[Wanted]) -> List[str]:
     return found
 
 
-def expect_the_same_from_what_is_newest_now(named: Named, sources: Dict[str, Change], texts: Texts) -> None:
+def expect_that_the_next_run_agrees(named: Named, sources: Dict[str, Change], texts: Texts) -> None:
     """
-    Raises NeedsHand if the patches made from a new release, which becomes the newest, are others than these.
+    Raises NeedsHand if the next run would make other patches than these.
 
-    The next run makes all patches from that one.
+    It makes them from those of the newest release, which may be one that is just added.
     """
     now = [newest(name, _parsed(texts)) for name in sources]
     new = [patch for patch in now if patch.releases[-1] not in patches.releases(patch.distribution)]
@@ -397,7 +397,7 @@ def refresh(added: List[Wanted]) -> int:
     texts = written(named, sources)
     for wanted in added:
         review(wanted, texts)
-    expect_the_same_from_what_is_newest_now(named, sources, texts)
+    expect_that_the_next_run_agrees(named, sources, texts)
     texts.update(forks(_parsed(texts)))
     for wanted in added:
         if not proved(wanted, texts):

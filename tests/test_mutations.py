@@ -36,6 +36,7 @@ def sweeps(worker_class: str, *names: str) -> Check:
 
 
 def life(worker_class: str, ended: int, *options: str) -> Check:
+    """A signal everywhere in a worker's life; SIGTERM ends it with this exit status."""
     return lambda environment: withstands(environment, worker_class, ended, *options)
 
 
@@ -135,7 +136,7 @@ class Laboratory:
     def __init__(self, distribution: str) -> None:
         self.patch = refresh.newest(distribution, patches.catalogue(distribution))
         self.checks, original = CHECKS_OF_UVICORN, pristine_environment(GUNICORN)
-        if distribution == "gunicorn":  # Beside a uvicorn, only Gunicorn's own patch has its classes tested
+        if distribution == "gunicorn":  # Beside uvicorn, its classes are tested only if its files are as patched
             original = environments.cached(python(GUNICORN), f"gunicorn=={GUNICORN}", "aiohttp", "gevent", "uvloop")
             self.checks = CHECKS_OF_GUNICORN
         os.environ["USR1_UNPATCHED"] = str(original.site_packages)
@@ -195,7 +196,8 @@ REPORT = "_thread.start_new_thread(self._report, (failed,))"
 SOCKETS = '[getattr(s, "sock", s) for s in self.sockets]'
 NOT_THE_APPLICATIONS = "isinstance(signal.getsignal(signal.SIGUSR1), signal.Handlers)"
 
-#: Names, a text that the patched file has once, what might be written instead, and the check that finds it wanting.
+#: Names, a text that the patched file has once, what might be written instead (swapped() gives both), and the check
+#: that finds it wanting.
 TEMPTATIONS_IN_WORKERS = (
     ("reopening as upstream does", DUP2, UPSTREAMS, sweeps(UVICORN, "in_the_handler")),
     ("waiting for a lock", "acquire(blocking=False)", "acquire()", sweeps(UVICORN, "beside_a_thread")),

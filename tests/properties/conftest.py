@@ -80,17 +80,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def _classes(environment: Environment, effort: str, test: Callable[..., None]) -> List[str]:
     """Those that a property runs with: of each kind one, but all with --effort thorough."""
-    modules, own = environment.modules, environment.own_classes
+    by_module, own = environment.modules, environment.own_classes
     if effort == "thorough":
         return [*environment.worker_classes, *own]
     serving = test.__module__ == "properties.test_serving"
     if not serving:
-        classes = [names[0] for names in modules]
-    elif effort == "quick" or len(modules) == 1:
+        classes = [names[0] for names in by_module]
+    elif effort == "quick" or len(by_module) == 1:
         classes = environment.worker_classes
     else:  # Of two modules not the same class: so other loops and parsers are tested, too
-        classes = [names[n % len(names)] for n, names in enumerate(modules)]
-    if own and (modules or not serving):  # Without uvicorn each of them serves
+        classes = [names[n % len(names)] for n, names in enumerate(by_module)]
+    if own and (by_module or not serving):  # Without uvicorn, each of Gunicorn's own serves in test_serving.py
         own = [next((name for name in own if test.__name__ in OWN_TESTS.get(name, ())), own[0])]
     return [*classes, *own]
 
@@ -98,7 +98,7 @@ def _classes(environment: Environment, effort: str, test: Callable[..., None]) -
 def pytest_runtest_setup(item: pytest.Function) -> None:
     drawn = getattr(item.function, "hypothesis", None)
     if drawn:
-        # Tests with other worker classes share it: unwrapped, or the failure of the last one is raised again
+        # All worker classes share it: wrapped anew for each, or one raises the failure of the one before
         drawn.inner_test = failing_once(inspect.unwrap(drawn.inner_test))
 
 

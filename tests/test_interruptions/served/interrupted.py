@@ -20,7 +20,7 @@ from configuration import *  # noqa: F403
 from gunicorn.arbiter import Arbiter
 
 CALLS = int(os.environ.get("CALLS", 2))  # Calls of a function that are interrupted, in each phase of a worker's life
-TERMINATED = int(os.environ.get("TERMINATED", 2))  # Of this age it gets SIGTERM, and then interrupts itself
+TERMINATED = int(os.environ.get("TERMINATED", 2))  # Which worker gets SIGTERM, and interrupts itself only then; 0: none
 
 # Of FILE:FUNCTION. What runs between fork and exit where the signal matters; elsewhere one place is like another.
 SCOPE = re.compile(
@@ -117,7 +117,7 @@ interrupter = None
 def post_fork(server, worker):
     global interrupter
     configuration.post_fork(server, worker)
-    checkpoints.note("started", os.getpid())  # It takes its time
+    checkpoints.note("started", os.getpid())  # Before all takes longer, as it is traced
     interrupter = Interrupter(worker)
     shots.choose = interrupter.choose
     sys.settrace(interrupter.trace)

@@ -190,6 +190,7 @@ def sweep(
 PARTS = [(7, 71), *(pytest.param(part, 10, marks=pytest.mark.full) for part in range(10))]
 
 
+@pytest.mark.root  # Who creates new files like the old ones
 @subjects("sync", "uvloop")
 @pytest.mark.parametrize("part, parts", PARTS)
 def test_nothing_is_found_in_the_patches(subject: str, part: int, parts: int) -> None:

@@ -305,11 +305,10 @@ class Play:
 
     def wait_until_let_go(self, target: str) -> Held:
         """
-        Which rotated files are still in use after a while.
+        Which rotated files are still in use after half a second, so that the next request comes as late on both.
 
-        A patched server has 5 s for those that the published one let go of. That one has as long for the arbiter's
-        error.log, as the signal is passed on to workers after that. For all others both have half a second, so that the
-        next request comes as late on both.
+        But a patched server has 5 s for what the published one let go of, and that one for the arbiter's error.log: the
+        signal is passed on to workers after that.
         """
         start = time.monotonic()
         this = len(self.held)  # Of the rounds

@@ -194,11 +194,6 @@ def substitute(path: Path, old: bytes, new: bytes) -> None:
     path.write_bytes(re.sub(old, new, path.read_bytes()))
 
 
-def patch_by_hand(files: Files) -> None:
-    """As patch(1) would, or a run of this that was killed."""
-    files.source.write_bytes(PART.apply(files.source.read_bytes()))
-
-
 def make_directory(path: Path) -> None:
     path.unlink()
     path.mkdir()
@@ -218,7 +213,8 @@ DAMAGES: Dict[str, Callable[[Files], object]] = {
     "source with CRLF": lambda files: substitute(files.source, rb"\n", rb"\r\n"),
     "source a directory": lambda files: make_directory(files.source),
     "source a link": lambda files: files.source.symlink_to(files.source.rename(files.source.with_name("w.py"))),
-    "source patched by hand": patch_by_hand,
+    # As patch(1) would, or a run of this that was killed
+    "source patched by hand": lambda files: files.source.write_bytes(PART.apply(files.source.read_bytes())),
     "RECORD says patched": in_record(rb"(?<=workers\.py,)sha256=[^,]*", PATCHED),
     "RECORD missing": lambda files: files.record.unlink(),
     "RECORD with CRLF": in_record(rb"\n", rb"\r\n"),

@@ -31,7 +31,7 @@ def test_boot(servers: Servers, worker_class: str, place: str, target: str, time
             client.send("async", request)  # Before the worker listens, so that none can be earlier
         if loading:
             loading.reached()
-            server.logs.expect_let_go([worker], "before it loads the application")
+            server.logs.expect_let_go([worker], f"after SIGUSR1 during {place}, as it loads the application")
             loading.release()
         with client:
             client.answer()

@@ -137,7 +137,7 @@ find_open() {
     find_rotated "$(printf '%s\n' "$opened" | sed 's|[[*?]|[&]|g')" # Names, not patterns
     files=$files$(printf '%s\n' "$opened" |
         grep -E -e '[^-+.:_0-9TZ/][-+.:_0-9TZ]*[-._][0-9][-+.:_0-9TZ]*$' \
-            -e '[-._][0-9]{4}[-+.:_0-9TZ]*[0-9]{4}\.[a-z]+$') || [ $? = 1 ] || files='' # 1: none is there. Else: none, not some
+            -e '[-._][0-9]{4}[-+.:_0-9TZ]*[0-9]{4}\.[a-z]+$') || [ $? = 1 ] || files='' # 1: there is none
 } 2>/dev/null
 
 # The kernel refuses a read lease on a file as long as anybody has it open for writing: F_SETLEASE in fcntl(2). It
@@ -178,7 +178,7 @@ holders() {
         xargs stat -Lc '%d:%i%n' | # As 2049:17/proc/7/fd/3
         grep -e '/version$' $same |
         sed 's|^[^/]*||; s|/fd/|/fdinfo/|' |
-        xargs grep -Els '^flags:.*[12]$|^Linux' | # O_WRONLY or O_RDWR
+        xargs grep -Els '^flags:.*[12]$|^Linux' | # O_WRONLY or O_RDWR; or /proc/version
         sed 's|/fdinfo/|/fd/|'
 } 2>/dev/null
 somebody_writes() {
@@ -298,7 +298,7 @@ kill $alarm && trap '' ALRM # No alarm any more, also none that is under way
 # Without sharedscripts, logrotate gives the log, and what it has become. Any other two files are two FILEs
 name=${1-} name=${name##*/} files=''
 if [ $# = 2 ] && [ -f "$2" ]; then
-    case ${2##*/} in "$name"?* | "${name%.*}"$date*) files=$2 && shift 2 ;; esac
+    case ${2##*/} in "$name"?* | "${name%.*}"$date*) files=$2$newline && shift 2 ;; esac
 fi
 check_files "$@"
 kill -0 $arbiters 2>/dev/null || refuse "may not signal process$arbiters"

@@ -128,7 +128,7 @@ def does_nothing(statement: ast.stmt) -> bool:
 
 
 def has_undefined_names(source: str) -> bool:
-    """Which ruff finds, also those that only annotations use, and no run."""
+    """Such mutants are left out. ruff finds them, even if only an annotation has the name, which no run would."""
     ruff = [str(Path(sys.executable).with_name("ruff")), "check", "--isolated", "--quiet", "--select", "F821", "-"]
     return subprocess.run(ruff, input=source, stdout=subprocess.DEVNULL, text=True).returncode != 0
 
@@ -199,8 +199,8 @@ REPORT = "_thread.start_new_thread(self._report, (failed,))"
 SOCKETS = '[getattr(s, "sock", s) for s in self.sockets]'
 NOT_THE_APPLICATIONS = "isinstance(signal.getsignal(signal.SIGUSR1), signal.Handlers)"
 
-#: Names, a text that the patched file has once, what might be written instead (swapped() gives both), and the check
-#: that finds it wanting.
+#: Each: a name, a text that the patched file has once, what might be written instead, and the check that finds that
+#: wanting. swapped() gives the two texts.
 TEMPTATIONS_IN_WORKERS = (
     ("reopening as upstream does", DUP2, UPSTREAMS, sweeps(UVICORN, "in_the_handler")),
     ("waiting for a lock", "acquire(blocking=False)", "acquire()", sweeps(UVICORN, "beside_a_thread")),

@@ -305,10 +305,10 @@ class Play:
 
     def wait_until_let_go(self, target: str) -> Held:
         """
-        Which rotated files are still in use after half a second, so that the next request comes as late on both.
+        Which rotated files are still in use after half a second, on both servers: the next request comes as late.
 
-        But a patched server has 5 s for what the published one let go of, and that one for the arbiter's error.log: the
-        signal is passed on to workers after that.
+        Two things are waited for longer, 5 s: on the patched server, what the published one let go of; on that one,
+        the arbiter's error.log, as the arbiter passes the signal on to workers only when it has reopened it.
         """
         start = time.monotonic()
         this = len(self.held)  # Of the rounds
@@ -393,17 +393,17 @@ def is_comparable(what: str, case: Case, published: Found) -> bool:
     if what in (SLOW, TRACEBACKS, NOTED, LATE, IN_USE) and published.has_failed:
         return False  # What broke or died early took no time, and said nothing more
     if case.by_chance and (what == NOTED or what == TRACEBACKS and published.bad[TRACEBACKS]):
-        return False  # Chance says how many signals come
+        return False  # Chance says how many signals come, and so how many tracebacks, if any
     # Published code closes a file first, and so needs no other descriptor
     return what not in (LATE, IN_USE) or not case.does("deplete")
 
 
 def are_lines_comparable(what: str, log: str, case: Case, published: Found) -> bool:
     """Whether more lines of a log that are wrong are worse than the published server."""
+    if "drawn" in log and published.has_died:
+        return False  # Its successor opened these files anew: that may empty them, or write a mark or a header
     if "drawn" in log and case.may_raise and published.has_failed:
-        return False  # Chance says which task or thread of a worker an error of its own handler ended
-    if published.has_died and "drawn" in log:
-        return False  # Its successor opened the application's files anew
+        return False  # A request broke: which task or thread the handler's error ended differs from run to run
     if published.has_died and case.user:
         # It could not open the new files, and its successor inherited them. The patched one ends gracefully, and writes
         # to the rotated ones until then

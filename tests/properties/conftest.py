@@ -98,7 +98,7 @@ def _classes(environment: Environment, effort: str, test: Callable[..., None]) -
 def pytest_runtest_setup(item: pytest.Function) -> None:
     drawn = getattr(item.function, "hypothesis", None)
     if drawn:
-        # All worker classes share it: wrapped anew for each, or one raises the failure of the one before
+        # Tests of all worker classes share it: wrapped anew, or one would raise the first failure of the one before
         drawn.inner_test = failing_once(inspect.unwrap(drawn.inner_test))
 
 

@@ -282,18 +282,18 @@ def _gunicorn(environment: Environment) -> str:
     return version
 
 
-def _put_back(environment: Environment, only: Only, before: List[Installed]) -> None:
+def _put_back(environment: Environment, only: Only, found: List[Installed]) -> None:
     """Give the files the contents that they had; raises HalfDone if that cannot be."""
     try:
         now = installed.find(environment, only)
         for one in now:
             if one.problem:
                 raise one.problem
-        expected = [f"{one.distribution} {one.release}" for one in before]
+        expected = [f"{one.distribution} {one.release}" for one in found]
         releases = [f"{one.distribution} {one.release}" for one in now]
         if releases != expected:  # An installer was here during the tests
             raise refusal("there are other releases by now", ", ".join(expected), ", ".join(releases), "run this again")
-        change.make(environment, [(one, then.contents) for one, then in zip(now, before)])
+        change.make(environment, [(one, then.contents) for one, then in zip(now, found)])
     except Refusal as error:
         raise HalfDone(
             f"{environment.path} was patched, but not tested to the end, and cannot be restored: {error}"

@@ -267,5 +267,5 @@ def _where_removed(place: Dict[int, int], start: int, end: int) -> Optional[int]
 
 
 def _where_added(place: Dict[int, int], before: int) -> Optional[int]:
-    """Where the lines go that are added in front of a line: behind the one above it, if that is there."""
+    """Where lines go that are added above a line: below its upper neighbour, if that is there, or else above it."""
     return place[before - 1] + 1 if before - 1 in place else place.get(before)

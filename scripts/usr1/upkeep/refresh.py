@@ -163,6 +163,7 @@ def composed(path: Path, like: Patch, groups: Sequence[Group]) -> str:
     fields = dict(re.findall(r"(?m)^(\S+): (.*\n(?: .*\n)*)", like.header))
     fields["Description"] = f"{synopsis}\n{textwrap.fill(description, 79, initial_indent=' ', subsequent_indent=' ')}"
     fields["Revision"] = str(revision_of(like, [name for group in groups for name in group.names]))
+    # Today's only if anything else has changed
     fields["Last-Update"] = HeaderParser().parsestr(committed)["Last-Update"] or ""
     shared = "".join(f"{name}: {value.strip()}\n" for name, value in fields.items() if name not in patches.PINNED)
     of_each_group = "".join(_pinned(like.distribution, group) for group in groups)

@@ -115,12 +115,6 @@ def is_open(python: Path) -> bool:
     return subprocess.call(["test", "-x", python], user=NOBODY) == 0
 
 
-def for_anybody(versions: Iterable[Version]) -> List[Version]:
-    """Those of these Pythons that an ordinary user may run or, if there are none, all of them."""
-    versions = list(versions)
-    return [version for version in versions if is_open(pythons()[version])] or versions
-
-
 def _commands(path: Path, python: Version, requirements: Tuple[str, ...], compiled: bool) -> List[List[object]]:
     install = [UV, "pip", "install", "--quiet", *requirements]
     if python >= (3, 7):

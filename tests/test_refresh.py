@@ -323,9 +323,10 @@ def test_changed_release_is_the_source(copy: Path, boot: Path, capfd: Captured) 
     [part], [old] = new.parts, NEWEST.parts
     before, after = (releases.unpacked("uvicorn", release) / part.target for release in ("0.54.0", "0.55.0"))
     assert part.apply(after.read_bytes()).decode() == old.apply(before.read_bytes()).decode().replace(*CHANGED)
-    assert refresh.main(["0.55"]) == 0
+    assert refresh.main(["0.55", "0.17.0"]) == 0
     assert capfd.readouterr().out.startswith(
         "uvicorn 0.55.0: 0.55.0.patch names it already\n"
+        "uvicorn 0.17.0: 0.15.0-0.18.3.patch names it already\n"
         f"nothing to write: all of {copy} follows from the newest patches\n"
         "left to do:\n  patches/upstream/uvicorn: the series is stale: "
     )

@@ -27,14 +27,13 @@ def test_boot(servers: Servers, worker_class: str, place: str, target: str, time
             server.logs.rotate(create=create)
             server.signal(target, times=times)
             server.wait_until_reopened([server.arbiter] if target == "all" else [])
-            client, request = Client(server.socket), new_request()
+            client, request = stack.enter_context(Client(server.socket)), new_request()
             client.send("async", request)  # Before the worker listens, so that none can be earlier
         if loading:
             loading.reached()
-            server.logs.expect_let_go([worker], f"after SIGUSR1 during {place}, as it loads the application")
+            server.logs.expect_let_go([worker], f"after SIGUSR1 during {place}")
             loading.release()
-        with client:
-            client.answer()
+        client.answer()
         server.expect_same_workers([worker], f"during {place}")
         server.logs.expect_let_go([worker], f"after SIGUSR1 during {place}")
         server.logs.expect_in_new_files([request])

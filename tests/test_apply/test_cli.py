@@ -234,7 +234,10 @@ def test_told_to_end(told: str, started_by: str, environment: Environment, root:
             os.killpg(process.pid, signal.Signals[told])  # As a terminal does
             return process.poll() is not None
 
-        wait.until(has_ended, lambda: "it does not end")
+        try:
+            wait.until(has_ended, lambda: "it does not end")
+        finally:
+            process.kill()
         said = process.stdout.read()
     assert process.returncode == 128 + signal.Signals[told]
     assert not psutil.pid_exists(server)

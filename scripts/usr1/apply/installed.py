@@ -267,7 +267,7 @@ def _identify(where: Where, patch: Patch, fork: bool) -> Installed:
         note=f"{'' if applied else 'its patch: '}{_name(applied or patch)}",
     )
     if not applied:
-        # What no revision has made, and nobody published, is changed by hand; a fork has no file as it was published
+        # What no revision has made, and nobody published, is changed by hand; in a fork, so is what was published
         strange = [file for file in files if not file.made_by and (fork or file.sha256 != file.published_sha256)]
         if strange:
             return installed._replace(state=State.CHANGED, problem=_changed(where, strange[0], patch), note="")

@@ -307,5 +307,5 @@ failed=1 && kill -USR1 $arbiters
 find_files "$@"
 [ -n "$files" ] || find_open
 IFS=$newline && set -f && set -- $files; unset IFS; set +f
-[ $# -gt 0 ] || { say 'found no rotated file; name it: reopen.sh PIDFILE FILE'; hidden >&2; exit 1; }
+[ $# -gt 0 ] || { say 'signal sent, but found no rotated file; name it: reopen.sh PIDFILE FILE'; hidden >&2; exit 1; }
 wait_until_closed "$@"

@@ -119,7 +119,7 @@ def test_what_logrotate_passes(nginx: Nginx, tmp_path: Path, create: bool, shell
 def test_nothing_has_been_rotated(nginx: Nginx) -> None:
     for answer in in_each_shell(nginx.directory / "pidfile"):
         assert answer.returncode == 1
-        assert answer.stderr == "reopen.sh: found no rotated file; name it: reopen.sh PIDFILE FILE\n"
+        assert answer.stderr == "reopen.sh: signal sent, but found no rotated file; name it: reopen.sh PIDFILE FILE\n"
     full = ["sh", "-c", 'exec "$@" 2>/dev/full', "sh"]  # Where nothing can be said
     assert reopen(nginx.directory / "pidfile", prefix=full).returncode == 1
     assert reopen("/no/pidfile", prefix=full).returncode == 2

@@ -250,7 +250,7 @@ def _identify(where: Where, patch: Patch, fork: bool) -> Installed:
     revisions = [patch, *(revision for revision in superseded if where.release in revision.releases)]
     files = _files(where, patch, revisions)
     applied = next((revision for revision in revisions if all(file.is_at(revision) for file in files)), None)
-    if fork:
+    if fork:  # Of any revision: to apply brings its files to the current one, and leaves its version
         state = State.FORK
     elif applied:
         state = State.PATCHED

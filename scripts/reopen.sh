@@ -117,7 +117,7 @@ hidden() {
 # Adds to files the rotated files of the logs that $1 names, one pattern a line. logrotate makes of app.log: app.log.1,
 # app.log-20261130 or app.log.tmp; by "extension" app-20261130.log; by "olddir" these in a directory below, but .tmp.
 find_rotated() {
-    IFS=$newline && set -f # $1 is split at newlines only, and not expanded here, but by the loop in this one
+    IFS=$newline && set -f # Split $1 at newlines only. The inner loop, after set +f, expands its patterns
     for pattern in $1; do
         directory=${pattern%/*} name=${pattern##*/} && set +f
         for file in $directory/${name}[-._]*[0-9]* $directory/$name.tmp $directory/*/${name}[-._]*[0-9]* \
@@ -137,7 +137,7 @@ find_open() {
     find_rotated "$(printf '%s\n' "$opened" | sed 's|[[*?]|[&]|g')" # Names, not patterns
     files=$files$(printf '%s\n' "$opened" |
         grep -E -e '[^-+.:_0-9TZ/][-+.:_0-9TZ]*[-._][0-9][-+.:_0-9TZ]*$' \
-            -e '[-._][0-9]{4}[-+.:_0-9TZ]*[0-9]{4}\.[a-z]+$') || [ $? = 1 ] || files='' # 1: there is none
+            -e '[-._][0-9]{4}[-+.:_0-9TZ]*[0-9]{4}\.[a-z]+$') || [ $? = 1 ] || files='' # 1: no name matches
 } 2>/dev/null
 
 # The kernel refuses a read lease on a file as long as anybody has it open for writing: F_SETLEASE in fcntl(2). It

@@ -159,6 +159,18 @@ def test_files_that_no_logger_has(gunicorn: Gunicorn, worker_class: str = "sync"
         server.get()
         server.rotate(logs)
         server.logs.expect_in_new_files([server.get()], logs)
+        # Rotated files are removed before the worker is told, and others have made new ones
+        server.logs.rotate(logs, create=True)
+        server.logs.take()
+        server.signal("workers")
+        server.logs.expect_in_new_files([server.get()], logs)
+        # Nobody has: they may as well be deleted ones, until more is written to them
+        server.logs.delete(logs)
+        server.signal("workers")
+        server.logs.expect_exactly_once([server.get()], logs)
+        assert not [log for log in logs if server.logs.path(log).exists()], "deleted files came back"
+        server.signal("workers")
+        server.logs.expect_in_new_files([server.get()], logs)
 
 
 def rotate_during_request(server: Server, kind: str, number: int = signal.SIGUSR1) -> None:

@@ -15,7 +15,7 @@ from properties import run as properties
 from properties.environment import SYNC
 from properties.server import SERVED, Server
 from test_forks.test_install import PIP_TOO, pip
-from test_gunicorn.test_gunicorn import rotate_under_load
+from test_gunicorn import test_gunicorn
 from test_interruptions.test_boundaries import sweep
 
 VENDOR = Path(__file__).resolve().parents[2] / "vendor" / "gunicorn-usr1"
@@ -76,6 +76,10 @@ def test_a_blocked_loop_of_asgi_loses_lines_as_published(
     monkeypatch.setenv("USR1_SETTINGS", module)
     status, output = properties.run(environment.path, "-k", BLOCKED, test="test_serving.py")
     assert status == 1 and "lines lost while the application blocked its event loop" in output, output
+
+
+def test_files_behind_a_queue(configured: Copy) -> None:
+    test_gunicorn.test_files_that_no_logger_has(test_gunicorn.Gunicorn("27.0.1", configured("gunicorn 27.0.1")))
 
 
 def test_the_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,7 +147,7 @@ def test_nothing_is_lost(option: str, configured: Copy) -> None:
         statsd.bind(("127.0.0.1", 0))
         options = [option.format(port=statsd.getsockname()[1])]
         with Server(configured("uvicorn 0.54.0").python, UVICORN, options=options) as server:
-            rotate_under_load(server, UVICORN, 5)
+            test_gunicorn.rotate_under_load(server, UVICORN, 5)
 
 
 @pytest.mark.parametrize("part", environments.parameters(range(23), ["3"]))

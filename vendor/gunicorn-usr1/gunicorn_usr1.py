@@ -21,7 +21,7 @@ note = SimpleNamespace(asked=0, looking=False, arbiter=os.geteuid(), inherited=s
 
 
 def is_plain(handler: Any) -> bool:
-    """Whether nothing but the logging module opens and closes a log file."""
+    """Whether only the logging module flushes, closes and opens a log file. Any emit() may write to it."""
     try:
         stream = handler.__dict__["stream"]
         raw = stream.buffer.raw if type(stream) is io.TextIOWrapper else None
@@ -58,6 +58,19 @@ def reopen(handler: Any) -> None:
                 pass  # Another thread has it, or a fork has made it anew
 
 
+def is_deleted(handler: Any) -> bool:
+    """Whether a log file was deleted, and not rotated: it does not come back, unless a logger has it."""
+    stream, raw = handler.stream, handler.stream.buffer.raw
+    status = os.fstat(stream.fileno())
+    if status.st_nlink or os.access(handler.baseFilename, os.F_OK):
+        return False
+    # A rotated file may have been removed by now: it is one if more was written to it when the next signal comes
+    size: int = vars(raw).pop("size_when_deleted", status.st_size)
+    if size == status.st_size:
+        raw.size_when_deleted = size
+    return size == status.st_size
+
+
 def look(log: Any, signalled: bool) -> None:
     """Reopen captured output, and log files that were rotated. No getLogger(): a signal may have interrupted it."""
     logs = [one for one in list(logging.root.manager.loggerDict.values()) if isinstance(one, logging.Logger)]
@@ -74,8 +87,8 @@ def look(log: Any, signalled: bool) -> None:
                 with open(log.cfg.errorlog, "a+") as new:
                     for fd in (1, 2, log.logfile.fileno()):
                         os.dup2(new.fileno(), fd, inheritable=fd < 3)
-            elif is_plain(h) and not h.stream.closed and (key in known or os.fstat(h.stream.fileno()).st_nlink):
-                # No deleted file, unless a logger has it; and what /dev/stdout is by now is a matter of signals
+            elif is_plain(h) and not h.stream.closed and (key in known or not is_deleted(h)):
+                # What /dev/stdout is by now is a matter of signals
                 if signalled or not os.path.islink(h.baseFilename):
                     reopen(h)
                 if "w" in h.mode:  # The arbiter empties it

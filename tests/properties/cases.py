@@ -14,7 +14,7 @@ import signal
 import time
 import zlib
 from collections import Counter
-from typing import Dict, List, NamedTuple, Optional, Set, Tuple
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from hypothesis import strategies as st
 
@@ -215,6 +215,7 @@ SLOW, LATE, IN_USE = "seconds for a request", "seconds until rotated files were 
 TRACEBACKS, NOTED = "tracebacks", "signals to the application's own handler"
 UNREADABLE = "files that their owner may not read or write"
 LOST, DOUBLED, MISSED, ZEROS = "lines lost of", "lines doubled in", "lines not in the new", "NUL bytes in"
+FILES = "files"
 
 #: How much more is no worse: seconds on a busy machine, and the half of one in wait_until_let_go().
 SLACK = {SLOW: 0.7, LATE: 0.7}
@@ -353,6 +354,44 @@ class Play:
         }
 
 
+#: What is not compared, and when: the smallest case of each is in tests/unit/test_cases.py.
+ENDS, OPENS, LINES = (DIED, ENDING, BROKEN), (LATE, IN_USE), (LOST, DOUBLED, MISSED, ZEROS)
+RULES: Sequence[Tuple[Sequence[str], Callable[[Case, Found, str], object]]] = [
+    # Which task, thread or process an error ended, and what died of that, differs from run to run
+    (ENDS, lambda case, published, log: published.has_failed and (case.may_raise or case.races_for_mode_x)),
+    # The application has made the signal fatal: chance says how many are there at that moment
+    (ENDS, lambda case, published, log: published.has_died and case.on_usr1 == "reset"),
+    # No room for another thread, until a worker ends: its successor has some again
+    ([BROKEN], lambda case, published, log: published.has_died and case.does("starve")),
+    # What broke or died early took no time, and said nothing more
+    ([SLOW, TRACEBACKS, NOTED, *OPENS], lambda case, published, log: published.has_failed),
+    # Chance says how many signals come, and so how many tracebacks, if any, and what is in which file
+    ([NOTED, FILES], lambda case, published, log: case.by_chance),
+    ([TRACEBACKS], lambda case, published, log: published.bad[TRACEBACKS] and case.by_chance),
+    # Published code closes a file first, and so needs no other descriptor. A patched server cannot open the new file
+    # without one: its lines are in the rotated file
+    ([*OPENS, MISSED, FILES], lambda case, published, log: case.does("deplete")),
+    # The successor opened these files anew: that may empty them, or write a mark or a header
+    (LINES, lambda case, published, log: published.has_died and "drawn" in log),
+    # A request broke: which task or thread the handler's error ended differs from run to run
+    (LINES, lambda case, published, log: published.has_failed and "drawn" in log and case.may_raise),
+    # The worker died as it could not open the new files, and its successor inherited them. The patched one ends
+    # gracefully, and writes to the rotated ones until then
+    (LINES, lambda case, published, log: published.has_died and case.user),
+    # The case deletes or empties new files. A patched server's lines are in these; those of a published one that still
+    # writes to a rotated file, or whose successor does, survive there
+    ([LOST, MISSED], lambda case, published, log: case.removes_lines and (published.holds(log) or published.has_died)),
+    # It did not reopen the log, or its lines are wrong: so its files are
+    ([FILES], lambda case, published, log: published.holds(log) or any(published.lines[log].values())),
+    ([FILES], lambda case, published, log: published.has_failed),
+]
+
+
+def is_comparable(what: str, case: Case, published: Found, log: str = "") -> bool:
+    """Whether more of what is bad, in the lines of a log if it is that, is worse than the published server."""
+    return not any(what in left_out and when(case, published, log) for left_out, when in RULES)
+
+
 def compare(case: Case, ours: Found, published: Found) -> None:
     """Raises Broken if the patched server fares worse than the published one."""
     worse = {}
@@ -365,62 +404,14 @@ def compare(case: Case, ours: Found, published: Found) -> None:
             most = published.lines[log][what]
             # The lines of requests that broke there are not looked for there
             unexpected = published.bad[BROKEN] if what in (LOST, MISSED) else 0
-            if number > most + unexpected and are_lines_comparable(what, log, case, published):
+            if number > most + unexpected and is_comparable(what, case, published, log):
                 worse[f"{number} {what} {log}, where the published server has {most}"] = LOSES
     for log, files in ours.files.items():
-        if not are_files_comparable(log, case, published):
-            continue
-        for name in sorted({*files, *published.files[log]}):
+        for name in sorted({*files, *published.files[log]}) if is_comparable(FILES, case, published, log) else ():
             one, other = (describe(found.files[log].get(name)) for found in (ours, published))
             if one != other:
                 worse[f"{name} {one}, and {other} on the published server"] = CHANGES
     expect(not worse, lambda: "; ".join(worse), next(iter(worse.values()), CHANGES))
-
-
-def is_comparable(what: str, case: Case, published: Found) -> bool:
-    """
-    Whether more of what is bad is worse than the published server.
-
-    Each rule was seen in a row of test_worse.py or in a drawn case. It leaves out as little as it can, as nobody sees
-    what it leaves out: see tests/unit/test_cases.py.
-    """
-    if what in (DIED, ENDING, BROKEN) and published.has_failed and (case.may_raise or case.races_for_mode_x):
-        return False  # Which task, thread or process an error ended, and what died of it, differs from run to run
-    if what in (DIED, ENDING, BROKEN) and published.has_died and case.on_usr1 == "reset":
-        return False  # The application has made the signal fatal: chance says how many are there at that moment
-    if what == BROKEN and case.does("starve") and published.has_died:
-        return False  # No room for another thread, until a worker ends: its successor has some again
-    if what in (SLOW, TRACEBACKS, NOTED, LATE, IN_USE) and published.has_failed:
-        return False  # What broke or died early took no time, and said nothing more
-    if case.by_chance and (what == NOTED or what == TRACEBACKS and published.bad[TRACEBACKS]):
-        return False  # Chance says how many signals come, and so how many tracebacks, if any
-    # Published code closes a file first, and so needs no other descriptor
-    return what not in (LATE, IN_USE) or not case.does("deplete")
-
-
-def are_lines_comparable(what: str, log: str, case: Case, published: Found) -> bool:
-    """Whether more lines of a log that are wrong are worse than the published server."""
-    if "drawn" in log and published.has_died:
-        return False  # Its successor opened these files anew: that may empty them, or write a mark or a header
-    if "drawn" in log and case.may_raise and published.has_failed:
-        return False  # A request broke: which task or thread the handler's error ended differs from run to run
-    if published.has_died and case.user:
-        # It could not open the new files, and its successor inherited them. The patched one ends gracefully, and writes
-        # to the rotated ones until then
-        return False
-    if what not in (LOST, MISSED):
-        return True
-    # The case deletes or empties new files. A patched server's lines are in these; those of a published one that still
-    # writes to a rotated file, or whose successor does, survive there
-    survive = case.removes_lines and (published.holds(log) or published.has_died)
-    # Without a free descriptor a patched server cannot open a new file: its lines are not there, but not lost
-    return not survive and not (case.does("deplete") and what == MISSED)
-
-
-def are_files_comparable(log: str, case: Case, published: Found) -> bool:
-    """Whether the files of a log are as on the published server: not if that did not reopen it, or lost lines."""
-    lost = any(published.lines[log].values())
-    return not (case.by_chance or case.does("deplete") or published.has_failed or lost or published.holds(log))
 
 
 def describe(file: Optional[Tuple[str, int]]) -> str:

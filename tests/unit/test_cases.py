@@ -31,28 +31,30 @@ def test_only_what_chance_decides_is_left_out(what: str, case: Case, happened: s
     assert cases.is_comparable(what, Case(), published) or what == cases.SLOW, "which a failed server never is"
 
 
-def test_lines_of_a_server_that_died() -> None:
-    died = Found({**FINE, cases.DIED: 1}, {}, {}, [])
+def test_lines_of_a_server_that_died_or_broke_a_request() -> None:
+    died, broke = (Found({**FINE, what: 1}, {}, {}, []) for what in (cases.DIED, cases.BROKEN))
     deleted, user = Case(rounds=(Round(how="deleted"),)), Case(options=cases.USER)
     left_out = [
-        (cases.LOST, "drawn-0.log", Case()),
-        (cases.DOUBLED, "error.log", user),
-        (cases.LOST, "error.log", deleted),
+        (cases.LOST, Case(), died, "drawn-0.log"),
+        (cases.DOUBLED, user, died, "error.log"),
+        (cases.LOST, deleted, died, "error.log"),
+        (cases.LOST, Case((Handler(("Lazy", "Emitting")),)), broke, "drawn-0.log"),
     ]
-    compared = [(cases.LOST, "error.log", Case()), (cases.DOUBLED, "error.log", deleted)]
-    assert not any(cases.are_lines_comparable(*one, died) for one in left_out)
-    assert all(cases.are_lines_comparable(*one, died) for one in compared)
+    compared = [(cases.LOST, Case(), died, "error.log"), (cases.DOUBLED, deleted, died, "error.log")]
+    compared += [(cases.LOST, Case(), broke, "drawn-0.log")]
+    assert not any(cases.is_comparable(*one) for one in left_out)
+    assert all(cases.is_comparable(*one) for one in compared)
 
 
 def test_lines_that_are_in_a_rotated_file() -> None:
     held = Found(FINE, {}, {}, [{(False, "drawn-0.log")}])
     emptied, left = Case((Handler(mode="w"),), (cases.HUP,)), Case((Handler(mode="w", encoding="utf-8-sig"),))
     for case in (emptied, left, Case(rounds=(Round(how="deleted"),))):
-        assert not cases.are_lines_comparable(cases.LOST, "drawn-0.log", case, held)
+        assert not cases.is_comparable(cases.LOST, case, held, "drawn-0.log")
     for case in (Case((Handler(mode="w"),)), Case((Handler(),), (cases.HUP,))):
-        assert cases.are_lines_comparable(cases.LOST, "drawn-0.log", case, held)
-    assert not cases.are_lines_comparable(cases.MISSED, "error.log", DEPLETES, held)
-    assert cases.are_lines_comparable(cases.LOST, "error.log", DEPLETES, held)
+        assert cases.is_comparable(cases.LOST, case, held, "drawn-0.log")
+    assert not cases.is_comparable(cases.MISSED, DEPLETES, held, "error.log")
+    assert cases.is_comparable(cases.LOST, DEPLETES, held, "error.log")
 
 
 def test_files_that_are_not_compared() -> None:
@@ -60,5 +62,5 @@ def test_files_that_are_not_compared() -> None:
     lost, held = fine._replace(lines={"drawn-0.log": {cases.LOST: 1}}), fine._replace(held=[{(False, "drawn-0.log")}])
     broken = fine._replace(bad={**FINE, cases.BROKEN: 1})
     for case, published in ((CLOSED, fine), (DEPLETES, fine), (Case(), broken), (Case(), lost), (Case(), held)):
-        assert not cases.are_files_comparable("drawn-0.log", case, published)
-    assert cases.are_files_comparable("drawn-0.log", Case(), fine)
+        assert not cases.is_comparable(cases.FILES, case, published, "drawn-0.log")
+    assert cases.is_comparable(cases.FILES, Case(), fine, "drawn-0.log")

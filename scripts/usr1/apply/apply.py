@@ -107,7 +107,7 @@ def apply(environment: Environment, only: Only, tests: Tests) -> int:
         found = _known(environment, only)
         say(f"{environment.path}: Python {environment.version}, gunicorn {_gunicorn(environment)}")
         tester = _tester(environment) if tests.properties else None
-        is_patched = all(one.finished and one.is_patched for one in found)  # If by an older revision, it is replaced
+        is_patched = all(one.finished and one.is_patched for one in found)  # By an older revision, too
         before = figures.measure(environment, "before", tester) if tests.figures and not is_patched else {}
         change.make(environment, [(one, one.patched) for one in found])
         stays = False

@@ -266,6 +266,6 @@ def _where_removed(place: Dict[int, int], start: int, end: int) -> Optional[int]
     return at if together else None
 
 
-def _where_added(place: Dict[int, int], before: int) -> Optional[int]:
-    """Where lines go that are added above a line: below its upper neighbour, if that is there, or else above it."""
-    return place[before - 1] + 1 if before - 1 in place else place.get(before)
+def _where_added(place: Dict[int, int], start: int) -> Optional[int]:
+    """Where lines go that are added above start: below its upper neighbour, if that is there, or else above it."""
+    return place[start - 1] + 1 if start - 1 in place else place.get(start)

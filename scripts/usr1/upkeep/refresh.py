@@ -405,7 +405,7 @@ def refresh(added: List[Wanted]) -> int:
             print(f"refresh.sh: the property tests fail on {wanted}; nothing is written", file=sys.stderr)
             return 1
         shutil.rmtree(WORK, ignore_errors=True)
-    for path in {patch.path for patch in everything if patch.path.exists()} - texts.keys():
+    for path in {patch.path for patch in everything} - texts.keys():
         path.unlink()
         print(f"removed: {path}")
     changed = [path for path, text in texts.items() if not path.exists() or path.read_bytes() != text.encode()]

@@ -48,11 +48,11 @@ class Interrupter:
             self.done = set(places.read().splitlines())  # By the workers before this one, too
         self.file = os.open("places", os.O_WRONLY | os.O_APPEND)
         self.requests = 0
-        self.enter("boot", worker.age != TERMINATED)
+        self.armed = worker.age != TERMINATED
+        self.enter("boot")
 
-    def enter(self, phase, armed=True):
-        self.phase, self.armed = phase, armed
-        self.calls = collections.Counter()
+    def enter(self, phase):
+        self.phase, self.calls = phase, collections.Counter()
 
     def may_interrupt(self):
         return self.armed and SCOPE is not None  # An interpreter that ends sets globals to None, and still calls this
@@ -62,7 +62,8 @@ class Interrupter:
         # trace_boundaries is an argument because shots is None when the interpreter ends.
         code = frame.f_code
         if code.co_name in ("handle_exit", "handle_exit_signal") and self.phase != "ending":
-            self.enter("ending")  # Not before: the signals would fill the pipe of asyncio, and it would miss SIGTERM
+            self.armed = True  # Not before: the signals would fill the pipe of asyncio, and it would miss SIGTERM
+            self.enter("ending")
         if not self.may_interrupt() or not SCOPE.search("%s:%s" % (code.co_filename, code.co_name)):
             return None
         self.calls[code] += 1
@@ -92,7 +93,7 @@ class Interrupter:
 
     def request(self, request):
         self.requests += 1
-        if self.requests == 1 and self.armed:
+        if self.requests == 1:
             self.enter("serving")
         if self.requests == self.last_request:
             self.enter("closing")
@@ -128,7 +129,7 @@ def post_worker_init(worker):
     import handlers  # As the application has by now
 
     handlers.record = interrupter.request
-    interrupter.enter("loaded", interrupter.armed)
+    interrupter.enter("loaded")
 
 
 def child_exit(server, worker):

@@ -37,13 +37,6 @@ def test_where_there_is_no_index(tmp_path: Path) -> None:
     assert "name it to scripts/bundle.sh" in refused
 
 
-@pytest.mark.parametrize("arguments", [[], ["--all"]])
-def test_without_a_file(arguments: "list[str]") -> None:
-    said = output(SCRIPT, *arguments, status=2)
-    assert said.startswith("bundle.sh: expected the name of a file to make, found ")
-    assert output(SCRIPT, "--help").startswith("scripts/bundle.sh FILE.tar.gz [PYTHON ...]")
-
-
 def test_where_it_cannot_be_made(tmp_path: Path) -> None:
     said = output(SCRIPT, tmp_path / "bundle.tar.gz", "/bin/false", status=2)
     assert "cannot make an environment with /bin/false" in said

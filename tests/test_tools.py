@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Iterator, List, Union
+from typing import Iterator, List, Sequence, Union
 
 import environments
 import pytest
@@ -150,6 +150,17 @@ def test_by_another_shell(script: str, repository: Path) -> None:
     [said] = refusal(run("dash", f"scripts/{script}", cwd=repository))
     assert said == f"{script}: expected bash, found another shell; run it as it is, without sh in front"
     assert not list(repository.glob(".tools*"))
+
+
+NO_FILE, NO_OPTION = "the name of a file to make", "nothing, --quick or --report"
+REFUSED = [("bench", NO_OPTION, "--fast"), ("bench", NO_OPTION, "", ""), ("bundle", NO_FILE), ("bundle", NO_FILE, "-x")]
+
+
+@pytest.mark.parametrize("one", REFUSED)
+def test_wrong_arguments(one: Sequence[str]) -> None:
+    script, expected, *arguments = one
+    [said] = refusal(run(ROOT / "scripts" / f"{script}.sh", *arguments))
+    assert said.startswith(f"{script}.sh: expected {expected}, found ")
 
 
 # What the tests need and is missing is said before they run

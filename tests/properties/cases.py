@@ -363,13 +363,12 @@ RULES: Sequence[Tuple[Sequence[str], Callable[[Case, Found, str], object]]] = [
     (ENDS, lambda case, published, log: published.has_died and case.on_usr1 == "reset"),
     # No room for another thread, until a worker ends: its successor has some again
     ([BROKEN], lambda case, published, log: published.has_died and case.does("starve")),
-    # What broke or died early took no time, and said nothing more
-    ([SLOW, TRACEBACKS, NOTED, *OPENS], lambda case, published, log: published.has_failed),
+    # What broke or died early took no time, said nothing more, and wrote nothing more
+    ([SLOW, TRACEBACKS, NOTED, *OPENS, FILES], lambda case, published, log: published.has_failed),
     # Chance says how many signals come, and so how many tracebacks, if any, and what is in which file
     ([NOTED, FILES], lambda case, published, log: case.by_chance),
     ([TRACEBACKS], lambda case, published, log: published.bad[TRACEBACKS] and case.by_chance),
-    # Published code closes a file first, and so needs no other descriptor. A patched server cannot open the new file
-    # without one: its lines are in the rotated file
+    # Published code closes a file first, and needs no other descriptor. A patched server stays on the rotated file
     ([*OPENS, MISSED, FILES], lambda case, published, log: case.does("deplete")),
     # The successor opened these files anew: that may empty them, or write a mark or a header
     (LINES, lambda case, published, log: published.has_died and "drawn" in log),
@@ -383,7 +382,6 @@ RULES: Sequence[Tuple[Sequence[str], Callable[[Case, Found, str], object]]] = [
     ([LOST, MISSED], lambda case, published, log: case.removes_lines and (published.holds(log) or published.has_died)),
     # It did not reopen the log, or its lines are wrong: so its files are
     ([FILES], lambda case, published, log: published.holds(log) or any(published.lines[log].values())),
-    ([FILES], lambda case, published, log: published.has_failed),
 ]
 
 

@@ -102,7 +102,7 @@ class Logs:
         numbers = Counter(lines[request] for request in requests if lines[request] != 1)
         where = f"the new {name}" if current_only else name
         return ", ".join(
-            f"{where} has {count(number, 'line')} of {affected:,} of {count(len(requests), 'request')}"
+            f"{where} has {number or 'no'} lines for {affected:,} of {count(len(requests), 'request')}"
             for number, affected in sorted(numbers.items())
         )
 

@@ -59,7 +59,7 @@ def verdict(stats: Stats) -> str:
     """How many promises are kept, and what becomes of a server where they are not, in one line."""
     found = list(outcomes(stats).values())
     broken, skipped, promises = found.count("failed"), found.count("skipped"), count(len(found), "promise")
-    aside = f" ({count(skipped, 'other')} could not be tested)" if skipped else ""
+    aside = f" ({count(skipped, 'other')} could not be tested: see --verbose)" if skipped else ""
     if broken:
         harms = list(dict.fromkeys(filter(None, (getattr(report, "harm", "") for report in stats["failed"]))))
         does = f"{', '.join(harms[:-1])}{' and ' if harms[1:] else ''}{''.join(harms[-1:])}"

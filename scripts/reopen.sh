@@ -117,9 +117,9 @@ hidden() {
 # Adds to files the rotated files of the logs that $1 names, one pattern a line. logrotate makes of app.log: app.log.1,
 # app.log-20261130 or app.log.tmp; by "extension" app-20261130.log; by "olddir" these in a directory below, but .tmp.
 find_rotated() {
-    IFS=$newline && set -f # Split $1 at newlines only. The inner loop, after set +f, expands its patterns
+    IFS=$newline && set -f # So that "for pattern in $1" splits at newlines, and expands nothing
     for pattern in $1; do
-        directory=${pattern%/*} name=${pattern##*/} && set +f
+        directory=${pattern%/*} name=${pattern##*/} && set +f # The next loop expands its patterns
         for file in $directory/${name}[-._]*[0-9]* $directory/$name.tmp $directory/*/${name}[-._]*[0-9]* \
             $directory/${name%.*}$date.${name##*.} $directory/*/${name%.*}$date.${name##*.}; do
             case $file in *.gz | *.bz2 | *.xz | *.zst | *"$newline"*) continue ;; esac
@@ -135,9 +135,10 @@ find_open() {
     opened=$(stat -c '%A %N' $(for process in $(members $arbiters); do echo "/proc/$process/fd"/*; done) |
         sed -n "s|^l-wx[^/]*/proc/[0-9]*/fd/[0-9]*' -> '\\(/.*\\)'\$|\\1|p" | sort -u)
     find_rotated "$(printf '%s\n' "$opened" | sed 's|[[*?]|[&]|g')" # Names, not patterns
+    # grep's 1 means that no name matches. Anything else is a failure: then take none, rather than half of them
     files=$files$(printf '%s\n' "$opened" |
         grep -E -e '[^-+.:_0-9TZ/][-+.:_0-9TZ]*[-._][0-9][-+.:_0-9TZ]*$' \
-            -e '[-._][0-9]{4}[-+.:_0-9TZ]*[0-9]{4}\.[a-z]+$') || [ $? = 1 ] || files='' # 1: no name matches
+            -e '[-._][0-9]{4}[-+.:_0-9TZ]*[0-9]{4}\.[a-z]+$') || [ $? = 1 ] || files=''
 } 2>/dev/null
 
 # The kernel refuses a read lease on a file as long as anybody has it open for writing: F_SETLEASE in fcntl(2). It
@@ -272,7 +273,7 @@ timeout=40 arbiters='' given='' complaint='cannot open it' unit='' failed=2
 trap '[ $? = 0 ] || exit $failed' EXIT
 # Should somebody put a pipe in the place of a pidfile, opening it would last for ever: an alarm ends it.
 trap 'refuse "$given: $complaint"' ALRM
-{ set_alarm; } >/dev/null 2>&1 3>&1 & # In braces, or dash would keep the caller's stdout open for it
+{ set_alarm; } >/dev/null 2>&1 3>&1 & # In braces, or dash would keep the caller's stdout open until the alarm
 alarm=$!
 while [ $# -gt 0 ]; do
     case $1 in

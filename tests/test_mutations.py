@@ -31,7 +31,7 @@ Check = Callable[[Environment], None]
 
 
 def sweeps(worker_class: str, *names: str) -> Check:
-    """A signal in every 71st place, as by default: enough to find what is wrong with a statement."""
+    """A signal in one of 71 parts of all places, the one of the default run: enough to find a wrong statement."""
     return lambda environment: sweep(environment, worker_class, names, part=7, parts=71, patience=60)
 
 
@@ -211,7 +211,7 @@ TEMPTATIONS_IN_WORKERS = (
     ("the signal from whoever has it", NOT_THE_APPLICATIONS, "True", promises()),
     ("Gunicorn's sockets", SOCKETS, "self.sockets", closes_sockets_once),
 )
-#: The same, but for reopen(): it is the same text in both, and tried above.
+#: The same for Gunicorn. Nothing of reopen() is here: its text is the same in both patches, and tried above.
 TEMPTATIONS_IN_GLOGGING = (
     ("one look", *swapped("seen = Logger._asked", "self._reopen_all(plain_only)"), sweeps(SYNC, "in_the_handler")),
     ("nesting in a storm", "_reopening = seen != Logger._asked", "_reopening = False", sweeps(SYNC, "burst")),

@@ -88,7 +88,7 @@ def _classes(environment: Environment, effort: str, test: Callable[..., None]) -
         classes = [names[0] for names in by_module]
     elif effort == "quick" or len(by_module) == 1:
         classes = environment.worker_classes
-    else:  # Of two modules not the same class: so other loops and parsers are tested, too
+    else:  # The first class of one module, the second of the next: so more loops and parsers are tested
         classes = [names[n % len(names)] for n, names in enumerate(by_module)]
     if own and (by_module or not serving):  # Without uvicorn, each of Gunicorn's own serves in test_serving.py
         own = [next((name for name in own if test.__name__ in OWN_TESTS.get(name, ())), own[0])]
@@ -98,7 +98,7 @@ def _classes(environment: Environment, effort: str, test: Callable[..., None]) -
 def pytest_runtest_setup(item: pytest.Function) -> None:
     drawn = getattr(item.function, "hypothesis", None)
     if drawn:
-        # Tests of all worker classes share it: wrapped anew, or one would raise the first failure of the one before
+        # All worker classes share it: unwrap it first, or the failure of the class before is raised again
         drawn.inner_test = failing_once(inspect.unwrap(drawn.inner_test))
 
 
@@ -161,7 +161,7 @@ def pytest_report_teststatus(report: pytest.TestReport, config: pytest.Config) -
     progress = f"{len(TOLD)} of {config.pluginmanager.getplugin('session').testscollected}"
     outcome = "untested" if report.untested else report.outcome
     reasons = filter(None, (report.reason, MEANINGS.get(report.harm)))
-    reason = textwrap.indent("".join(f"{line}\n" for line in reasons), "       ")
+    reason = textwrap.indent("".join(f"{one}\n" for one in reasons), "       ")
     return outcome, f"{outcome.upper()} {line} ({report.duration:.1f} s, {progress})\n{reason}", outcome.upper()
 
 

@@ -59,15 +59,15 @@ def reopen(handler: Any) -> None:
 
 
 def is_deleted(handler: Any) -> bool:
-    """Whether a log file was deleted, and not rotated: it does not come back, unless a logger has it."""
-    stream, raw = handler.stream, handler.stream.buffer.raw
-    status = os.fstat(stream.fileno())
+    """Whether the log file of a handler that no logger has was deleted, and not rotated. It remembers the size."""
+    raw = handler.stream.buffer.raw
+    status = os.fstat(raw.fileno())
+    size: int = vars(raw).pop("size_when_removed", status.st_size)  # In any case: raw may get another file now
     if status.st_nlink or os.access(handler.baseFilename, os.F_OK):
         return False
-    # A rotated file may have been removed by now: it is one if more was written to it when the next signal comes
-    size: int = vars(raw).pop("size_when_deleted", status.st_size)
+    # A file that was rotated, and then removed, looks the same: it was rotated if it has grown by the next look
     if size == status.st_size:
-        raw.size_when_deleted = size
+        raw.size_when_removed = size
     return size == status.st_size
 
 

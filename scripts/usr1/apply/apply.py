@@ -110,7 +110,7 @@ def apply(environment: Environment, only: Only, tests: Tests) -> int:
         is_patched = all(one.finished and one.is_patched for one in found)  # By an older revision, too
         before = figures.measure(environment, "before", tester) if tests.figures and not is_patched else {}
         change.make(environment, [(one, one.patched) for one in found])
-        stays = False
+        stays = False  # Until it is proved: whatever ends this before, a signal too, puts the files back
         try:
             for was, one in zip(found, installed.find(environment, only)):
                 say(f"  {_line(one)}{', as before' if was.finished and was.contents == one.contents else ''}")

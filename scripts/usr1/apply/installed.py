@@ -250,7 +250,7 @@ def _identify(where: Where, patch: Patch, fork: bool) -> Installed:
     revisions = [patch, *(revision for revision in superseded if where.release in revision.releases)]
     files = _files(where, patch, revisions)
     applied = next((revision for revision in revisions if all(file.is_at(revision) for file in files)), None)
-    if fork:  # Of any revision: to apply brings its files to the current one, and leaves its version
+    if fork:  # By its version alone. Of which revision its files are, applied says; to apply makes them current
         state = State.FORK
     elif applied:
         state = State.PATCHED
@@ -267,7 +267,7 @@ def _identify(where: Where, patch: Patch, fork: bool) -> Installed:
         note=f"{'' if applied else 'its patch: '}{_name(applied or patch)}",
     )
     if not applied:
-        # What no revision has made, and nobody published, is changed by hand; in a fork, so is what was published
+        # By hand: neither published nor made by a revision. A fork never had published files: there these count, too
         strange = [file for file in files if not file.made_by and (fork or file.sha256 != file.published_sha256)]
         if strange:
             return installed._replace(state=State.CHANGED, problem=_changed(where, strange[0], patch), note="")

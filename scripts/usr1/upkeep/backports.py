@@ -252,7 +252,7 @@ def carried_over(pristine: str, patched: str, other: str) -> str:
         # Where start is the end, nothing is removed: lines are only added
         at = _where_removed(place, start, end) if start < end else _where_added(place, start)
         if at is None:
-            found = "".join(old[start:end] or old[start - 1 : start + 1])
+            found = "".join(old[start:end] or old[start - 1 : start + 1])  # start > 0: place has -1
             raise PatchError(f"the file has not, or not as one piece, what the patch changes:\n{found}")
         result += lines[done:at] + new[new_start:new_end]
         done = at + end - start

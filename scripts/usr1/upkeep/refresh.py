@@ -208,7 +208,7 @@ def fits(newer: Change, older: Change) -> bool:
 def sharing(groups: List[Group]) -> List[List[Group]]:
     """The groups of each patch file, in their order; its diffs are those of the newest of them."""
     files: List[List[Group]] = []
-    for group in reversed(groups):
+    for group in reversed(groups):  # The newest of a file decides whether an older one joins it
         if files and fits(files[0][-1].change, group.change):
             files[0].insert(0, group)
         else:
@@ -292,7 +292,7 @@ def _parsed(texts: Texts) -> List[Patch]:
     return [patch for path, text in files for patch in patches.parse(path, text)]
 
 
-#: In ROOT, have the patches that are in another folder be applied to an environment, and tested there.
+#: A program: FOLDER [PYTEST'S ARGUMENTS ...] VENV. It applies the patches in FOLDER to VENV, then runs pytest.
 PROVE = """
 import pathlib, sys
 sys.path.insert(0, "scripts")
@@ -405,7 +405,7 @@ def refresh(added: List[Wanted]) -> int:
             print(f"refresh.sh: the property tests fail on {wanted}; nothing is written", file=sys.stderr)
             return 1
         shutil.rmtree(WORK, ignore_errors=True)
-    for path in {patch.path for patch in everything} - texts.keys():
+    for path in {patch.path for patch in everything} - texts.keys():  # Named for its releases, it has another name now
         path.unlink()
         print(f"removed: {path}")
     changed = [path for path, text in texts.items() if not path.exists() or path.read_bytes() != text.encode()]

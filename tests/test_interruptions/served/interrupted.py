@@ -48,7 +48,7 @@ class Interrupter:
             self.done = set(places.read().splitlines())  # By the workers before this one, too
         self.file = os.open("places", os.O_WRONLY | os.O_APPEND)
         self.requests = 0
-        self.armed = worker.age != TERMINATED
+        self.armed = worker.age != TERMINATED  # That one when it gets SIGTERM: see trace()
         self.enter("boot")
 
     def enter(self, phase):
@@ -83,11 +83,11 @@ class Interrupter:
         if where in self.done:
             return 0
         if has_handler() and shots.stale(*self.captured):
-            return 0  # The last rotation is not handled yet. Another signal would hide it if the last one was lost
+            return 0  # The last signal is not handled yet, or was lost: one more would hide that
         self.done.add(where)
         os.write(self.file, where.encode() + b"\n")
         quieten()
-        # A worker that has no handler yet looks later: by turns it finds a new file there, or none
+        # Without a handler, the worker looks later. Somebody has made a new file by then, or nobody has: by turns
         shots.rotate(create=not has_handler() and len(self.done) % 2)
         return signal.SIGUSR1
 

@@ -152,15 +152,11 @@ def test_by_another_shell(script: str, repository: Path) -> None:
     assert not list(repository.glob(".tools*"))
 
 
-NO_FILE, NO_OPTION = "the name of a file to make", "nothing, --quick or --report"
-REFUSED = [("bench", NO_OPTION, "--fast"), ("bench", NO_OPTION, "", ""), ("bundle", NO_FILE), ("bundle", NO_FILE, "-x")]
-
-
-@pytest.mark.parametrize("one", REFUSED)
+@pytest.mark.parametrize("one", [("bench", "--fast"), ("bench", "", ""), ("bundle",), ("bundle", "-x")])
 def test_wrong_arguments(one: Sequence[str]) -> None:
-    script, expected, *arguments = one
+    script, *arguments = one
     [said] = refusal(run(ROOT / "scripts" / f"{script}.sh", *arguments))
-    assert said.startswith(f"{script}.sh: expected {expected}, found ")
+    assert said.startswith(f"{script}.sh: expected ") and ", found " in said
 
 
 # What the tests need and is missing is said before they run

@@ -59,16 +59,16 @@ def reopen(handler: Any) -> None:
 
 
 def is_deleted(handler: Any) -> bool:
-    """Whether the log file of a handler that no logger has was deleted, and not rotated. It remembers the size."""
-    raw = handler.stream.buffer.raw
-    status = os.fstat(raw.fileno())
-    size: int = vars(raw).pop("size_when_removed", status.st_size)  # In any case: raw may get another file now
-    if status.st_nlink or os.access(handler.baseFilename, os.F_OK):
+    """Whether a log file was deleted, and not renamed before, as rotated ones are: proc(5) has its last name."""
+    fd = handler.stream.fileno()
+    if os.fstat(fd).st_nlink:
         return False
-    # A file that was rotated, and then removed, looks the same: it was rotated if it has grown by the next look
-    if size == status.st_size:
-        raw.size_when_removed = size
-    return size == status.st_size
+    try:
+        last = os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))
+    except (FileNotFoundError, PermissionError):  # There is no such file system
+        return True
+    own = os.path.basename(os.fsdecode(handler.baseFilename)) + " (deleted)"
+    return last == own or os.path.islink(handler.baseFilename)
 
 
 def look(log: Any, signalled: bool) -> None:
@@ -88,7 +88,7 @@ def look(log: Any, signalled: bool) -> None:
                     for fd in (1, 2, log.logfile.fileno()):
                         os.dup2(new.fileno(), fd, inheritable=fd < 3)
             elif is_plain(h) and not h.stream.closed and (key in known or not is_deleted(h)):
-                # What /dev/stdout is by now is a matter of signals
+                # No deleted file, unless a logger has it; and what /dev/stdout is by now is a matter of signals
                 if signalled or not os.path.islink(h.baseFilename):
                     reopen(h)
                 if "w" in h.mode:  # The arbiter empties it

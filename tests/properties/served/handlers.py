@@ -238,6 +238,8 @@ class Born(BeingMade):
 def make(number, own, base, mode, delay, encoding):
     bases = [globals()[name] for name in own] + [getattr(logging.handlers, base, logging.FileHandler)]
     path = os.path.join(os.path.dirname(os.environ["APPLICATION_LOG"]), "drawn-%d.log" % number)
+    if number % 2 and not own and base == "FileHandler":
+        path = os.fsencode(path)  # As a name may be
     rotates = {"maxBytes": 200, "backupCount": 50} if base == "RotatingFileHandler" else {}
     handler = type("Own", tuple(bases), {})(path, mode=mode, delay=delay, encoding=encoding, **rotates)
     handler.addFilter(logging.Filter("drawn.%d" % number))

@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import signal
+import stat
 import sys
 import traceback
 from types import SimpleNamespace
@@ -58,17 +59,26 @@ def reopen(handler: Any) -> None:
                 pass  # Another thread has it, or a fork has made it anew
 
 
+def is_file(path: str) -> bool:
+    """Whether there is a file or nothing, not a link. os.path.islink() would swallow a time limit."""
+    try:
+        return stat.S_ISREG(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return True
+
+
 def is_deleted(handler: Any) -> bool:
     """Whether a log file was deleted, and not renamed before, as rotated ones are: proc(5) has its last name."""
     fd = handler.stream.fileno()
-    if os.fstat(fd).st_nlink:
-        return False
+    removed, link = not os.fstat(fd).st_nlink, f"/proc/self/fd/{fd}"
     try:
-        last = os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))
-    except (FileNotFoundError, PermissionError):  # There is no such file system
-        return True
+        last = os.path.basename(os.readlink(link))
+    except OSError as error:
+        if error.filename != link:
+            raise  # Of another signal's handler
+        return removed  # There is no such link here
     own = os.path.basename(os.fsdecode(handler.baseFilename)) + " (deleted)"
-    return last == own or os.path.islink(handler.baseFilename)
+    return last == own or (removed and not is_file(handler.baseFilename))
 
 
 def look(log: Any, signalled: bool) -> None:
@@ -89,7 +99,7 @@ def look(log: Any, signalled: bool) -> None:
                         os.dup2(new.fileno(), fd, inheritable=fd < 3)
             elif is_plain(h) and not h.stream.closed and (key in known or not is_deleted(h)):
                 # No deleted file, unless a logger has it; and what /dev/stdout is by now is a matter of signals
-                if signalled or not os.path.islink(h.baseFilename):
+                if signalled or is_file(h.baseFilename):
                     reopen(h)
                 if "w" in h.mode:  # The arbiter empties it
                     fcntl.fcntl(h.stream, fcntl.F_SETFL, os.O_APPEND)

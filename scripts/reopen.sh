@@ -35,8 +35,8 @@ say() { printf 'reopen.sh: %s\n' "$*" >&3; }
 printable() { printf %s "$*" | tr -c ' -~' '?'; }
 refuse() { say "$(printable "$*"); no signal was sent"; exit 2; } # Also if nothing can be said, on a full disk
 # Sets caught, the signals that process $1 handles: signal N is bit N - 1. Fails if the process has ended. From
-# /proc/PID/stat, because that is one line, and shells read files byte by byte. Behind the name, the state is the first
-# field, and the signals are the 32nd: proc(5).
+# /proc/PID/stat, because that is one line, and shells read files byte by byte. Behind the name, $1 is the state
+# and $32 the signals: fields 3 and 34, state and sigcatch, in proc(5).
 status() {
     IFS= read -r caught <"/proc/$1/stat" || return
     set -- ${caught##*) }
@@ -61,7 +61,7 @@ read_pidfile() {
     complaint='expected a pidfile, found no regular file to read; is the server running?' owner=''
     [ -f "$1" ] && [ ! -h "$1" ] || return
     complaint='expected a pidfile, cannot read it'
-    { # All of the file that was opened, whatever the name leads to by now
+    { # Descriptor 0 is the file that was opened, whatever the name leads to by now. If none was, owner stays empty
         [ "$1" -ef /proc/self/fd/0 ] && [ ! -h "$1" ] || return
         if [ -O /proc/self/fd/0 ]; then # One's own: nobody to protect, and no program to start, which would take time
             owner=0 # As if it were root's: it may name any process
@@ -135,7 +135,7 @@ find_open() {
     opened=$(stat -c '%A %N' $(for process in $(members $arbiters); do echo "/proc/$process/fd"/*; done) |
         sed -n "s|^l-wx[^/]*/proc/[0-9]*/fd/[0-9]*' -> '\\(/.*\\)'\$|\\1|p" | sort -u)
     find_rotated "$(printf '%s\n' "$opened" | sed 's|[[*?]|[&]|g')" # Names, not patterns
-    # grep's 1 means that no name matches. Anything else is a failure: then take none, rather than half of them
+    # The status is grep's: 1 if no name matches. More is a failure: then take no file, rather than half of them
     files=$files$(printf '%s\n' "$opened" |
         grep -E -e '[^-+.:_0-9TZ/][-+.:_0-9TZ]*[-._][0-9][-+.:_0-9TZ]*$' \
             -e '[-._][0-9]{4}[-+.:_0-9TZ]*[0-9]{4}\.[a-z]+$') || [ $? = 1 ] || files=''

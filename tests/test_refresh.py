@@ -15,7 +15,7 @@ from usr1.upkeep import backports, refresh, releases
 Captured = pytest.CaptureFixture[str]
 ORIGINAL = patches.PATCHES
 ROOT = ORIGINAL.parent
-NEWEST = refresh.newest("uvicorn", refresh.catalogue())
+NEWEST = refresh.newest("uvicorn", refresh.all_patches())
 
 
 def same(left: Path, right: Path) -> bool:
@@ -35,8 +35,8 @@ def copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_all_is_written_again_byte_for_byte(copy: Path, capsys: Captured) -> None:
-    newest = {NEWEST.path.name, refresh.newest("gunicorn", refresh.catalogue()).path.name}
-    files = {patch.path for patch in refresh.catalogue()}
+    newest = {NEWEST.path.name, refresh.newest("gunicorn", refresh.all_patches()).path.name}
+    files = {patch.path for patch in refresh.all_patches()}
     followers = [path for path in files if path.name not in newest]
     for path in followers:
         text = re.sub(r"(?m)^\+ .*\n", "", path.read_text())
@@ -59,7 +59,7 @@ def test_one_word_of_the_newest_changes_all(copy: Path, monkeypatch: pytest.Monk
     newest.write_text(before.replace(comment[0], added))  # So the counts of the hunk are wrong, too
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "946684800")
     assert refresh.main([]) == 0
-    for patch in [patch for patch in refresh.catalogue() if patch.distribution != "gunicorn"]:
+    for patch in [patch for patch in refresh.all_patches() if patch.distribution != "gunicorn"]:
         assert added in patch.text and "\nLast-Update: 2000-01-01\n" in patch.header
         assert patch.revision == NEWEST.revision + (patch.path.name == published)
     assert same(copy / "gunicorn", ORIGINAL / "gunicorn")
@@ -192,7 +192,7 @@ def unproved(monkeypatch: pytest.MonkeyPatch, copy: Path) -> List[str]:
 def test_releases_taken_out_come_back(
     distribution: str, gone: List[str], like: str, copy: Path, unproved: List[str], capsys: Captured
 ) -> None:
-    everything = refresh.catalogue()
+    everything = refresh.all_patches()
     sources = {name: refresh.change_in(refresh.newest(name, everything)) for name in ("uvicorn", "gunicorn")}
     left = [release for release in patches.releases(distribution) if release not in gone]
     texts = refresh.written({distribution: left}, sources)
@@ -367,5 +367,5 @@ def test_release_that_takes_a_person(
 def test_series_that_ends_in_something_else(copy: Path) -> None:
     left_out = copy / "upstream" / "gunicorn" / "left-out.diff"
     left_out.write_text(left_out.read_text().replace("\n+ ", "\n+ x"))
-    [left] = refresh.left_to_do(refresh.catalogue(), [])
+    [left] = refresh.left_to_do(refresh.all_patches(), [])
     assert left.startswith("patches/upstream/gunicorn: the series is stale: it does not end in what ")

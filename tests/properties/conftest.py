@@ -29,7 +29,7 @@ from properties.server import SERVED, Server
 
 UNPATCHED = os.environ.get("USR1_UNPATCHED", "")  # Published files, if tests/test_mutations.py changes patched ones
 UNTESTED = 6  # The exit status, also in proof.py, if only the set-up of some tests failed; 0 to 5 are pytest's
-CUT_SHORT = "keeps tests from their end"  # This harm breaks no promise, and has no meaning to be told
+CUT_SHORT = "keeps tests from their end"  # Not the server's harm, but the test's own failure: it breaks no promise
 TOLD: Set[str] = set()  # The tests whose line was printed, for "N of M"
 #: Gunicorn's own worker classes, and the tests that run with each where one is enough; the others with the first one
 OWN_TESTS = {

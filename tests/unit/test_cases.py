@@ -25,9 +25,10 @@ LEFT_OUT = [
 
 @pytest.mark.parametrize("what, case, happened", LEFT_OUT)
 def test_only_what_chance_decides_is_left_out(what: str, case: Case, happened: str) -> None:
-    published = Found({**FINE, happened: 1}, {}, {}, [])
+    published, fine = Found({**FINE, happened: 1}, {}, {}, []), Found(FINE, {}, {}, [])
     assert not cases.is_comparable(what, case, published)
-    assert cases.is_comparable(what, Case(), Found(FINE, {}, {}, []))
+    assert cases.is_comparable(what, case, fine) != (what in (cases.NOTED, cases.LATE)), "for which the case decides"
+    assert cases.is_comparable(what, Case(), fine)
     assert cases.is_comparable(what, Case(), published) or what == cases.SLOW, "which a failed server never is"
 
 
@@ -41,7 +42,8 @@ def test_lines_of_a_server_that_died_or_broke_a_request() -> None:
         (cases.LOST, Case((Handler(("Lazy", "Emitting")),)), broke, "drawn-0.log"),
     ]
     compared = [(cases.LOST, Case(), died, "error.log"), (cases.DOUBLED, deleted, died, "error.log")]
-    compared += [(cases.LOST, Case(), broke, "drawn-0.log")]
+    compared += [(cases.LOST, Case(), broke, "drawn-0.log"), (cases.LOST, left_out[-1][1], broke, "error.log")]
+    compared += [(what, case, Found(FINE, {}, {}, []), log) for what, case, _, log in left_out]
     assert not any(cases.is_comparable(*one) for one in left_out)
     assert all(cases.is_comparable(*one) for one in compared)
 

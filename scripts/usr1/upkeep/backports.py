@@ -249,7 +249,7 @@ def carried_over(pristine: str, patched: str, other: str) -> str:
     for tag, start, end, new_start, new_end in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
         if tag == "equal":
             continue
-        # Where start is the end, nothing is removed: lines are only added
+        # Where start is the end, lines are only added, between start - 1 and start
         at = _where_removed(place, start, end) if start < end else _where_added(place, start)
         if at is None:
             found = "".join(old[start:end] or old[start - 1 : start + 1])  # start > 0: place has -1

@@ -89,7 +89,7 @@ def published_files(distribution: str, release: str, targets: Iterable[str]) -> 
     return files
 
 
-def catalogue() -> List[Patch]:
+def all_patches() -> List[Patch]:
     return [patch for distribution in patches.DISTRIBUTIONS for patch in patches.catalogue(distribution)]
 
 
@@ -163,7 +163,7 @@ def composed(path: Path, like: Patch, groups: Sequence[Group]) -> str:
     fields = dict(re.findall(r"(?m)^(\S+): (.*\n(?: .*\n)*)", like.header))
     fields["Description"] = f"{synopsis}\n{textwrap.fill(description, 79, initial_indent=' ', subsequent_indent=' ')}"
     fields["Revision"] = str(revision_of(like, [name for group in groups for name in group.names]))
-    # Today's only if anything else has changed
+    # The committed date, and today's in its place only if the text differs from the committed one
     fields["Last-Update"] = HeaderParser().parsestr(committed)["Last-Update"] or ""
     shared = "".join(f"{name}: {value.strip()}\n" for name, value in fields.items() if name not in patches.PINNED)
     of_each_group = "".join(_pinned(like.distribution, group) for group in groups)
@@ -198,7 +198,8 @@ def path_of(distribution: str, names: Sequence[str]) -> Path:
 
 def fits(newer: Change, older: Change) -> bool:
     """Whether the older change is the same at other lines: git apply makes it from the diffs of the newer one."""
-    pristine, patched = ({target: edit[side] for target, edit in older.edits.items()} for side in (0, 1))
+    pristine = {target: edit.pristine for target, edit in older.edits.items()}
+    patched = {target: edit.patched for target, edit in older.edits.items()}
     try:
         return newer.description == older.description and git_apply(pristine, _diff(newer)) == patched
     except PatchError:
@@ -341,7 +342,7 @@ def left_to_do(before: List[Patch], added: List[Wanted]) -> List[str]:
     """What a person has to do after this."""
     found = []
     for distribution in patches.DISTRIBUTIONS:
-        then, now = (newest(distribution, everything) for everything in (before, catalogue()))
+        then, now = (newest(distribution, everything) for everything in (before, all_patches()))
         why = stale(now)
         if why:
             found.append(f"patches/upstream/{distribution}: the series is stale: {why}")
@@ -392,7 +393,7 @@ def all_named(more: List[Wanted]) -> Named:
 
 
 def refresh(added: List[Wanted]) -> int:
-    everything = catalogue()
+    everything = all_patches()
     sources = {name: change_in(newest(name, everything)) for name in set(backports.SOURCES.values())}
     named = all_named(added)
     texts = written(named, sources)

@@ -87,8 +87,9 @@ class Interrupter:
         self.done.add(where)
         os.write(self.file, where.encode() + b"\n")
         quieten()
-        # Without a handler, the worker looks later. Somebody has made a new file by then, or nobody has: by turns
-        shots.rotate(create=not has_handler() and len(self.done) % 2)
+        # Without a handler, the worker looks later. By then others have made a new file, or nobody has: by turns
+        made_by_others = not has_handler() and len(self.done) % 2 == 1
+        shots.rotate(create=made_by_others)
         return signal.SIGUSR1
 
     def request(self, request):

@@ -88,8 +88,7 @@ class Interrupter:
         os.write(self.file, where.encode() + b"\n")
         quieten()
         # Without a handler, the worker looks later. By then others have made a new file, or nobody has: by turns
-        made_by_others = not has_handler() and len(self.done) % 2 == 1
-        shots.rotate(create=made_by_others)
+        shots.rotate(create=not has_handler() and len(self.done) % 2)
         return signal.SIGUSR1
 
     def request(self, request):

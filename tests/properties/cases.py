@@ -2,8 +2,7 @@
 What an application has and does while its logs are rotated, what becomes of that, and whether it is worse.
 
 A Case is played on a published server, and then on a patched one. Each Play gives what was Found, and compare() raises
-Broken if the patched server fared worse. It leaves out what cannot be compared: what chance decides, and what a
-published server does not come to because it has failed before.
+Broken if the patched server fared worse, but for what RULES leave out.
 """
 
 import contextlib
@@ -377,12 +376,12 @@ RULES: Sequence[Tuple[Sequence[str], Callable[[Case, Found, str], object]]] = [
     (LINES, lambda case, published, log: published.has_died and "drawn" in log),
     # A request broke: which task or thread the handler's error ended differs from run to run
     (LINES, lambda case, published, log: published.has_failed and "drawn" in log and case.may_raise),
-    # The worker died as it could not open the new files, and its successor inherited them. The patched one ends
-    # gracefully, and writes to the rotated ones until then
+    # The worker died, and its successor inherited the new files. The patched one ends gracefully, and writes till then
     (LINES, lambda case, published, log: published.has_died and case.user),
-    # The case deletes or empties new files. A patched server's lines are in these; those of a published one that still
-    # writes to a rotated file, or whose successor does, survive there
+    # The case deletes or empties new files. What a published server, or its successor, writes to a rotated one survives
     ([LOST, MISSED], lambda case, published, log: case.removes_lines and (published.holds(log) or published.has_died)),
+    # A header is written late. A worker that starts before then begins a file that is empty, with a mark of its own
+    ([FILES], lambda case, published, log: case.starts_again and case.has("Header", "Computed")),
     # It did not reopen the log, or its lines are wrong: so its files are
     ([FILES], lambda case, published, log: published.holds(log) or any(published.lines[log].values())),
 ]

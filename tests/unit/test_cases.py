@@ -63,6 +63,7 @@ def test_files_that_are_not_compared() -> None:
     fine = Found(FINE, {"drawn-0.log": {cases.LOST: 0}}, {}, [])
     lost, held = fine._replace(lines={"drawn-0.log": {cases.LOST: 1}}), fine._replace(held=[{(False, "drawn-0.log")}])
     broken = fine._replace(bad={**FINE, cases.BROKEN: 1})
-    for case, published in ((CLOSED, fine), (DEPLETES, fine), (Case(), broken), (Case(), lost), (Case(), held)):
+    alone = CLOSED, DEPLETES, Case((Handler(("Header",)),), (cases.HUP,))
+    for case, published in [*((one, fine) for one in alone), *((Case(), one) for one in (broken, lost, held))]:
         assert not cases.is_comparable(cases.FILES, case, published, "drawn-0.log")
     assert cases.is_comparable(cases.FILES, Case(), fine, "drawn-0.log")

@@ -356,7 +356,7 @@ class Play:
 
 #: What is not compared, and when: there, a difference is not the patch's. First what is counted of a server, then the
 #: lines of a log, then its files. A rule that is too wide hides faults: tests/unit/test_cases.py has the smallest case
-#: of each, and what it must not leave out. Take a rule out, and test_worse.py fails in some rows or drawn cases.
+#: of each, and what it must not leave out. Each was seen in a row of test_worse.py, or in a drawn case.
 ENDS, OPENS, LINES = (DIED, ENDING, BROKEN), (LATE, IN_USE), (LOST, DOUBLED, MISSED, ZEROS)
 RULES: Sequence[Tuple[Sequence[str], Callable[[Case, Found, str], object]]] = [
     # Which task, thread or process an error ended, and what died of that, differs from run to run

@@ -107,7 +107,7 @@ def apply(environment: Environment, only: Only, tests: Tests) -> int:
         found = _known(environment, only)
         say(f"{environment.path}: Python {environment.version}, gunicorn {_gunicorn(environment)}")
         tester = _tester(environment) if tests.properties else None
-        is_patched = all(one.finished and one.is_patched for one in found)  # By an older revision, too
+        is_patched = all(one.finished and one.is_patched for one in found)  # Whichever the revision
         before = figures.measure(environment, "before", tester) if tests.figures and not is_patched else {}
         change.make(environment, [(one, one.patched) for one in found])
         stays = False  # Until it is proved: whatever ends this before, a signal too, puts the files back
